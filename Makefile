@@ -1,0 +1,31 @@
+# make demo   installs into .venv and runs the whole pipeline on rendered scenes; opens nothing, writes demo/report.html
+# make test   installs, checks style and types, runs the tests
+# make check  ruff and mypy alone
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OPTIONS := --disable-pip-version-check
+
+.PHONY: install demo check test clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(OPTIONS) --quiet --editable ".[dev]"
+	touch $@
+
+demo: install
+	$(BIN)/hybrid-encoder demo --out demo
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info
