@@ -1,0 +1,159 @@
+"""What a hybrid encoder is made of: one frozen dataclass, and the presets by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .errors import UserError
+
+DEPTH_WORDS = (
+    "very close",
+    "close",
+    "slightly close",
+    "neither close nor distant",
+    "slightly distant",
+    "distant",
+    "very distant",
+)
+"""The seven words of stage 1, near to far (METHOD, section 2)."""
+
+SIZE_MULTIPLE = 32
+"""Image heights and widths are multiples of this: the coarsest map has stride 32."""
+
+
+@dataclass(frozen=True)
+class HybridEncoderConfig:
+    """Architecture, weights and trainable parts of a `HybridEncoder`; the defaults are the preset `paper`.
+
+    Weights are named, never guessed: `"random"`, a hub tag (`"openai"` and the like for CLIP, `"pretrained"` for timm
+    models) or the path of a local file.
+    """
+
+    clip: str = "RN50-quickgelu"
+    """open_clip architecture (ModifiedResNet or ViT); its text tower is always used. "tiny" is ours, for tests and
+    the demo."""
+    clip_weights: str = "openai"
+    image_tower: str | None = "clip"
+    """What looks for "what things are": "clip", a timm ResNet such as "resnet50.tv_in1k" in its place, or None."""
+    image_tower_weights: str = "pretrained"
+    """Weights of a timm image tower; not read where image_tower is "clip" or None."""
+    dino: str | None = "vit_base_patch14_dinov2"
+    """timm ViT of the DINO family (v1, v2, v3), "tiny", or None."""
+    dino_weights: str = "pretrained"
+    dino_blocks: tuple[int, ...] | None = None
+    """The four blocks whose maps are taken, 0-based; None: the end of each quarter, 2, 5, 8, 11 of 12."""
+
+    fusion: Literal["interp_conv1x1", "convs2_interp"] = "interp_conv1x1"
+    fusion_channels: int = 256
+    alignment: Literal["concat", "replace", "none"] = "concat"
+    """What the decoder gets: [logits, fused], logits alone, fused alone (METHOD, section 2)."""
+    prompt: str = "This patch appears to be {depth}"
+    num_tokens: int = 256
+    """K learnable depth tokens."""
+    token_init: Literal["random", "words"] = "random"
+    """Tokens drawn from N(0, 0.02^2), or interpolated between the embeddings of the seven words."""
+
+    train_image_tower: bool = True
+    train_dino_blocks: int = 1
+    """How many of DINO's last blocks train; its full depth or more: all of DINO."""
+    train_tokens: bool = True
+
+    normalization: Literal["own", "imagenet", "none"] = "own"
+    """Mean/std before each tower: the tower's own, ImageNet's for both, or none (the released runs)."""
+    text_norm: Literal["prompt", "matrix"] = "prompt"
+    """"matrix" divides the text features once more by the norm of the whole matrix, as the released weights expect."""
+    position_resize: Literal["timm", "facebook"] = "timm"
+    """How DINO's position embeddings are brought to the image's grid; "facebook" as in the released weights."""
+
+    pyramid: bool = True
+    """Build the five drop-in maps. A DPT decoder does not need them: False saves their parameters."""
+    decoder_channels: int = 256
+    """Width of the DPT decoder; its projections are (1, 2, 4, 4) times as wide."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for name, hint in hints.items():
+            value = getattr(self, name)
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                raise UserError(f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(hint)))}")
+        if self.image_tower is None and self.dino is None:
+            raise UserError("image_tower and dino are both None: keep at least one tower")
+        if "{depth}" not in self.prompt:
+            raise UserError(f"prompt={self.prompt!r} has no {{depth}}: write e.g. 'This patch appears to be {{depth}}'")
+        for name in ("num_tokens", "fusion_channels", "decoder_channels"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: expected at least 1")
+        if self.dino_blocks is not None:
+            object.__setattr__(self, "dino_blocks", tuple(self.dino_blocks))
+            if len(self.dino_blocks) != 4 or list(self.dino_blocks) != sorted(set(self.dino_blocks)):
+                raise UserError(
+                    f"dino_blocks={self.dino_blocks}: expected four ascending block numbers, e.g. (2, 5, 8, 11)"
+                )
+
+    def replace(self, **changes: Any) -> HybridEncoderConfig:
+        """A copy with some fields changed; an unknown field is a `UserError`."""
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise UserError(f"unknown encoder option {name!r}: known are {', '.join(known)}")
+        return dataclasses.replace(self, **changes)
+
+    def without_downloads(self) -> HybridEncoderConfig:
+        """The same architecture with random towers: to be filled from a checkpoint."""
+        return self.replace(clip_weights="random", dino_weights="random", image_tower_weights="random")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON; `from_dict` takes them back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> HybridEncoderConfig:
+        """The config of a saved model.
+
+        Raises:
+            UserError: a field that this version does not know.
+        """
+        return cls().replace(**values)
+
+
+_PAPER = HybridEncoderConfig()
+
+PRESETS: dict[str, HybridEncoderConfig] = {
+    "paper": _PAPER,
+    "released": _PAPER.replace(normalization="none", text_norm="matrix", position_resize="facebook"),
+    "small": _PAPER.replace(dino="vit_small_patch14_dinov2", num_tokens=128),
+    "dinov3": _PAPER.replace(dino="vit_small_patch16_dinov3", num_tokens=128),
+    "tiny": _PAPER.replace(
+        clip="tiny",
+        clip_weights="random",
+        dino="tiny",
+        dino_weights="random",
+        fusion_channels=64,
+        num_tokens=16,
+        token_init="words",
+        train_dino_blocks=4,
+        decoder_channels=32,
+    ),
+}
+
+
+def preset(name: str) -> HybridEncoderConfig:
+    """The config of a preset.
+
+    Raises:
+        UserError: no preset of that name; the message lists them.
+    """
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}: expected one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def check_image_size(height: int, width: int) -> None:
+    """Raises `UserError` unless both sides are positive multiples of 32; the message names the nearest that are."""
+    for side, value in (("height", height), ("width", width)):
+        if value <= 0 or value % SIZE_MULTIPLE:
+            below = max(value // SIZE_MULTIPLE, 1) * SIZE_MULTIPLE
+            nearest = f"{below} or {below + SIZE_MULTIPLE}" if value > below else f"{below}"
+            raise UserError(f"{side} {value} is not a multiple of {SIZE_MULTIPLE}: use {nearest}")

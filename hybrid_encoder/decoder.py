@@ -1,0 +1,137 @@
+"""The DPT depth decoder: four aligned levels -> disparity maps (METHOD, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import HybridEncoderConfig
+from .encoder import HybridFeatures
+from .errors import UserError
+
+
+class _HasLevels(Protocol):
+    config: HybridEncoderConfig
+    aligned_channels: tuple[int, ...]
+
+
+class DPTDecoder(nn.Module):
+    """Reassembles the levels at 4x, 2x, 1x, 1/2 of their grid, fuses them coarse to fine and reads disparity off.
+
+    The finest fusion lies at 8x the grid; the head of scale 0 refines it at 16x the grid, or at the image's size
+    where DINO's patches are small, and resizes to the image. Scale s
+    reads the fusion s steps coarser and returns H / 2^s x W / 2^s.
+
+    Args:
+        encoder: the encoder whose `forward_features` is decoded (its channels and decoder width are read).
+        scales: which disparities to return, of 0, 1, 2, 3.
+        head: "sigmoid" keeps disparity in (0, 1); "relu" is the released head, not negative and unbounded.
+    """
+
+    def __init__(
+        self, encoder: _HasLevels, scales: Sequence[int] = (0,), head: Literal["sigmoid", "relu"] = "sigmoid"
+    ) -> None:
+        super().__init__()
+        if head not in ("sigmoid", "relu"):
+            raise UserError(f"head={head!r}: expected 'sigmoid' or 'relu'")
+        if not scales or not set(scales) <= {0, 1, 2, 3}:
+            raise UserError(f"scales={list(scales)}: expected some of 0 1 2 3")
+        width = encoder.config.decoder_channels
+        projected = (width, 2 * width, 4 * width, 4 * width)
+        self.scales = tuple(sorted(set(scales)))
+        self.head = head
+        self.project = nn.ModuleList(
+            nn.Conv2d(given, out, 1) for given, out in zip(encoder.aligned_channels, projected, strict=True)
+        )
+        self.resize = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(projected[0], projected[0], 4, stride=4),
+                nn.ConvTranspose2d(projected[1], projected[1], 2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(projected[3], projected[3], 3, stride=2, padding=1),
+            ]
+        )
+        self.narrow = nn.ModuleList(nn.Conv2d(out, width, 3, padding=1, bias=False) for out in projected)
+        # Below the finest scale asked for nothing is read: the coarsest block has no coarser neighbour to join.
+        finest = self.scales[0]
+        self.fuse = nn.ModuleDict({str(i): FusionBlock(width, joins=i < 3) for i in range(3, finest - 1, -1)})
+        self.heads = nn.ModuleDict({str(s): DisparityHead(width) for s in self.scales})
+
+    def forward(self, features: HybridFeatures) -> dict[tuple[str, int], Tensor]:
+        """Features of (B, 3, H, W) -> {("disp", s): (B, 1, H / 2^s, W / 2^s)}, float32."""
+        levels = [
+            narrow(resize(project(level)))
+            for level, project, resize, narrow in zip(
+                features.aligned, self.project, self.resize, self.narrow, strict=True
+            )
+        ]
+        height, width = features.image_size
+        rows, columns = features.aligned[0].shape[-2:]
+        disparities: dict[tuple[str, int], Tensor] = {}
+        path: Tensor | None = None
+        for i in range(3, self.scales[0] - 1, -1):
+            size = levels[i - 1].shape[-2:] if i > 0 else (8 * rows, 8 * columns)
+            path = self.fuse[str(i)](levels[i], path, size)
+            if i in self.scales:
+                refined = (16 * rows // 2**i, 16 * columns // 2**i)
+                if 16 * rows > 1.5 * height:  # patches under 11 pixels: the fusion is as fine as the image already
+                    refined = (height // 2**i, width // 2**i)
+                raw = self.heads[str(i)](path, refined)
+                with torch.autocast(raw.device.type, enabled=False):
+                    bounded = raw.float().sigmoid() if self.head == "sigmoid" else F.relu(raw.float())
+                    disparities["disp", i] = _bilinear(bounded, (height // 2**i, width // 2**i))
+        return disparities
+
+
+class FusionBlock(nn.Module):
+    """RefineNet fusion: joins a level with the coarser path, refines, upsamples (bilinear, align_corners)."""
+
+    def __init__(self, width: int, joins: bool) -> None:
+        super().__init__()
+        self.join = ResidualUnit(width) if joins else None
+        self.refine = ResidualUnit(width)
+        self.out = nn.Conv2d(width, width, 1)
+
+    def forward(self, level: Tensor, coarser: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """(B, C, h, w) level and path of the same size -> (B, C, *size)."""
+        if self.join is not None and coarser is not None:
+            level = coarser + self.join(level)
+        # A 1x1 convolution and bilinear resizing commute: convolving first costs a quarter.
+        return _bilinear(self.out(self.refine(level)), size)
+
+
+class ResidualUnit(nn.Module):
+    """x + conv(relu(conv(relu(x)))), 3x3."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> same."""
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class DisparityHead(nn.Module):
+    """3x3 to C/2, upsample, 3x3 to C/8, ReLU, 1x1 to 1: 128 and 32 channels at the paper's width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        half, eighth = max(width // 2, 8), max(width // 8, 8)
+        self.conv1 = nn.Conv2d(width, half, 3, padding=1)
+        self.conv2 = nn.Conv2d(half, eighth, 3, padding=1)
+        self.conv3 = nn.Conv2d(eighth, 1, 1)
+
+    def forward(self, path: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, C, h, w) -> (B, 1, *size), unbounded."""
+        x = F.relu(self.conv2(_bilinear(self.conv1(path), size)))
+        return self.conv3(x)
+
+
+def _bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=True)

@@ -1,0 +1,181 @@
+"""The hybrid encoder: towers, fusion, language and pyramid in a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .backbones import build_clip, build_timm
+from .config import HybridEncoderConfig, check_image_size, preset
+from .errors import UserError
+from .fusion import Fusion
+from .language import Language, align
+from .pyramid import NUM_CH_ENC, Pyramid
+from .towers import ConvTower, DinoOutput, DinoTower, Tower, choose_normalization, clip_image_tower, timm_image_tower
+
+_GRID_WITHOUT_DINO = 16
+"""Stride of the common grid where there is no DINO to give one."""
+
+
+@dataclass
+class HybridFeatures:
+    """What the encoder makes of an image (B, 3, H, W); h x w is DINO's grid, about H/14 x W/14.
+
+    Attributes:
+        fused: four levels (B, C, h, w), before language.
+        aligned: four levels (B, C', h, w), what decoders take: [logits, fused] under "concat".
+        logits: four levels (B, K, h, w), 100 x cosine with the K text features; empty without alignment.
+        class_token: (B, C_dino), None without DINO.
+        image_size: (H, W).
+    """
+
+    fused: list[Tensor]
+    aligned: list[Tensor]
+    logits: list[Tensor]
+    class_token: Tensor | None
+    image_size: tuple[int, int]
+
+
+class HybridEncoder(nn.Module):
+    """CLIP and DINO, fused under language about distance (Hybrid-depth, arXiv 2510.09320).
+
+    Called on `image: (B, 3, H, W)`, RGB in [0, 1], H and W multiples of 32, it returns five maps at strides 2, 4, 8,
+    16, 32 with `num_ch_enc` channels, as ResNet encoders of the Monodepth2 family do. `forward_features` gives the
+    levels that the DPT decoder takes.
+
+    Attributes:
+        config: what it was built from.
+        num_ch_enc: channels of the five maps, array([64, 64, 128, 256, 512]).
+        fused_channels, aligned_channels: channels of the four levels, before and after alignment.
+        class_width: length of the class token, 0 without DINO.
+    """
+
+    def __init__(self, config: HybridEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        clip = build_clip(config.clip, config.clip_weights)
+        self.image_tower: Tower | None = None
+        if config.image_tower == "clip":
+            self.image_tower = clip_image_tower(clip.visual, config.normalization)
+        elif config.image_tower is not None:
+            model = build_timm(config.image_tower, config.image_tower_weights, "image_tower", num_classes=0)
+            self.image_tower = timm_image_tower(model, config.normalization)
+        if self.image_tower is not None and not config.train_image_tower:
+            self.image_tower.freeze(*self.image_tower.children())
+        self.dino = _build_dino(config)
+        self.fusion = Fusion(
+            self.image_tower.channels if self.image_tower else None,
+            self.dino.channels if self.dino else None,
+            config.fusion_channels,
+            config.fusion,
+        )
+        self.language = Language(clip, config)
+        self.fused_channels = self.fusion.channels
+        extra = {"concat": config.num_tokens, "replace": config.num_tokens, "none": 0}[config.alignment]
+        kept = (0,) * 4 if config.alignment == "replace" else self.fused_channels
+        self.aligned_channels = tuple(extra + c for c in kept)
+        self.class_width = self.dino.channels[0] if self.dino else 0
+        self.pyramid = Pyramid(self.aligned_channels) if config.pyramid else None
+        self.num_ch_enc: np.ndarray = NUM_CH_ENC.copy()
+        if config.alignment == "none":
+            self.language.tokens.requires_grad_(False)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) in [0, 1] -> five maps at strides 2, 4, 8, 16, 32.
+
+        Raises:
+            UserError: a side is no multiple of 32, or the encoder was built with pyramid=False.
+        """
+        return self.drop_in_maps(self.forward_features(image))
+
+    def drop_in_maps(self, features: HybridFeatures) -> list[Tensor]:
+        """The five maps of `forward`, from features computed before."""
+        if self.pyramid is None:
+            raise UserError("this encoder was built with pyramid=False for a DPT decoder: build it with pyramid=True")
+        return self.pyramid(features.aligned, features.image_size)
+
+    def forward_features(self, image: Tensor) -> HybridFeatures:
+        """(B, 3, H, W) in [0, 1] -> fused and aligned levels, logits and class token.
+
+        Raises:
+            UserError: a side is no multiple of 32.
+        """
+        check_image_size(*image.shape[-2:])
+        maps = self.image_tower(image) if self.image_tower is not None else None
+        return self.combine(image, maps)
+
+    def combine(self, image: Tensor, image_maps: list[Tensor] | None) -> HybridFeatures:
+        """The rest of `forward_features` behind the image tower, for encoders that make its maps otherwise
+        (matching)."""
+        seen: DinoOutput | None = self.dino(image) if self.dino is not None else None
+        height, width = image.shape[-2:]
+        if seen is not None:
+            rows, columns = seen.maps[0].shape[-2:]
+        else:
+            rows, columns = height // _GRID_WITHOUT_DINO, width // _GRID_WITHOUT_DINO
+        fused = self.fusion(image_maps, seen.maps if seen else None, (rows, columns))
+        logits, aligned = [], fused
+        if self.config.alignment != "none":
+            text = self.language.text_features()
+            logits = [align(level, text) for level in fused]
+            aligned = logits
+            if self.config.alignment == "concat":
+                aligned = [torch.cat([a.to(f.dtype), f], dim=1) for a, f in zip(logits, fused, strict=True)]
+        return HybridFeatures(fused, aligned, logits, seen.class_token if seen else None, (height, width))
+
+    def parameter_groups(self, lr: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:
+        """The trainable parameters for an optimiser: weight decay on matrices and kernels, none on tokens, norms and
+        biases."""
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                (plain if parameter.ndim <= 1 or parameter is self.language.tokens else decayed).append(parameter)
+        groups = [
+            {"params": decayed, "lr": lr, "weight_decay": weight_decay},
+            {"params": plain, "lr": lr, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    @property
+    def matching_tower(self) -> ConvTower:
+        """The image tower, where it can be entered at stride 4.
+
+        Raises:
+            UserError: there is none, or it is a transformer.
+        """
+        if not isinstance(self.image_tower, ConvTower):
+            raise UserError(
+                "a matching encoder needs an image tower with a stride-4 map: clip='RN50-quickgelu' or a timm ResNet"
+            )
+        return self.image_tower
+
+
+def _build_dino(config: HybridEncoderConfig) -> DinoTower | None:
+    if config.dino is None:
+        return None
+    vit = build_timm(config.dino, config.dino_weights, "dino", num_classes=0, dynamic_img_size=True)
+    own = (tuple(vit.pretrained_cfg["mean"]), tuple(vit.pretrained_cfg["std"]))  # type: ignore[index]
+    chosen = choose_normalization(config.normalization, own)
+    return DinoTower(vit, config.dino_blocks, config.train_dino_blocks, chosen, config.position_resize)
+
+
+def create_encoder(source: str | Path | HybridEncoderConfig = "paper", **changes: Any) -> HybridEncoder:
+    """A `HybridEncoder` by preset name or config, or with saved weights from a folder.
+
+    Args:
+        source: a preset ("paper", "released", "small", "dinov3", "tiny"), a config, or a folder that holds
+            config.json and
+            the weights.
+        changes: fields of `HybridEncoderConfig` to change, e.g. `clip_weights="RN50.pt", dino_weights="random"`.
+
+    Raises:
+        UserError: unknown preset or field, missing or unfit weights.
+    """
+    config = source if isinstance(source, HybridEncoderConfig) else preset(str(source))
+    return HybridEncoder(config.replace(**changes))

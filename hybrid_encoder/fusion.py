@@ -1,0 +1,62 @@
+"""Joins what CLIP and DINO see: four fused levels on one grid (METHOD, section 1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Fusion(nn.Module):
+    """Brings each image-tower map to the grid and to `channels`, and concatenates it after the DINO map of its level.
+
+    Kinds: "interp_conv1x1" resizes (nearest), then a 1x1 convolution, none where the level has `channels` already;
+    "convs2_interp" convolves at the map's own stride (3x3 stride 2 for levels 1 and 2, 1x1 for level 3, transposed
+    3x3 stride 2 for level 4), then resizes (nearest).
+
+    Attributes:
+        channels: channels of the four fused levels.
+    """
+
+    def __init__(
+        self, image_channels: tuple[int, ...] | None, dino_channels: tuple[int, ...] | None, channels: int, kind: str
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.project = nn.ModuleList()
+        for level, given in enumerate(image_channels or ()):
+            self.project.append(_projection(kind, level, given, channels))
+        own = (channels if image_channels else 0,) * 4
+        self.channels = tuple(d + c for d, c in zip(dino_channels or (0,) * 4, own, strict=True))
+
+    def forward(
+        self, image_maps: list[Tensor] | None, dino_maps: list[Tensor] | None, grid: tuple[int, int]
+    ) -> list[Tensor]:
+        """Four maps of each tower at their own sizes -> four levels (B, C_dino + C, h, w) on the grid (h, w)."""
+        levels = []
+        for level in range(4):
+            parts = []
+            if dino_maps is not None:
+                parts.append(_resize(dino_maps[level], grid))
+            if image_maps is not None:
+                project = self.project[level]
+                if self.kind == "interp_conv1x1":
+                    parts.append(project(_resize(image_maps[level], grid)))
+                else:
+                    parts.append(_resize(project(image_maps[level]), grid))
+            levels.append(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+        return levels
+
+
+def _projection(kind: str, level: int, given: int, channels: int) -> nn.Module:
+    if kind == "interp_conv1x1":
+        return nn.Identity() if given == channels else nn.Conv2d(given, channels, 1)
+    if level < 2:
+        return nn.Conv2d(given, channels, 3, stride=2, padding=1)
+    if level == 2:
+        return nn.Conv2d(given, channels, 1)
+    return nn.ConvTranspose2d(given, channels, 3, stride=2, padding=1, output_padding=1)
+
+
+def _resize(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    return x if x.shape[-2:] == grid else F.interpolate(x, grid, mode="nearest")

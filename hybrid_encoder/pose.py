@@ -1,0 +1,60 @@
+"""Pose heads: the camera's motion between two frames, as axis-angle and translation (METHOD, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+POSE_SCALE = 0.01
+"""Outputs are scaled down so that training starts near standstill."""
+
+
+class PoseDecoder(nn.Module):
+    """Pose from encoder maps; one list of maps (frames stacked in the image) or one list per frame (shared encoder).
+
+    Args:
+        channels: channels of the coarsest map.
+        num_inputs: how many lists of maps are given.
+        num_poses: how many poses are predicted.
+    """
+
+    def __init__(self, channels: int, num_inputs: int = 1, num_poses: int = 2) -> None:
+        super().__init__()
+        self.num_poses = num_poses
+        self.net = nn.ModuleList(
+            [
+                nn.Conv2d(channels, 256, 1),
+                nn.Conv2d(256 * num_inputs, 256, 3, padding=1),
+                nn.Conv2d(256, 256, 3, padding=1),
+                nn.Conv2d(256, 6 * num_poses, 1),
+            ]
+        )
+
+    def forward(self, inputs: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+        """Lists of maps, of which the last is read, (B, C, h, w) -> axis-angle and translation, each (B, n, 1, 3)."""
+        squeezed = [F.relu(self.net[0](maps[-1])) for maps in inputs]
+        x = torch.cat(squeezed, dim=1)
+        x = self.net[3](F.relu(self.net[2](F.relu(self.net[1](x)))))
+        pose = POSE_SCALE * x.float().mean((2, 3)).view(-1, self.num_poses, 1, 6)
+        return pose[..., :3], pose[..., 3:]
+
+
+class ClassTokenPose(nn.Module):
+    """Pose from DINO's class tokens of both frames: costs nothing, since the towers run anyway.
+
+    Args:
+        width: length of a class token.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * width, 6)
+
+    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Class tokens (B, width) of the earlier and the later frame -> axis-angle and translation, each (B, 1, 1,
+        3)."""
+        pose = POSE_SCALE * self.linear(torch.cat([first, second], dim=1)).float()[:, None, None]
+        return pose[..., :3], pose[..., 3:]

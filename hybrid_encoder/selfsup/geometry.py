@@ -1,0 +1,76 @@
+"""Geometry of self-supervised depth, as pure functions: disparity, poses, and warping one view into another.
+
+Pixel centres lie at integer coordinates; a camera looks along +z, x to the right, y down.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def disp_to_depth(disp: Tensor, min_depth: float, max_depth: float) -> tuple[Tensor, Tensor]:
+    """Disparity in [0, 1], of any shape, -> (1 / depth, depth), linear in 1 / depth between the two bounds
+    (Monodepth2, 4)."""
+    nearest, farthest = 1 / min_depth, 1 / max_depth
+    scaled = farthest + (nearest - farthest) * disp
+    return scaled, 1 / scaled
+
+
+def axis_angle_to_rotation(axis_angle: Tensor) -> Tensor:
+    """(B, 3) axis times angle in radians -> (B, 3, 3) rotations, by Rodrigues' formula; differentiable at zero."""
+    angle = (axis_angle.square().sum(1) + 1e-14).sqrt()[:, None, None]
+    x, y, z = axis_angle.unbind(1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).view(-1, 3, 3) / angle
+    identity = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
+    return identity + angle.sin() * cross + (1 - angle.cos()) * cross @ cross
+
+
+def pose_matrix(axis_angle: Tensor, translation: Tensor, invert: bool = False) -> Tensor:
+    """(B, 3) axis-angle and (B, 3) translation -> (B, 4, 4), x -> R x + t, or its inverse."""
+    rotation = axis_angle_to_rotation(axis_angle)
+    shift = translation[:, :, None]
+    if invert:
+        rotation = rotation.transpose(1, 2)
+        shift = -rotation @ shift
+    last = rotation.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
+    return torch.cat([torch.cat([rotation, shift], dim=2), last], dim=1)
+
+
+def scale_intrinsics(K: Tensor, x: float, y: float) -> Tensor:
+    """(..., 3, 3) intrinsics of an image resized by x and y: the first row times x, the second times y."""
+    return K * K.new_tensor([[x], [y], [1.0]])
+
+
+def project(depth: Tensor, K: Tensor, T: Tensor) -> Tensor:
+    """Where the pixels of a depth map lie in another camera's image.
+
+    Args:
+        depth: (B, 1, H, W).
+        K: (B, 3, 3), shared by both cameras.
+        T: (B, 4, 4), from this camera to the other.
+
+    Returns:
+        (B, H, W, 2) x, y in [-1, 1] between the centres of the corner pixels, as `F.grid_sample(align_corners=True)`
+        takes.
+    """
+    batch, _, height, width = depth.shape
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=depth.dtype, device=depth.device),
+        torch.arange(width, dtype=depth.dtype, device=depth.device),
+        indexing="ij",
+    )
+    pixels = torch.stack([x, y, torch.ones_like(x)]).view(3, -1)
+    # P x = K (R d K^-1 p + t) = d (K R K^-1) p + K t: two products of 3 x 3 in place of two per pixel.
+    homography = K @ T[:, :3, :3] @ torch.linalg.inv(K)
+    seen = depth.view(batch, 1, -1) * (homography @ pixels) + K @ T[:, :3, 3:]
+    xy = seen[:, :2] / (seen[:, 2:] + 1e-7)
+    span = xy.new_tensor([[width - 1], [height - 1]])
+    return (2 * xy / span - 1).view(batch, 2, height, width).permute(0, 2, 3, 1)
+
+
+def warp(source: Tensor, grid: Tensor) -> Tensor:
+    """(B, C, H, W) sampled bilinearly at (B, h, w, 2) in [-1, 1] -> (B, C, h, w); the border repeats outside."""
+    return F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=True)
