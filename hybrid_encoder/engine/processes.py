@@ -1,0 +1,105 @@
+"""Which process this is, on which device: one process by default, several under torchrun."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import UserError
+
+_TIMEOUT = timedelta(seconds=50)
+"""After this long without a sign of its peers a process gives up, with a message, rather than hang."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run, seen from one of them."""
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process logs, saves and prints."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model, its gradients averaged over processes; itself where there is one process."""
+        if self.world_size == 1:
+            return model
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids)
+
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Every value averaged over processes; all call it with the same keys."""
+        if self.world_size == 1 or not values:
+            return values
+        keys = sorted(values)
+        packed = torch.tensor([values[key] for key in keys], dtype=torch.float64)
+        packed = packed.to(self.device if self.device.type == "cuda" else "cpu")
+        dist.all_reduce(packed)
+        return dict(zip(keys, (packed / self.world_size).tolist(), strict=True))
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process."""
+        if self.world_size == 1:
+            return flag
+        packed = torch.tensor([float(flag)], device=self.device if self.device.type == "cuda" else "cpu")
+        dist.all_reduce(packed, op=dist.ReduceOp.MAX)
+        return bool(packed.item())
+
+    def barrier(self) -> None:
+        """Waits for all processes."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device of `--device {auto,cpu,cuda,cuda:N}`.
+
+    Raises:
+        UserError: an unknown name, or a GPU where there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: expected auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(f"--device {name}: PyTorch sees no GPU here, use --device cpu")
+        index = local_rank if device.index is None else device.index
+        if index >= torch.cuda.device_count():
+            raise UserError(f"--device {name}: there are {torch.cuda.device_count()} GPUs, numbered from 0")
+        return torch.device("cuda", index)
+    if device.type != "cpu":
+        raise UserError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
+    return device
+
+
+@contextmanager
+def processes(device: str = "auto") -> Iterator[Processes]:
+    """Joins the other processes that torchrun started, if any, and leaves them at the end."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if world_size == 1:
+        yield Processes(chosen)
+        return
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    try:
+        yield Processes(chosen, rank, world_size)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,45 @@
+"""The two losses of the close-distant proxy task (METHOD, section 3).
+
+Sequences run near to far, as do the prompts: patch j belongs to prompt j.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def ranking_loss(logits: Tensor, bidirectional: bool = False) -> Tensor:
+    """Patch j fits prompt j better than the patches before it do (and, both ways, those behind it).
+
+    The sum of max(0, logits[i, j] - logits[j, j]) over i < j (both ways: over i != j), averaged over the sequences.
+
+    Args:
+        logits: (N, n, n), patches x prompts.
+        bidirectional: also over i > j.
+
+    Returns:
+        Scalar.
+    """
+    own = logits.diagonal(dim1=1, dim2=2)[:, None, :]
+    excess = (logits - own).clamp_min(0)  # zero on the diagonal by itself
+    if not bidirectional:
+        excess = excess.triu(diagonal=1)
+    return excess.sum((1, 2)).mean()
+
+
+def ordinal_contrastive_loss(features: Tensor) -> Tensor:
+    """The farther apart two patches are in order, the less alike they should be.
+
+    The mean over all n x n pairs of |i - j| / (n - 1) x cos(f_i, f_j), averaged over the sequences.
+
+    Args:
+        features: (N, n, D), each of length 1.
+
+    Returns:
+        Scalar.
+    """
+    count = features.shape[1]
+    order = torch.arange(count, device=features.device, dtype=features.dtype)
+    weight = (order[:, None] - order).abs() / (count - 1)
+    return (weight * (features @ features.transpose(1, 2))).mean()
