@@ -28,9 +28,7 @@ def save_state(folder: Path, state: dict[str, Any], step: int) -> Path:
     Raises:
         UserError: the disk is full or the folder cannot be written; the older states are still there.
     """
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    data = buffer.getbuffer()
+    data = _serialized(state)
     path = folder / f"state_{step:09d}.pt"
     try:
         # The sum first: a state that is there always has its sum beside it.
@@ -62,6 +60,24 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     if paths:
         raise UserError(f"{folder}: every saved state is damaged: delete the folder or choose another to start anew")
     return None
+
+
+def write_torch(path: Path, content: dict[str, Any]) -> None:
+    """`torch.save`, whole or not at all.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; an older file is still there.
+    """
+    try:
+        write_bytes(path, _serialized(content))
+    except OSError as error:
+        raise UserError(f"{path} could not be written ({error.strerror}): free some space, then run again") from error
+
+
+def _serialized(content: dict[str, Any]) -> memoryview:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getbuffer()
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:

@@ -25,7 +25,7 @@ def ranking_loss(logits: Tensor, bidirectional: bool = False) -> Tensor:
     excess = (logits - own).clamp_min(0)  # zero on the diagonal by itself
     if not bidirectional:
         excess = excess.triu(diagonal=1)
-    return excess.sum((1, 2)).mean()
+    return excess.sum() / max(len(logits), 1)  # a batch may have no sequence at all
 
 
 def ordinal_contrastive_loss(features: Tensor) -> Tensor:
@@ -42,4 +42,5 @@ def ordinal_contrastive_loss(features: Tensor) -> Tensor:
     count = features.shape[1]
     order = torch.arange(count, device=features.device, dtype=features.dtype)
     weight = (order[:, None] - order).abs() / (count - 1)
-    return (weight * (features @ features.transpose(1, 2))).mean()
+    total = (weight * (features @ features.transpose(1, 2))).mean((1, 2)).sum()
+    return total / max(len(features), 1)

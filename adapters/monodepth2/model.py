@@ -1,0 +1,113 @@
+"""Single-frame self-supervised depth as one module: a batch in, the loss out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybrid_encoder.config import HybridEncoderConfig
+from hybrid_encoder.data.augment import color_jitter
+from hybrid_encoder.data.sample import FrameId
+from hybrid_encoder.encoder import HybridFeatures
+from hybrid_encoder.selfsup.losses import text_bin_loss
+from hybrid_encoder.selfsup.objective import Objective, View, self_supervised_loss
+
+from .networks import PoseNetworks, build_decoder, build_encoder, decode, encode
+from .options import DepthOptions
+
+
+@dataclass
+class DepthBatch:
+    """Samples on the device.
+
+    Attributes:
+        frames: (B, 3, H, W) in [0, 1] by frame id: what is compared.
+        augmented: the same frames, colour-jittered alike: what the nets see.
+        K: (B, 3, 3) pixels.
+        stereo_T: (B, 4, 4) from camera 0 to the other one.
+        names: of the samples.
+    """
+
+    frames: dict[FrameId, Tensor]
+    augmented: dict[FrameId, Tensor]
+    K: Tensor
+    stereo_T: Tensor
+    names: list[str]
+
+
+def to_batch(collated: dict[str, Any], frame_ids: tuple[FrameId, ...], device: torch.device) -> DepthBatch:
+    """Moves a collated batch to the device as bytes; colours become floats and are jittered there, for all frames at once."""
+    images = collated["frames"].to(device, non_blocking=True).float() / 255
+    augmented = color_jitter(images, collated["jitter"].to(device, non_blocking=True))
+    return DepthBatch(
+        dict(zip(frame_ids, images.unbind(1), strict=True)),
+        dict(zip(frame_ids, augmented.unbind(1), strict=True)),
+        collated["K"].to(device, non_blocking=True),
+        collated["stereo_T"].to(device, non_blocking=True),
+        collated["name"],
+    )
+
+
+class MonoDepth(nn.Module):
+    """Depth encoder, depth decoder and pose nets; called on a `DepthBatch` it returns scalars, among them "loss".
+
+    Attributes:
+        encoder, depth: the depth net.
+        poses: the pose nets.
+    """
+
+    def __init__(self, options: DepthOptions, config: HybridEncoderConfig, resnet_weights: str) -> None:
+        super().__init__()
+        self.options = options
+        self.objective = options.objective()
+        self.encoder = build_encoder(options, config, resnet_weights)
+        self.depth = build_decoder(self.encoder, options)
+        self.poses = PoseNetworks(options, self.encoder, resnet_weights) if len(options.frame_ids) > 1 else None
+
+    def files(self) -> dict[str, nn.Module]:
+        """The nets by the name of their checkpoint file."""
+        files: dict[str, nn.Module] = {"encoder": self.encoder, "depth": self.depth}
+        if self.poses is not None:
+            if self.poses.pose_encoder is not None:
+                files["pose_encoder"] = self.poses.pose_encoder
+            files["pose"] = self.poses.pose
+        return files
+
+    def predict_poses(self, batch: DepthBatch, features: Any) -> dict[FrameId, Tensor]:
+        """(B, 4, 4) from frame 0 to each source."""
+        poses: dict[FrameId, Tensor] = {}
+        if self.poses is not None:
+            timed = {frame_id: batch.augmented[frame_id] for frame_id in self.options.frame_ids}
+            poses.update(self.poses(self.encoder, timed, features))
+        if "s" in batch.frames:
+            poses["s"] = batch.stereo_T
+        return poses
+
+    def compute(self, batch: DepthBatch) -> tuple[Objective, Any]:
+        """The objective of a batch, and the features of frame 0."""
+        features = encode(self.encoder, batch.augmented[0])
+        disparities = decode(self.encoder, self.depth, features)
+        poses = self.predict_poses(batch, features)
+        with torch.autocast(batch.K.device.type, enabled=False):
+            view = View.of(batch.frames, batch.K, self.objective)
+        return self_supervised_loss(disparities, view, poses, self.objective), features
+
+    def forward(self, batch: DepthBatch) -> dict[str, Tensor]:
+        """Scalars: "loss", its parts, the mean depth."""
+        objective, features = self.compute(batch)
+        scalars = objective.scalars()
+        scalars["mean_depth"] = objective.depth.mean()
+        if self.options.text_weight and isinstance(features, HybridFeatures):
+            low, high = self.options.min_depth, self.options.max_depth
+            named = [text_bin_loss(logits, objective.depth, low, high) for logits in features.logits]
+            scalars["text"] = torch.stack(named).mean()
+            scalars["loss"] = scalars["loss"] + self.options.text_weight * scalars["text"]
+        return scalars
+
+    def disparity(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, 1, H, W) disparity of the finest scale."""
+        disparities = decode(self.encoder, self.depth, encode(self.encoder, image))
+        return disparities["disp", min(scale for _, scale in disparities)]

@@ -1,0 +1,141 @@
+"""The options of the Monodepth2 trainer: the original's names where they mean the same, and ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hybrid_encoder.config import check_image_size
+from hybrid_encoder.data.sample import FrameId
+from hybrid_encoder.errors import UserError
+from hybrid_encoder.options import EncoderOptions, option
+from hybrid_encoder.selfsup.objective import ObjectiveOptions
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where the frames come from; shared by all trainers and by evaluation."""
+
+    dataset: Literal["kitti", "kitti_odom", "video", "synthetic"] = option("kitti", "what lies under --data_path")
+    data_path: Path | None = option(None, "folder of the data set, a video file, or a folder of frames")
+    split: str = option("eigen_zhou", "name or folder of train_files.txt, val_files.txt, test_files.txt")
+    png: bool = option(False, "frames are png, not jpg")
+    intrinsics: str | None = option(None, "fx,fy,cx,cy in pixels of the source frames, or a JSON file (video)")
+    crop_bottom: float = option(0.0, "share of the source image cut off below, e.g. 0.07 for a bonnet")
+    height: int = option(192, "image height, a multiple of 32")
+    width: int = option(640, "image width, a multiple of 32")
+    scenes: int = option(40, "rendered training sequences (synthetic)")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a training run goes; shared by all trainers."""
+
+    log_dir: Path = option(Path("runs"), "runs are written to LOG_DIR/MODEL_NAME")
+    model_name: str = option("mdp", "name of the run")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    no_cuda: bool = option(False, "the original's spelling of --device cpu")
+    num_workers: int = option(4, "processes that load data")
+    batch_size: int = option(12, "samples of a step and process")
+    learning_rate: float = option(1e-4, "learning rate")
+    num_epochs: int = option(20, "epochs")
+    scheduler_step_size: int = option(15, "epochs after which the learning rate falls to a tenth")
+    log_frequency: int = option(50, "steps between two logged ones")
+    save_frequency: int = option(1, "epochs between two saved ones")
+    load_weights_folder: Path | None = option(None, "start from the weights of this folder")
+    resume: bool = option(False, "go on with the run in LOG_DIR/MODEL_NAME")
+    precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
+    accumulate: int = option(1, "steps whose gradients are added up before the optimiser moves")
+    clip_grad: float | None = option(None, "largest norm of the gradient")
+    max_bad_steps: int = option(10, "steps with a non-finite loss that are skipped before the run stops")
+    seed: int = option(0, "seed of weights, order and augmentation")
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.log_dir.expanduser() / self.model_name
+
+
+@dataclass(frozen=True)
+class DepthOptions:
+    """Networks and loss of single-frame depth; shared by all trainers."""
+
+    encoder: Literal["resnet", "hybrid"] = option("hybrid", "depth encoder")
+    encoder_lr: float | None = option(None, "learning rate of the encoder, where it differs")
+    num_layers: Literal[18, 34, 50, 101, 152] = option(18, "layers of the ResNets")
+    decoder: Literal["dpt", "unet"] | None = option(None, "default: dpt for hybrid, unet for resnet")
+    head: Literal["sigmoid", "relu"] = option("sigmoid", "end of the DPT decoder; relu is the released runs'")
+    stage1: Path | None = option(None, "stage1.pth of `hybrid-encoder pretrain`, or the authors' .ckpt")
+    pose_model_type: Literal["separate_resnet", "shared", "class_token"] = option(
+        "separate_resnet", "camera pose from its own ResNet, from the depth encoder's maps, or from DINO's class tokens"
+    )
+    frame_ids: tuple[int, ...] = option((0, -1, 1), "frames of a sample, 0 first")
+    scales: tuple[int, ...] | None = option(None, "disparity scales (default: 0 for dpt, 0 1 2 3 for unet)")
+    use_stereo: bool = option(False, "the other camera's frame is a source, too")
+    min_depth: float = option(0.1, "nearest depth")
+    max_depth: float = option(100.0, "farthest depth")
+    disparity_smoothness: float = option(1e-3, "weight of smoothness")
+    avg_reprojection: bool = option(False, "average over source frames in place of the minimum")
+    disable_automasking: bool = option(False, "keep pixels that do not move")
+    no_ssim: bool = option(False, "L1 alone")
+    text_weight: float = option(
+        0.0, "weight of pixel-wise text supervision: a pixel's logits should pick the bin of its predicted depth"
+    )
+
+    @property
+    def decoder_kind(self) -> str:
+        """The decoder, where none was asked for: the encoder's usual one."""
+        return self.decoder or ("dpt" if self.encoder == "hybrid" else "unet")
+
+    @property
+    def disparity_scales(self) -> tuple[int, ...]:
+        """The scales, where none were asked for: the decoder's usual ones."""
+        return self.scales or ((0,) if self.decoder_kind == "dpt" else (0, 1, 2, 3))
+
+    @property
+    def all_frame_ids(self) -> tuple[FrameId, ...]:
+        """Frames of a sample, the stereo partner last."""
+        return (*self.frame_ids, "s") if self.use_stereo else self.frame_ids
+
+    def objective(self) -> ObjectiveOptions:
+        """The part that the loss reads."""
+        return ObjectiveOptions(
+            self.min_depth,
+            self.max_depth,
+            self.disparity_smoothness,
+            self.no_ssim,
+            self.avg_reprojection,
+            self.disable_automasking,
+        )
+
+
+@dataclass(frozen=True)
+class Monodepth2Options(RunOptions, DataOptions, DepthOptions, EncoderOptions):
+    """All options of `hybrid-encoder train monodepth2`."""
+
+    def check(self) -> None:
+        """Raises `UserError` for options that contradict each other, before any data is read."""
+        check_image_size(self.height, self.width)
+        check_depth_options(self)
+        if self.text_weight and self.encoder != "hybrid":
+            raise UserError("--text_weight needs the text logits of --encoder hybrid")
+
+
+def check_depth_options(options: DepthOptions) -> None:
+    """What holds for every trainer; raises `UserError`."""
+    if options.frame_ids[0] != 0 or len(set(options.frame_ids)) != len(options.frame_ids):
+        raise UserError(f"--frame_ids {' '.join(map(str, options.frame_ids))}: 0 comes first, and each only once")
+    if len(options.all_frame_ids) < 2:
+        raise UserError("--frame_ids 0 alone gives nothing to compare with: add -1 1, or --use_stereo")
+    if not 0 < options.min_depth < options.max_depth:
+        raise UserError(f"--min_depth {options.min_depth} --max_depth {options.max_depth}: expected 0 < min < max")
+    if options.encoder == "resnet":
+        if options.decoder == "dpt":
+            raise UserError("--decoder dpt reads the hybrid encoder's levels: use --encoder hybrid, or --decoder unet")
+        if options.pose_model_type == "class_token":
+            raise UserError("--pose_model_type class_token needs DINO's class token: use --encoder hybrid")
+        if options.stage1 is not None:
+            raise UserError("--stage1 holds a hybrid encoder: use --encoder hybrid")
+    if options.head == "relu" and options.decoder_kind != "dpt":
+        raise UserError("--head relu is an end of the DPT decoder: use --decoder dpt")

@@ -1,0 +1,96 @@
+"""Stage 1's dataset: resized, flipped and jittered images with their points, and the batch they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..data.augment import color_jitter
+from ..data.source import draw_jitter
+from .sources import OrderedPatchSource
+
+
+class ProxySample(TypedDict):
+    """One image with its sequences."""
+
+    image: Tensor
+    """uint8 (3, H, W)."""
+    points: Tensor
+    """float32 (S, 7, 2), x and y in pixels of the H x W image, near to far."""
+    jitter: Tensor
+    """float32 (4,), as in `data.sample.Sample`."""
+    name: str
+
+
+@dataclass
+class ProxyBatch:
+    """Images and all their sequences.
+
+    Attributes:
+        images: (B, 3, H, W) in [0, 1], augmented.
+        points: (N, 7, 2) of all images.
+        image_index: (N,) the image each sequence lies in.
+        names: of the images.
+    """
+
+    images: Tensor
+    points: Tensor
+    image_index: Tensor
+    names: list[str]
+
+
+class ProxyDataset(Dataset[ProxySample]):
+    """Images resized to height x width with their points; in training flipped and colour-jittered.
+
+    Keys are an index or (epoch, index); every random draw is a function of (seed, epoch, index).
+    """
+
+    def __init__(self, source: OrderedPatchSource, height: int, width: int, train: bool, seed: int = 0) -> None:
+        self.source, self.height, self.width, self.train, self.seed = source, height, width, train, seed
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> ProxySample:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        rng = np.random.default_rng([self.seed, epoch, index])
+        image, points = self.source.read(index, rng)
+        scale = np.array([self.width / image.shape[1], self.height / image.shape[0]], dtype=np.float32)
+        image = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
+        points = points * scale
+        if self.train and rng.random() < 0.5:
+            image = image[:, ::-1]
+            points = np.stack([self.width - 1 - points[..., 0], points[..., 1]], axis=-1)
+        jitter = draw_jitter(rng) if self.train else np.array([1, 1, 1, 0], dtype=np.float32)
+        return ProxySample(
+            image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            points=torch.from_numpy(points.astype(np.float32)),
+            jitter=torch.from_numpy(jitter),
+            name=self.source.name(index),
+        )
+
+
+def collate(samples: list[ProxySample]) -> dict[str, Any]:
+    """Stacks images and joins the sequences of all of them."""
+    counts = torch.tensor([len(sample["points"]) for sample in samples])
+    return {
+        "image": torch.stack([sample["image"] for sample in samples]),
+        "jitter": torch.stack([sample["jitter"] for sample in samples]),
+        "points": torch.cat([sample["points"] for sample in samples]),
+        "image_index": torch.repeat_interleave(torch.arange(len(samples)), counts),
+        "name": [sample["name"] for sample in samples],
+    }
+
+
+def to_batch(collated: dict[str, Any], device: torch.device) -> ProxyBatch:
+    """Moves a collated batch to the device, to [0, 1], and jitters its colours there."""
+    images = collated["image"].to(device, non_blocking=True).float() / 255
+    images = color_jitter(images[:, None], collated["jitter"].to(device))[:, 0]
+    points = collated["points"].to(device, non_blocking=True)
+    return ProxyBatch(images, points, collated["image_index"].to(device), collated["name"])

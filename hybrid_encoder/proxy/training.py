@@ -1,0 +1,276 @@
+"""Stage 1: trains the encoder to rank image patches from close to distant against text prompts (METHOD, section 3).
+
+    hybrid-encoder pretrain --data tusimple:DATA --preset paper --out runs/stage1
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.data import DataLoader
+
+from ..config import HybridEncoderConfig, check_image_size
+from ..data.source import make_loader
+from ..encoder import HybridEncoder
+from ..engine.loop import LoopOptions, fit
+from ..engine.processes import Processes
+from ..engine.state import write_torch
+from ..errors import UserError
+from ..weights import load_state, read_tensors
+from .dataset import ProxyBatch, ProxyDataset, collate, to_batch
+from .losses import ordinal_contrastive_loss, ranking_loss
+from .metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
+from .patches import patch_features, patch_logits
+from .picture import closeness_picture
+from .sources import OrderedPatchSource, open_sources
+
+STAGE1_FILE = "stage1.pth"
+NUM_PICTURES = 4
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """Stage 1's settings; the defaults are the released run's."""
+
+    data: tuple[str, ...]
+    out: Path
+    encoder: HybridEncoderConfig
+    epochs: int = 20
+    batch_size: int = 6
+    lr: float = 3.57e-4
+    weight_decay: float = 0.1
+    clip_grad: float = 0.1
+    height: int = 224
+    width: int = 224
+    bidirectional: bool = False
+    region: bool = False
+    contrastive_weight: float = 1.0
+    num_workers: int = 4
+    precision: str = "float32"
+    seed: int = 0
+    resume: bool = False
+    log_frequency: int = 20
+
+
+class ProxyModel(nn.Module):
+    """The encoder's fused levels, read at patches and compared with the seven prompts."""
+
+    def __init__(
+        self, encoder: HybridEncoder, bidirectional: bool = False, region: bool = False, contrastive_weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.bidirectional, self.region, self.contrastive_weight = bidirectional, region, contrastive_weight
+
+    def logits(self, batch: ProxyBatch) -> tuple[Tensor, Tensor]:
+        """Unit features (N, 7, D) of all patches and their logits (N, 7, 7) over the prompts."""
+        fused = self.encoder.forward_features(batch.images).fused
+        text = self.encoder.language.word_features()
+        size = (batch.images.shape[-2], batch.images.shape[-1])
+        features = patch_features(fused, batch.points, batch.image_index, size, text.shape[1], self.region)
+        return features, patch_logits(features, text)
+
+    def forward(self, batch: ProxyBatch) -> dict[str, Tensor]:
+        """Scalars "loss", "ranking", "contrastive"."""
+        features, logits = self.logits(batch)
+        ranking = ranking_loss(logits, self.bidirectional)
+        contrastive = ordinal_contrastive_loss(features)
+        return {
+            "loss": ranking + self.contrastive_weight * contrastive,
+            "ranking": ranking,
+            "contrastive": contrastive,
+            "accuracy": pairwise_accuracy(distance_score(logits)).mean(),
+        }
+
+    def score_maps(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, h, w) distance score of every cell."""
+        fused = self.encoder.forward_features(images).fused
+        batch, _, rows, columns = fused[0].shape
+        y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+        cells = torch.stack([x, y], dim=-1).view(1, -1, 2).expand(batch, -1, -1).to(images.device).float() + 0.5
+        text = self.encoder.language.word_features()
+        owner = torch.arange(batch, device=images.device)
+        features = patch_features(fused, cells, owner, (rows, columns), text.shape[1])
+        return distance_score(patch_logits(features, text)).view(batch, rows, columns)
+
+
+class ProxyTask:
+    """Stage 1 for the training loop."""
+
+    schedule_per_step = True
+
+    def __init__(self, options: PretrainOptions, steps_per_epoch: int, val_loader: DataLoader[Any]) -> None:
+        self.options = options
+        encoder = HybridEncoder(stage1_config(options.encoder))
+        self.model = ProxyModel(encoder, options.bidirectional, options.region, options.contrastive_weight)
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
+        total = max(options.epochs * steps_per_epoch, 2)
+        self.scheduler = OneCycleLR(self.optimizer, options.lr, total_steps=total, div_factor=25, final_div_factor=100)
+        self.val_loader = val_loader
+        self.confusion = torch.zeros(7, 7, dtype=torch.int64)
+
+    def to_device(self, batch: Any, device: torch.device) -> ProxyBatch:
+        return to_batch(batch, device)
+
+    def names(self, batch: Any) -> list[str]:
+        names: list[str] = batch["name"]
+        return names
+
+    def start_epoch(self, epoch: int) -> None:
+        """Nothing changes from epoch to epoch."""
+
+    def validate(self, processes: Processes) -> dict[str, float]:
+        """Ranking accuracy and Kendall's tau over all held-out sequences; keeps the confusion of prompts."""
+        self.model.to(processes.device)
+        all_logits = []
+        for collated in self.val_loader:
+            _, logits = self.model.logits(to_batch(collated, processes.device))
+            all_logits.append(logits.float().cpu())
+        logits = torch.cat(all_logits)
+        if not len(logits):
+            return {}
+        scores = distance_score(logits)
+        self.confusion = confusion(logits)
+        return {
+            "ranking_accuracy": float(pairwise_accuracy(scores).mean()),
+            "kendall_tau": float(kendall_tau(scores).mean()),
+            "ranking_loss": float(ranking_loss(logits, self.options.bidirectional)),
+        }
+
+    def save(self, epoch: int, figures: dict[str, float], best: bool) -> None:
+        """`stage1.pth` is the best epoch's encoder by ranking accuracy, `stage1_last.pth` the last one's."""
+        for name in ("stage1_last.pth", *([STAGE1_FILE] if best or not figures else [])):
+            save_stage1(self.options.out / name, self.model.encoder, self.options.encoder, figures)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """There is none."""
+
+
+def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]:
+    """Runs stage 1; leaves `stage1.pth`, metrics, TensorBoard events, figures and pictures in `options.out`.
+
+    Raises:
+        UserError: bad data or options, before anything is written.
+    """
+    check_image_size(options.height, options.width)
+    torch.manual_seed(options.seed)
+    train_source = open_sources(list(options.data), "train", options.seed)
+    val_source = open_sources(list(options.data), "val", options.seed)
+    loader = _loader(train_source, options, processes, train=True)
+    val_loader = _loader(val_source, options, processes, train=False)
+    if not len(loader):
+        raise UserError(f"{len(train_source)} training images are fewer than --batch_size {options.batch_size}: lower it")
+    task = ProxyTask(options, len(loader), val_loader)
+    task.model.to(processes.device)
+    loop = LoopOptions(
+        folder=options.out,
+        epochs=options.epochs,
+        resume=options.resume,
+        clip_grad=options.clip_grad,
+        log_frequency=options.log_frequency,
+        validate_first=True,
+        precision=options.precision,
+        seed=options.seed,
+        best=("ranking_accuracy", "max"),
+    )
+    figures = fit(task, loader, loop, processes)
+    if processes.is_main:
+        _write_pictures(task, processes.device)
+        text = json.dumps({**figures, "confusion": task.confusion.tolist()}, indent=1)
+        (options.out / "figures.json").write_text(text + "\n")
+    return figures
+
+
+def stage1_config(config: HybridEncoderConfig) -> HybridEncoderConfig:
+    """What stage 1 builds: no alignment and no pyramid, which it does not train, and DINO frozen.
+
+    A DINO that starts from random numbers has nothing to keep: it trains too.
+    """
+    blocks = config.train_dino_blocks if config.dino_weights == "random" else 0
+    return config.replace(alignment="none", pyramid=False, train_dino_blocks=blocks)
+
+
+def save_stage1(path: Path, encoder: HybridEncoder, config: HybridEncoderConfig, figures: dict[str, float]) -> None:
+    """Writes the encoder with the config that stage 2 goes on with."""
+    tensors = {k: v for k, v in encoder.state_dict().items() if k != "language.tokens"}
+    kept = config.without_downloads().to_dict()
+    write_torch(path, {"config": json.dumps(kept), "encoder": tensors, "figures": figures})
+
+
+def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
+    """Fills an encoder with what stage 1 trained: towers and fusion; tokens and pyramid stay as they are.
+
+    Args:
+        encoder: of the same architecture.
+        path: `stage1.pth`, or the authors' Lightning `.ckpt`.
+
+    Raises:
+        UserError: no such file, damaged, or of another architecture.
+    """
+    path = Path(path)
+    content = read_tensors(path)
+    tensors = content.get("encoder", content)
+    if not isinstance(tensors, dict):
+        raise UserError(f"{path} is no stage-1 checkpoint: expected the stage1.pth of `hybrid-encoder pretrain`")
+    own = encoder.state_dict()
+    untrained = {k: v for k, v in own.items() if k == "language.tokens" or k.startswith("pyramid.")}
+    load_state(encoder, {**tensors, **untrained}, str(path))
+
+
+def stage1_file_config(path: str | Path) -> HybridEncoderConfig:
+    """The architecture that a `stage1.pth` was trained with, towers random."""
+    content = read_tensors(path)
+    if not isinstance(content.get("config"), str):
+        raise UserError(f"{path} is no stage-1 checkpoint: expected the stage1.pth of `hybrid-encoder pretrain`")
+    return HybridEncoderConfig.from_dict(json.loads(content["config"]))
+
+
+def _loader(
+    source: OrderedPatchSource, options: PretrainOptions, processes: Processes, train: bool
+) -> DataLoader[Any]:
+    dataset = ProxyDataset(source, options.height, options.width, train, options.seed)
+    return make_loader(
+        dataset,
+        options.batch_size,
+        train=train,
+        num_workers=options.num_workers,
+        seed=options.seed,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        collate_fn=collate,
+    )
+
+
+def _write_pictures(task: ProxyTask, device: torch.device) -> None:
+    folder = task.options.out / "pictures"
+    folder.mkdir(exist_ok=True)
+    task.model.eval()
+    for i, (collated, picture) in enumerate(_pictures(task, device)):
+        path = folder / f"closeness_{i}.jpg"
+        if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+            raise UserError(f"{path} could not be written (picture of {collated})")
+    print(f"pictures of patches and cells by predicted closeness: {folder}")
+
+
+@torch.no_grad()
+def _pictures(task: ProxyTask, device: torch.device) -> Iterator[tuple[str, np.ndarray]]:
+    dataset = task.val_loader.dataset
+    for index in range(min(NUM_PICTURES, len(dataset))):  # type: ignore[arg-type]
+        batch = to_batch(collate([dataset[index]]), device)
+        scores = distance_score(task.model.logits(batch)[1]).cpu().numpy()
+        score_map = task.model.score_maps(batch.images)[0].cpu().numpy()
+        image = (batch.images[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+        yield batch.names[0], closeness_picture(image, score_map, batch.points.cpu().numpy(), scores)

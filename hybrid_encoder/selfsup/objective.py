@@ -1,0 +1,126 @@
+"""From disparities and poses to the self-supervised loss of a batch: view synthesis, minimum reprojection, smoothness.
+
+METHOD, section 4; Monodepth2, section 3. Shared by all trainers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data.sample import FrameId
+from .geometry import disp_to_depth, project, warp
+from .losses import Target, minimum_reprojection, reprojection_loss, smoothness_loss
+
+TIE_BREAK = 1e-5
+"""Noise on the identity loss, so that a pixel that is equally good moved and unmoved counts as unmoved half the time."""
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """What goes into the loss; the names are the original trainers' options."""
+
+    min_depth: float = 0.1
+    max_depth: float = 100.0
+    disparity_smoothness: float = 1e-3
+    no_ssim: bool = False
+    avg_reprojection: bool = False
+    disable_automasking: bool = False
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a batch and what it was made of.
+
+    Attributes:
+        loss: scalar, averaged over scales.
+        photometric, smoothness: scalars, averaged over scales, before weighting.
+        depth: (B, 1, H, W) of the finest scale.
+        chosen: (B, 1, H, W) bool, the pixels that auto-masking left in at the finest scale.
+    """
+
+    loss: Tensor
+    photometric: Tensor
+    smoothness: Tensor
+    depth: Tensor
+    chosen: Tensor
+
+    def scalars(self) -> dict[str, Tensor]:
+        """What is logged."""
+        return {
+            "loss": self.loss,
+            "photometric": self.photometric,
+            "smoothness": self.smoothness,
+            "moving_share": self.chosen.float().mean(),
+        }
+
+
+@dataclass(frozen=True)
+class View:
+    """A batch as the loss needs it, prepared once for all scales.
+
+    Attributes:
+        target: frame 0 with its SSIM statistics.
+        sources: the other frames, (B, 3, H, W) each.
+        identities: (B, S, H, W) losses of the sources as they are; None without auto-masking.
+        K: (B, 3, 3).
+    """
+
+    target: Target
+    sources: dict[FrameId, Tensor]
+    identities: Tensor | None
+    K: Tensor
+
+    @classmethod
+    def of(cls, frames: dict[FrameId, Tensor], K: Tensor, options: ObjectiveOptions) -> View:
+        """Prepares frames (B, 3, H, W) in [0, 1], 0 among them, for `self_supervised_loss`."""
+        target = Target.of(frames[0], ssim=not options.no_ssim)
+        sources = {frame_id: image for frame_id, image in frames.items() if frame_id != 0}
+        identities = None
+        if not options.disable_automasking:
+            identities = torch.cat([reprojection_loss(target, source) for source in sources.values()], dim=1)
+            identities = identities + TIE_BREAK * torch.randn_like(identities)
+        return cls(target, sources, identities, K)
+
+    def reprojections(self, depth: Tensor, poses: dict[FrameId, Tensor]) -> Tensor:
+        """(B, 1, H, W) depth and (B, 4, 4) poses from frame 0 to each source -> (B, S, H, W) losses of the warped sources."""
+        losses = []
+        for frame_id, source in self.sources.items():
+            predicted = warp(source, project(depth, self.K, poses[frame_id]))
+            losses.append(reprojection_loss(self.target, predicted))
+        return torch.cat(losses, dim=1)
+
+
+def self_supervised_loss(
+    disparities: dict[tuple[str, int], Tensor], view: View, poses: dict[FrameId, Tensor], options: ObjectiveOptions
+) -> Objective:
+    """The loss of Monodepth2, every scale compared at the full resolution.
+
+    Args:
+        disparities: {("disp", s): (B, 1, H / 2^s, W / 2^s)}.
+        view: the frames.
+        poses: (B, 4, 4) from frame 0 to each source.
+        options: weights and switches.
+    """
+    height, width = view.target.image.shape[-2:]
+    with torch.autocast(view.K.device.type, enabled=False):
+        total = view.K.new_zeros(())
+        photometric, smoothness = total, total
+        finest = min(scale for _, scale in disparities)
+        for (_, scale), disp in disparities.items():
+            full = disp
+            if disp.shape[-2:] != (height, width):
+                full = F.interpolate(disp, (height, width), mode="bilinear", align_corners=False)
+            _, depth = disp_to_depth(full, options.min_depth, options.max_depth)
+            best = minimum_reprojection(view.reprojections(depth, poses), view.identities, options.avg_reprojection)
+            image = view.target.image if scale == 0 else F.avg_pool2d(view.target.image, 2**scale)
+            smooth = smoothness_loss(disp, image)
+            total = total + best.loss + options.disparity_smoothness * smooth / 2**scale
+            photometric, smoothness = photometric + best.loss.detach(), smoothness + smooth.detach()
+            if scale == finest:
+                finest_depth, chosen = depth.detach(), best.chosen
+        count = len(disparities)
+        return Objective(total / count, photometric / count, smoothness / count, finest_depth, chosen)
