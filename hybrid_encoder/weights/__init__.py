@@ -1,0 +1,5 @@
+"""Files of weights: safe reading, strict filling, and where the towers' pretrained files are looked for."""
+
+from .files import load_state, read_checkpoint, read_tensors
+
+__all__ = ["load_state", "read_checkpoint", "read_tensors"]
