@@ -1,0 +1,221 @@
+"""Camera calibration from outside: KITTI's text files, an intrinsics JSON file, or "fx,fy,cx,cy"; each checked for
+nonsense."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+
+KITTI_NORMALISED_K = np.array([[0.58, 0.0, 0.5], [0.0, 1.92, 0.5], [0.0, 0.0, 1.0]])
+"""KITTI's intrinsics where a drive has no calibration file (Monodepth2): first row x width, second row x height."""
+
+FOCAL_RANGE = (0.1, 100.0)
+"""Focal lengths taken for real, as multiples of the image's longer side (the widest sees 157 degrees)."""
+MIN_FOCAL_PIXELS = 8.0
+ASPECT_TOLERANCE = 0.01
+REMEDY = (
+    "expected fx,fy,cx,cy in pixels of the source frames, or a JSON file with K, image_size and, if wanted, "
+    "dist_k1k2p1p2k3"
+)
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+@dataclass(frozen=True, eq=False)
+class Intrinsics:
+    """A pinhole camera, with lens distortion where it is known. Build it with `read_intrinsics`, which checks."""
+
+    K: np.ndarray
+    """float64 (3, 3), pixels of an image of `image_size`."""
+    image_size: tuple[int, int] | None = None
+    """(width, height) that K is for; None: that of whatever image is at hand."""
+    distortion: np.ndarray | None = None
+    """float64 (5,): k1, k2, p1, p2, k3 as OpenCV defines them; None: straight lines are straight in the image."""
+    origin: str = "intrinsics"
+    """Where they come from, for messages."""
+
+    def for_image(self, width: int, height: int) -> Intrinsics:
+        """The intrinsics of the same camera's images at another size, checked against that size.
+
+        Raises:
+            UserError: other proportions than `image_size` (a crop cannot be told from a squeeze), or values that make
+                no sense for an image of this size.
+        """
+        own_width, own_height = self.image_size or (width, height)
+        x, y = width / own_width, height / own_height
+        if abs(x / y - 1) > ASPECT_TOLERANCE:
+            raise UserError(
+                f"{self.origin}: made for images of {own_width}x{own_height}, but these are "
+                f"{width}x{height}, which has "
+                "other proportions: give the intrinsics of the frames as they are"
+            )
+        scaled = Intrinsics(self.K * np.array([[x], [y], [1.0]]), (width, height), self.distortion, self.origin)
+        scaled._check()
+        return scaled
+
+    def _check(self) -> None:
+        assert self.image_size is not None
+        (width, height), (fx, fy, cx, cy) = self.image_size, self.K[(0, 1, 0, 1), (0, 1, 2, 2)]
+        low, high = (factor * max(width, height) for factor in FOCAL_RANGE)
+        if not (low <= fx <= high and low <= fy <= high):
+            raise UserError(
+                f"{self.origin}: focal lengths {fx:g}, {fy:g} make no sense for images of {width}x{height}: expected "
+                f"pixels, between {low:g} and {high:g}"
+            )
+        if not (0 <= cx <= width and 0 <= cy <= height):
+            raise UserError(
+                f"{self.origin}: the principal point {cx:g}, {cy:g} lies outside images of {width}x{height}: expected "
+                f"pixels, near {width / 2:g}, {height / 2:g}"
+            )
+        if self.distortion is not None and self._folds(width, height):
+            raise UserError(
+                f"{self.origin}: with dist_k1k2p1p2k3 {self.distortion.tolist()} the image of "
+                f"{width}x{height} folds over "
+                "itself: these are not the coefficients of this camera, or not in the order k1, k2, p1, p2, k3"
+            )
+
+    def _folds(self, width: int, height: int) -> bool:
+        """Whether the distorted radius stops growing somewhere within the image."""
+        assert self.distortion is not None
+        (fx, fy, cx, cy), (k1, k2, p1, p2, k3) = self.K[(0, 1, 0, 1), (0, 1, 2, 2)], self.distortion
+        farthest = np.hypot(max(cx, width - cx) / fx, max(cy, height - cy) / fy)
+        squared = np.linspace(0, farthest, 100) ** 2
+        slope = 1 + squared * (3 * k1 + squared * (5 * k2 + squared * 7 * k3)) - 6 * farthest * (abs(p1) + abs(p2))
+        return bool((slope <= 0).any())
+
+
+def read_intrinsics(value: str | Path) -> Intrinsics:
+    """Intrinsics from "fx,fy,cx,cy" (pixels) or from a JSON file.
+
+    The file holds `K` (3 rows of 3), `image_size` [width, height] and, if wanted, `dist_k1k2p1p2k3` (five numbers).
+
+    Raises:
+        UserError: neither four numbers nor such a file, or values that cannot be a camera's.
+    """
+    text = str(value)
+    if "," in text and all(_NUMBER.fullmatch(part.strip()) for part in text.split(",")):
+        numbers = [float(part) for part in text.split(",")]
+        origin = f"intrinsics {text!r}"
+        if len(numbers) != 4:
+            raise UserError(f"{origin}: {len(numbers)} numbers, {REMEDY}")
+        fx, fy, cx, cy = numbers
+        return Intrinsics(_checked_K(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), origin), origin=origin)
+    return _read_json(Path(text))
+
+
+def _read_json(path: Path) -> Intrinsics:
+    origin = f"intrinsics file {path}"
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:  # bad UTF-8, JSON or path are ValueErrors
+        if isinstance(error, json.JSONDecodeError):
+            raise UserError(f"{origin}, line {error.lineno}: no valid JSON ({error.msg})") from error
+        raise UserError(f"{origin} cannot be read ({error}): {REMEDY}") from error
+    if not isinstance(data, dict) or "K" not in data or "image_size" not in data:
+        raise UserError(f"{origin}: no object with the keys K and image_size; {REMEDY}")
+    K = _checked_K(_numbers(data["K"], (3, 3), f"{origin}: K"), origin)
+    size = _numbers(data["image_size"], (2,), f"{origin}: image_size [width, height]")
+    if not ((size >= 1) & (size <= 1e5) & (size == size.round())).all():
+        raise UserError(f"{origin}: image_size {size.tolist()} is not [width, height] in whole pixels")
+    distortion = data.get("dist_k1k2p1p2k3")
+    if distortion is not None:
+        distortion = _numbers(distortion, (5,), f"{origin}: dist_k1k2p1p2k3")
+    width, height = int(size[0]), int(size[1])
+    return Intrinsics(K, (width, height), distortion, origin).for_image(width, height)
+
+
+def _numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+    def is_number(item: Any) -> bool:
+        return isinstance(item, (int, float)) and not isinstance(item, bool) and abs(item) < 1e15  # False for NaN too
+
+    def fits(item: Any, shape: tuple[int, ...]) -> bool:
+        if not shape:
+            return is_number(item)
+        return isinstance(item, list) and len(item) == shape[0] and all(fits(part, shape[1:]) for part in item)
+
+    if not fits(value, shape):
+        form = f"{shape[0]} rows of {shape[1]}" if len(shape) == 2 else f"a list of {shape[0]}"
+        raise UserError(f"{what}: found {str(value)[:100]}, expected {form} finite numbers")
+    return np.array(value, dtype=np.float64)
+
+
+def _checked_K(K: np.ndarray, origin: str) -> np.ndarray:
+    fx, fy = K[0, 0], K[1, 1]
+    if not np.isfinite(K).all() or np.abs(K).max() > 1e7:
+        raise UserError(f"{origin}: values that are no pixels; {REMEDY}")
+    if not np.allclose(K, [[fx, 0, K[0, 2]], [0, fy, K[1, 2]], [0, 0, 1]], rtol=0, atol=1e-6):
+        raise UserError(f"{origin}: K is {K.tolist()}, expected the form [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]")
+    if min(fx, fy) < MIN_FOCAL_PIXELS:
+        hint = "; are they fractions of width and height? then multiply them out" if 0 < min(fx, fy) else ""
+        raise UserError(f"{origin}: focal lengths {fx:g}, {fy:g} are too short to be pixels{hint}")
+    return K
+
+
+def read_calibration(path: str | Path) -> dict[str, np.ndarray]:
+    """A calibration text file of KITTI (raw or odometry): "key: numbers" lines -> {key: float64 (N,)}.
+
+    `calib_time` and other entries without a number in front are left out.
+
+    Raises:
+        UserError: missing file, a line of another form, a value that is not finite, or a key that comes twice.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the calibration file {path}: {error}") from error
+    entries: dict[str, np.ndarray] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        key, colon, rest = (part.strip() for part in line.partition(":"))
+        where = f"{path}, line {number}"
+        if not colon or not key:
+            raise UserError(f'{where}: {line.strip()[:100]!r} is not of the form "key: numbers"')
+        fields = rest.split()
+        if not fields or key == "calib_time" or not _NUMBER.fullmatch(fields[0]):
+            continue
+        values = [float(field) if _NUMBER.fullmatch(field) else float("nan") for field in fields]
+        if not np.isfinite(values).all():
+            raise UserError(f"{where}: {key} holds something other than finite numbers: {rest[:100]!r}")
+        if key in entries:
+            raise UserError(f"{where}: {key} comes a second time; use KITTI's own calibration file")
+        entries[key] = np.array(values)
+    return entries
+
+
+def kitti_intrinsics(path: str | Path, projection_key: str, size_key: str | None = None) -> Intrinsics:
+    """Intrinsics of a rectified KITTI camera: the left 3x3 block of `projection_key` (P_rect_02, P2, ...).
+
+    Args:
+        path: calib_cam_to_cam.txt of a day (raw), or calib.txt of a sequence (odometry).
+        size_key: entry with the images' width and height (S_rect_02); None: they fit the images at hand.
+
+    Raises:
+        UserError: missing or damaged file or entry, or values that cannot be a camera's.
+    """
+    calibration, origin = read_calibration(path), f"calibration file {path}, {projection_key}"
+    for key, count in ((projection_key, 12), (size_key, 2)):
+        if key and (key not in calibration or len(calibration[key]) != count):
+            found = f"{len(calibration[key])} numbers" if key in calibration else "no such entry"
+            raise UserError(f"{path}: {key}: {found}, expected {count} numbers; use KITTI's own calibration file")
+    K = _checked_K(calibration[projection_key].reshape(3, 4)[:, :3], origin)
+    if size_key is None:
+        return Intrinsics(K, None, None, origin)
+    size = calibration[size_key]
+    if not ((size >= 1) & (size <= 1e5)).all():
+        raise UserError(f"{path}: {size_key} {size.tolist()} is no image size in pixels")
+    width, height = int(size[0]), int(size[1])
+    return Intrinsics(K, (width, height), None, origin).for_image(width, height)
+
+
+def default_kitti_intrinsics(width: int, height: int) -> Intrinsics:
+    """KITTI's average camera (`KITTI_NORMALISED_K`) for images of this size."""
+    K = KITTI_NORMALISED_K * np.array([[width], [height], [1.0]])
+    return Intrinsics(K, (width, height), None, "KITTI's default")

@@ -1,0 +1,101 @@
+"""Split files: which frames of a data set are for training, validation and test, one "folder frame side" a line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import UserError
+
+SPLIT_FILES = {"train": "train_files.txt", "val": "val_files.txt", "test": "test_files.txt"}
+"""The files of a split folder, by part."""
+
+FORM = '"folder frame side", for instance "2011_09_26/2011_09_26_drive_0001_sync 17 l"'
+_FRAME = re.compile(r"[0-9]{1,10}")
+
+
+class SplitEntry(NamedTuple):
+    """One line of a split file."""
+
+    folder: str
+    """Folder of the drive within the data folder ("day/drive"), or the number of an odometry sequence."""
+    frame: int
+    side: str
+    """Camera of the stereo pair: "l" or "r"."""
+
+    def __str__(self) -> str:
+        return f"{self.folder} {self.frame} {self.side}"
+
+
+def find_split(split: str, data_path: str | Path) -> Path:
+    """The folder of a split, given as a folder or by name.
+
+    Looked for in this order: `split` as a folder, `data_path`/splits/`split`, and a folder splits/`split` beside
+    `data_path`. A folder counts if it holds at least one of the files of `SPLIT_FILES`.
+
+    Raises:
+        UserError: there is no such folder; lists where it was sought.
+    """
+    data = Path(data_path)
+    sought = [Path(split), data / "splits" / split, data.absolute().parent / "splits" / split]
+    for folder in sought:
+        if any((folder / name).is_file() for name in SPLIT_FILES.values()):
+            return folder
+    places = "".join(f"\n  {folder}" + (" (a folder without these files)" * folder.is_dir()) for folder in sought)
+    raise UserError(
+        f"no split {split!r}: looked for {', '.join(SPLIT_FILES.values())} in{places}\n"
+        "give --split a folder that holds them, or the name of one of these"
+    )
+
+
+def read_split(path: str | Path, side_optional: bool = False) -> list[SplitEntry]:
+    """The frames that a split file lists, in its order; blank lines are passed over.
+
+    Args:
+        path: a text file, one "folder frame side" a line.
+        side_optional: whether a line may leave out the side, which then is "l" (odometry).
+
+    Raises:
+        UserError: missing file, no frame in it, or a line of another form, named by its number. Folders must lie within
+            the data folder: absolute paths and ".." are refused.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"cannot read the split file {path}: {error.strerror or error}") from error
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            entries.append(_entry(line, f"{path}, line {number}", side_optional))
+    if not entries:
+        raise UserError(f"the split file {path} lists no frame: expected lines of the form {FORM}")
+    return entries
+
+
+def _entry(line: bytes, where: str, side_optional: bool) -> SplitEntry:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 text; expected {FORM}") from error
+    fields = text.split()
+    if len(fields) == 2 and side_optional:
+        fields.append("l")
+    if len(fields) != 3:
+        raise UserError(f"{where}: {text.strip()[:100]!r} has {len(fields)} fields, expected 3: {FORM}")
+    folder, frame, side = fields
+    if not _FRAME.fullmatch(frame):
+        raise UserError(f"{where}: frame {frame[:100]!r} is not a number of 1 to 10 digits; expected {FORM}")
+    if side not in ("l", "r"):
+        raise UserError(f"{where}: side {side[:100]!r} is neither l (left camera) nor r (right); expected {FORM}")
+    if not _stays_inside(folder):
+        raise UserError(
+            f"{where}: folder {folder[:100]!r} is no plain path within the data folder (no leading /, no .., no \\)"
+        )
+    return SplitEntry(folder, int(frame), side)
+
+
+def _stays_inside(folder: str) -> bool:
+    parts = folder.split("/")
+    return folder.isprintable() and "\\" not in folder and ":" not in folder and not {"", "..", "."} & set(parts)
