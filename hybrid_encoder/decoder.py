@@ -28,7 +28,7 @@ class DPTDecoder(nn.Module):
 
     Args:
         encoder: the encoder whose `forward_features` is decoded (its channels and decoder width are read).
-        scales: which disparities to return, of 0, 1, 2, 3.
+        scales: which disparities to return, of 0, 1, 2, 3; 0 is always among them.
         head: "sigmoid" keeps disparity in (0, 1); "relu" is the released head, not negative and unbounded.
     """
 
@@ -38,8 +38,7 @@ class DPTDecoder(nn.Module):
         super().__init__()
         if head not in ("sigmoid", "relu"):
             raise UserError(f"head={head!r}: expected 'sigmoid' or 'relu'")
-        if not scales or not set(scales) <= {0, 1, 2, 3}:
-            raise UserError(f"scales={list(scales)}: expected some of 0 1 2 3")
+        check_scales(scales)
         width = encoder.config.decoder_channels
         projected = (width, 2 * width, 4 * width, 4 * width)
         self.scales = tuple(sorted(set(scales)))
@@ -56,9 +55,7 @@ class DPTDecoder(nn.Module):
             ]
         )
         self.narrow = nn.ModuleList(nn.Conv2d(out, width, 3, padding=1, bias=False) for out in projected)
-        # Below the finest scale asked for nothing is read: the coarsest block has no coarser neighbour to join.
-        finest = self.scales[0]
-        self.fuse = nn.ModuleDict({str(i): FusionBlock(width, joins=i < 3) for i in range(3, finest - 1, -1)})
+        self.fuse = nn.ModuleList(FusionBlock(width, joins=i < 3) for i in range(4))
         self.heads = nn.ModuleDict({str(s): DisparityHead(width) for s in self.scales})
 
     def forward(self, features: HybridFeatures) -> dict[tuple[str, int], Tensor]:
@@ -73,9 +70,9 @@ class DPTDecoder(nn.Module):
         rows, columns = features.aligned[0].shape[-2:]
         disparities: dict[tuple[str, int], Tensor] = {}
         path: Tensor | None = None
-        for i in range(3, self.scales[0] - 1, -1):
+        for i in range(3, -1, -1):
             size = levels[i - 1].shape[-2:] if i > 0 else (8 * rows, 8 * columns)
-            path = self.fuse[str(i)](levels[i], path, size)
+            path = self.fuse[i](levels[i], path, size)
             if i in self.scales:
                 refined = (16 * rows // 2**i, 16 * columns // 2**i)
                 if 16 * rows > 1.5 * height:  # patches under 11 pixels: the fusion is as fine as the image already
@@ -131,6 +128,12 @@ class DisparityHead(nn.Module):
         """(B, C, h, w) -> (B, 1, *size), unbounded."""
         x = F.relu(self.conv2(_bilinear(self.conv1(path), size)))
         return self.conv3(x)
+
+
+def check_scales(scales: Sequence[int]) -> None:
+    """Raises `UserError` unless these are scales that a depth decoder returns."""
+    if not set(scales) <= {0, 1, 2, 3} or 0 not in scales:
+        raise UserError(f"scales={list(scales)}: expected 0 and any of 1 2 3")
 
 
 def _bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:

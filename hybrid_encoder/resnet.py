@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .backbones import build_timm
 from .config import check_image_size
+from .decoder import check_scales
 from .errors import UserError
 
 RESNET_LAYERS = (18, 34, 50, 101, 152)
@@ -67,13 +68,12 @@ class UNetDecoder(nn.Module):
 
     Args:
         num_ch_enc: channels of the five maps.
-        scales: which disparities to return, of 0, 1, 2, 3.
+        scales: which disparities to return, of 0, 1, 2, 3; 0 is always among them.
     """
 
     def __init__(self, num_ch_enc: Sequence[int] | np.ndarray, scales: Sequence[int] = (0, 1, 2, 3)) -> None:
         super().__init__()
-        if not scales or not set(scales) <= {0, 1, 2, 3}:
-            raise UserError(f"scales={list(scales)}: expected some of 0 1 2 3")
+        check_scales(scales)
         self.scales = tuple(sorted(set(scales)))
         widths = (16, 32, 64, 128, 256)
         blocks: list[nn.Module] = []

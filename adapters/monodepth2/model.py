@@ -39,7 +39,8 @@ class DepthBatch:
 
 
 def to_batch(collated: dict[str, Any], frame_ids: tuple[FrameId, ...], device: torch.device) -> DepthBatch:
-    """Moves a collated batch to the device as bytes; colours become floats and are jittered there, for all frames at once."""
+    """Moves a collated batch to the device as bytes; colours become floats and are jittered there, for all frames at
+    once."""
     images = collated["frames"].to(device, non_blocking=True).float() / 255
     augmented = color_jitter(images, collated["jitter"].to(device, non_blocking=True))
     return DepthBatch(

@@ -69,9 +69,7 @@ class PoseNetworks(nn.Module):
         else:
             self.pose = ClassTokenPose(int(encoder.class_width))  # type: ignore[arg-type]
 
-    def forward(
-        self, encoder: nn.Module, frames: dict[int, Tensor], features: Any | None = None
-    ) -> dict[int, Tensor]:
+    def forward(self, encoder: nn.Module, frames: dict[int, Tensor], features: Any | None = None) -> dict[int, Tensor]:
         """Poses from frame 0 to every other frame.
 
         The nets see each pair in order of time; the motion of an earlier frame is inverted.

@@ -37,15 +37,19 @@ class Interrupted(Exception):  # noqa: N818 (not an error: the run did as asked)
 class Task(Protocol):
     """What a trainer brings to the loop.
 
-    `model(batch)` returns scalar tensors, among them "loss"; `scheduler_steps` says whether the schedule moves per step or per
-    epoch. `validate` is called in eval mode without gradients and returns figures. `save` writes the weights of an epoch for
-    the user; `extra_state` is whatever else a resumed run needs.
+    `model(batch)` returns scalar tensors, among them "loss"; `scheduler_steps` says whether the schedule moves per
+    step or per epoch. `validate` is called in eval mode without gradients and returns figures. `save` writes the
+    weights of an epoch for the user; `extra_state` is whatever else a resumed run needs.
     """
 
-    model: nn.Module
-    optimizer: Optimizer
-    scheduler: LRScheduler
-    schedule_per_step: bool
+    @property
+    def model(self) -> nn.Module: ...
+    @property
+    def optimizer(self) -> Optimizer: ...
+    @property
+    def scheduler(self) -> LRScheduler: ...
+    @property
+    def schedule_per_step(self) -> bool: ...
 
     def to_device(self, batch: Any, device: torch.device) -> Any: ...
     def names(self, batch: Any) -> list[str]: ...
@@ -78,8 +82,8 @@ class LoopOptions:
 def fit(task: Task, loader: DataLoader[Any], options: LoopOptions, processes: Processes) -> dict[str, float]:
     """Trains to the last epoch and returns the last validation's figures.
 
-    A run that was interrupted goes on where its last state was saved: nets, optimiser, schedule, position within the epoch.
-    Random numbers are a function of seed, step and process, so that there is no random state to lose.
+    A run that was interrupted goes on where its last state was saved: nets, optimiser, schedule, position within the
+    epoch. Random numbers are a function of seed, step and process, so that there is no random state to lose.
 
     Raises:
         Interrupted: SIGTERM or SIGINT came; the state is saved.
@@ -153,7 +157,8 @@ class _Loop:
                 waited = time.perf_counter()
 
     def _step(self, batch: Any) -> dict[str, Tensor]:
-        """One step of the optimiser; an empty result where the loss or a gradient was not finite and the step was skipped."""
+        """One step of the optimiser; an empty result where the loss or a gradient was not finite and the step was
+        skipped."""
         task, options = self.task, self.options
         names = task.names(batch)
         torch.manual_seed(self.options.seed + self.step * self.processes.world_size + self.processes.rank)
@@ -233,7 +238,9 @@ class _Loop:
         if state is None:
             return
         if not self.options.resume:
-            raise UserError(f"{self.options.folder} holds a run: add --resume to go on with it, or choose another folder")
+            raise UserError(
+                f"{self.options.folder} holds a run: add --resume to go on with it, or choose another folder"
+            )
         task = self.task
         # Extra state first: a trainer may freeze nets, and so rebuild its optimiser, by what it finds there.
         task.load_extra_state(state["extra"])

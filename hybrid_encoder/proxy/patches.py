@@ -21,7 +21,8 @@ def patch_features(
     width: int,
     region: bool = False,
 ) -> Tensor:
-    """Unit features of points: the four fused levels at each point's cell, concatenated and resized (nearest) to `width`.
+    """Unit features of points: the four fused levels at each point's cell, concatenated and resized (nearest) to
+    `width`.
 
     Args:
         levels: four maps (B, C, h, w) on one grid.

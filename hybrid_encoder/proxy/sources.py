@@ -47,7 +47,8 @@ class TuSimpleSource:
 
     Args:
         root: folder that raw_file is relative to.
-        part: "train" or "val". Label files with the part in their name are read; where there are none, every tenth image
+        part: "train" or "val". Label files with the part in their name are read; where there are none, every tenth
+            image
             of all label files is held out for "val".
         label: one label file of the folder, by name without .json, in place of all.
 
@@ -69,7 +70,9 @@ class TuSimpleSource:
             entries = held_out(entries, part)
         self.entries = [(image, lanes) for image, lanes in entries if len(lanes)]
         if not self.entries:
-            raise UserError(f"{', '.join(f.name for f in files)} in {root}: no lane with {NUM_POINTS} points ({part} part)")
+            raise UserError(
+                f"{', '.join(f.name for f in files)} in {root}: no lane with {NUM_POINTS} points ({part} part)"
+            )
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -107,7 +110,9 @@ class KittiDepthSource:
                 [(folder, int(scan.stem), "l") for folder, scan in zip(folders, scans, strict=True)], part
             )
         if not self.frames:
-            raise UserError(f"{data_path}: no frame with a velodyne scan in the {part} part: expected KITTI raw's layout")
+            raise UserError(
+                f"{data_path}: no frame with a velodyne scan in the {part} part: expected KITTI raw's layout"
+            )
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -267,7 +272,9 @@ def _read_labels(file: Path, root: Path) -> list[tuple[str, np.ndarray]]:
                 raise ValueError
             flat = np.array([*ys, *(x for lane in lanes for x in lane)], dtype=np.float64)
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
-            raise UserError(f'{where}: expected {{"raw_file": ..., "lanes": [[x, ...], ...], "h_samples": [y, ...]}}') from None
+            raise UserError(
+                f'{where}: expected {{"raw_file": ..., "lanes": [[x, ...], ...], "h_samples": [y, ...]}}'
+            ) from None
         if not np.isfinite(flat).all() or np.abs(flat).max(initial=0) > 1e5 or (np.diff(flat[: len(ys)]) <= 0).any():
             raise UserError(f"{where}: h_samples must ascend, and coordinates must be pixels")
         if Path(raw_file).is_absolute() or ".." in Path(raw_file).parts:

@@ -1,13 +1,12 @@
 """Stage 1: trains the encoder to rank image patches from close to distant against text prompts (METHOD, section 3).
 
-    hybrid-encoder pretrain --data tusimple:DATA --preset paper --out runs/stage1
+hybrid-encoder pretrain --data tusimple:DATA --preset paper --out runs/stage1
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,40 +24,17 @@ from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.state import write_torch
 from ..errors import UserError
-from ..weights import load_state, read_tensors
+from ..weights import load_state, read_checkpoint
 from .dataset import ProxyBatch, ProxyDataset, collate, to_batch
 from .losses import ordinal_contrastive_loss, ranking_loss
 from .metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
+from .options import PretrainOptions
 from .patches import patch_features, patch_logits
 from .picture import closeness_picture
 from .sources import OrderedPatchSource, open_sources
 
 STAGE1_FILE = "stage1.pth"
 NUM_PICTURES = 4
-
-
-@dataclass(frozen=True)
-class PretrainOptions:
-    """Stage 1's settings; the defaults are the released run's."""
-
-    data: tuple[str, ...]
-    out: Path
-    encoder: HybridEncoderConfig
-    epochs: int = 20
-    batch_size: int = 6
-    lr: float = 3.57e-4
-    weight_decay: float = 0.1
-    clip_grad: float = 0.1
-    height: int = 224
-    width: int = 224
-    bidirectional: bool = False
-    region: bool = False
-    contrastive_weight: float = 1.0
-    num_workers: int = 4
-    precision: str = "float32"
-    seed: int = 0
-    resume: bool = False
-    log_frequency: int = 20
 
 
 class ProxyModel(nn.Module):
@@ -110,7 +86,7 @@ class ProxyTask:
 
     def __init__(self, options: PretrainOptions, steps_per_epoch: int, val_loader: DataLoader[Any]) -> None:
         self.options = options
-        encoder = HybridEncoder(stage1_config(options.encoder))
+        encoder = HybridEncoder(stage1_config(options.config()))
         self.model = ProxyModel(encoder, options.bidirectional, options.region, options.contrastive_weight)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
@@ -150,7 +126,7 @@ class ProxyTask:
     def save(self, epoch: int, figures: dict[str, float], best: bool) -> None:
         """`stage1.pth` is the best epoch's encoder by ranking accuracy, `stage1_last.pth` the last one's."""
         for name in ("stage1_last.pth", *([STAGE1_FILE] if best or not figures else [])):
-            save_stage1(self.options.out / name, self.model.encoder, self.options.encoder, figures)
+            save_stage1(self.options.out / name, self.model.encoder, self.options.config(), figures)
 
     def extra_state(self) -> dict[str, Any]:
         return {}
@@ -172,7 +148,9 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
     loader = _loader(train_source, options, processes, train=True)
     val_loader = _loader(val_source, options, processes, train=False)
     if not len(loader):
-        raise UserError(f"{len(train_source)} training images are fewer than --batch_size {options.batch_size}: lower it")
+        raise UserError(
+            f"{len(train_source)} training images are fewer than --batch_size {options.batch_size}: lower it"
+        )
     task = ProxyTask(options, len(loader), val_loader)
     task.model.to(processes.device)
     loop = LoopOptions(
@@ -221,7 +199,7 @@ def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
         UserError: no such file, damaged, or of another architecture.
     """
     path = Path(path)
-    content = read_tensors(path)
+    content = read_checkpoint(path)
     tensors = content.get("encoder", content)
     if not isinstance(tensors, dict):
         raise UserError(f"{path} is no stage-1 checkpoint: expected the stage1.pth of `hybrid-encoder pretrain`")
@@ -232,15 +210,13 @@ def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
 
 def stage1_file_config(path: str | Path) -> HybridEncoderConfig:
     """The architecture that a `stage1.pth` was trained with, towers random."""
-    content = read_tensors(path)
+    content = read_checkpoint(path)
     if not isinstance(content.get("config"), str):
         raise UserError(f"{path} is no stage-1 checkpoint: expected the stage1.pth of `hybrid-encoder pretrain`")
     return HybridEncoderConfig.from_dict(json.loads(content["config"]))
 
 
-def _loader(
-    source: OrderedPatchSource, options: PretrainOptions, processes: Processes, train: bool
-) -> DataLoader[Any]:
+def _loader(source: OrderedPatchSource, options: PretrainOptions, processes: Processes, train: bool) -> DataLoader[Any]:
     dataset = ProxyDataset(source, options.height, options.width, train, options.seed)
     return make_loader(
         dataset,

@@ -1,0 +1,70 @@
+"""Opens the frames that `--dataset`, `--data_path` and `--split` name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hybrid_encoder.data.calibration import read_intrinsics
+from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
+from hybrid_encoder.data.sample import FrameId
+from hybrid_encoder.data.source import FrameSource
+from hybrid_encoder.data.splits import find_split, read_split
+from hybrid_encoder.data.synthetic import SyntheticSource
+from hybrid_encoder.data.velodyne import DepthReference, read_scan_depth, scan_path
+from hybrid_encoder.data.video import VideoSource
+from hybrid_encoder.errors import UserError
+
+from .options import DataOptions
+
+Part = Literal["train", "val", "test"]
+_SEED_OFFSET = {"train": 0, "val": 50_000, "test": 90_000}
+"""Rendered scenes of the three parts never share a seed."""
+
+
+def open_source(options: DataOptions, part: Part, frame_ids: tuple[FrameId, ...], seed: int = 0) -> FrameSource:
+    """The frames of one part of a data set.
+
+    Raises:
+        UserError: no such folder or split, missing neighbour frames, missing intrinsics.
+    """
+    if options.dataset == "synthetic":
+        count = options.scenes if part == "train" else max(options.scenes // 8, 4)
+        return SyntheticSource(
+            seed=seed + _SEED_OFFSET[part],
+            sequences=count,
+            frames=5,
+            height=options.height,
+            width=options.width,
+            stereo="s" in frame_ids,
+        )
+    if options.data_path is None:
+        raise UserError(f"--dataset {options.dataset} needs --data_path")
+    if not options.data_path.exists():
+        raise UserError(f"--data_path {options.data_path}: no such file or folder")
+    if options.dataset == "video":
+        if "s" in frame_ids:
+            raise UserError("--use_stereo: a video has no second camera")
+        if options.intrinsics is None:
+            raise UserError("--dataset video needs --intrinsics fx,fy,cx,cy or a JSON file with K and image_size")
+        return VideoSource(options.data_path, read_intrinsics(options.intrinsics), frame_ids, part)
+    file = find_split(options.split, options.data_path) / f"{part}_files.txt"
+    source = KittiRawSource if options.dataset == "kitti" else KittiOdometrySource
+    return source(options.data_path, read_split(file), frame_ids, png=options.png)
+
+
+def ground_truth(
+    options: DataOptions, source: FrameSource, index: int, reference: DepthReference = "scanner"
+) -> np.ndarray | None:
+    """Depth of frame 0 of a sample, (H, W) metres, 0 where unknown: exact for rendered scenes, LiDAR for KITTI raw,
+    else None. LiDAR depth counts from the scanner, as in published figures on the Eigen split, unless asked otherwise.
+    """
+    if isinstance(source, SyntheticSource):
+        return source.depth(index)
+    if isinstance(source, KittiRawSource):
+        entry, data_path = source.entries[index], Path(options.data_path or "")
+        if scan_path(data_path, entry.folder, entry.frame).is_file():
+            return read_scan_depth(data_path, entry.folder, entry.frame, entry.side, reference)
+    return None

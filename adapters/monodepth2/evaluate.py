@@ -1,0 +1,97 @@
+"""Evaluates a depth model on the test part of a data set (METHOD, section 6: the field's seven metrics)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hybrid_encoder.data.ground_truth import GroundTruth
+from hybrid_encoder.data.source import FrameSource
+from hybrid_encoder.data.velodyne import improved_depth_path, read_depth_png
+from hybrid_encoder.errors import UserError
+from hybrid_encoder.evaluation import STEREO_SCALE_FACTOR, EvaluationResult, evaluate_model
+from hybrid_encoder.options import option
+from hybrid_encoder.prediction import DepthPredictor
+
+from .data import ground_truth, open_source
+from .options import DataOptions
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(DataOptions):
+    """All options of `hybrid-encoder evaluate`; the names are the original's where they mean the same."""
+
+    weights: Path = option(None, "folder of weights that a trainer wrote", required=True)
+    part: Literal["test", "val", "train"] = option("test", "which file of the split")
+    truth: str = option("velodyne", "velodyne, improved (16-bit PNG), or an .npz made by export-gt")
+    crop: Literal["auto", "garg", "eigen", "none"] = option("auto", "auto: garg for raw LiDAR, else none")
+    eval_stereo: bool = option(False, "a model trained with stereo: scale 5.4 in place of median scaling")
+    disable_median_scaling: bool = option(False, "take predicted depth as metres")
+    pred_depth_scale_factor: float = option(1.0, "multiply predicted depth by this")
+    min_eval_depth: float = option(1e-3, "nearest depth that counts, in metres")
+    max_eval_depth: float = option(80.0, "farthest depth that counts, in metres")
+    post_process: bool = option(False, "average with the prediction of the mirrored image")
+    csv: Path | None = option(None, "write one line per image to this file")
+    batch_size: int = option(4, "images at a time")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    seed: int = option(0, "seed of rendered scenes")
+
+
+def evaluate(options: EvaluateOptions, model: DepthPredictor) -> EvaluationResult:
+    """Predicts the part's frames and compares them with the truth.
+
+    Raises:
+        UserError: no such data, or no ground truth for it.
+    """
+    source = open_source(options, options.part, (0,), options.seed)
+    names = [source.name(index) for index in range(len(source))]
+    kept = 1 - options.crop_bottom
+    images = (_cut(source.read(index, 0), kept) for index in range(len(source)))
+    truths = (_cut(truth, kept) for truth in _truths(options, source, names))
+    crop = options.crop
+    if crop == "auto":
+        crop = "garg" if options.dataset == "kitti" and options.truth != "improved" else "none"
+    scale = options.pred_depth_scale_factor * (STEREO_SCALE_FACTOR if options.eval_stereo else 1.0)
+    return evaluate_model(
+        model,
+        images,
+        truths,
+        options.post_process,
+        options.batch_size,
+        options.min_eval_depth,
+        options.max_eval_depth,
+        median_scaling=not (options.eval_stereo or options.disable_median_scaling),
+        crop=None if crop == "none" else crop,
+        scale_factor=scale,
+        names=names,
+    )
+
+
+def _truths(options: EvaluateOptions, source: FrameSource, names: list[str]) -> Iterator[np.ndarray]:
+    if options.truth not in ("velodyne", "improved"):
+        stored = GroundTruth(options.truth)
+        if len(stored) != len(names):
+            raise UserError(
+                f"{options.truth} holds {len(stored)} depth maps, the {options.part} part {len(names)} frames"
+            )
+        yield from stored
+        return
+    for index, name in enumerate(names):
+        if options.truth == "improved":
+            entry = source.entries[index]  # type: ignore[attr-defined]
+            yield read_depth_png(improved_depth_path(options.data_path or "", entry.folder, entry.frame, entry.side))
+            continue
+        truth = ground_truth(options, source, index)
+        if truth is None:
+            raise UserError(
+                f"{name}: no ground truth: evaluation needs KITTI's velodyne scans, --truth, or rendered scenes"
+            )
+        yield truth
+
+
+def _cut(rows: np.ndarray, kept: float) -> np.ndarray:
+    return rows[: round(rows.shape[0] * kept)]

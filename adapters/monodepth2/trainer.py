@@ -1,0 +1,199 @@
+"""Stage 2: self-supervised depth from video, one frame at a time (METHOD, section 4).
+
+hybrid-encoder train monodepth2 --data_path KITTI --stage1 runs/stage1/stage1.pth
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim.lr_scheduler import LRScheduler, StepLR
+from torch.utils.data import DataLoader
+
+from hybrid_encoder.data.source import SelfSupervisedDataset, make_loader
+from hybrid_encoder.encoder import HybridEncoder
+from hybrid_encoder.engine.loop import LoopOptions, fit
+from hybrid_encoder.engine.processes import Processes
+from hybrid_encoder.errors import UserError
+from hybrid_encoder.evaluation import evaluate_depths
+from hybrid_encoder.proxy.training import load_stage1
+from hybrid_encoder.selfsup.geometry import disp_to_depth
+
+from .checkpoint import encoder_extras, load_weights, newest_weights, save_weights, weights_folder
+from .data import Part, ground_truth, open_source
+from .model import DepthBatch, MonoDepth, to_batch
+from .options import Monodepth2Options, RunOptions
+
+MAX_TRUTHS = 60
+"""Validation frames whose depth is compared with the truth; evenly spaced."""
+
+
+class Monodepth2Task:
+    """The single-frame trainer for the training loop."""
+
+    schedule_per_step = False
+
+    def __init__(self, options: Monodepth2Options, val_loader: DataLoader[Any], processes: Processes) -> None:
+        self.options = options
+        self.frame_ids = options.all_frame_ids
+        self.model = build_model(options)
+        self.model.to(processes.device)
+        self.optimizer = build_optimizer(self.model, options)
+        self.scheduler: LRScheduler = StepLR(self.optimizer, options.scheduler_step_size, 0.1)
+        self.val_loader = val_loader
+
+    def to_device(self, batch: Any, device: torch.device) -> DepthBatch:
+        return to_batch(batch, self.frame_ids, device)
+
+    def names(self, batch: Any) -> list[str]:
+        names: list[str] = batch["name"]
+        return names
+
+    def start_epoch(self, epoch: int) -> None:
+        """Nothing changes from epoch to epoch."""
+
+    def validate(self, processes: Processes) -> dict[str, float]:
+        """The loss on the validation part, and the depth error where the truth is known."""
+        losses = []
+        for collated in self.val_loader:
+            scalars = self.model(self.to_device(collated, processes.device))
+            losses.append({name: float(value) for name, value in scalars.items()})
+        figures = {name: float(np.mean([loss[name] for loss in losses])) for name in (losses[0] if losses else ())}
+        dataset = self.val_loader.dataset
+        assert isinstance(dataset, SelfSupervisedDataset)
+        figures.update(depth_figures(self.model, dataset, self.options, processes.device))
+        return figures
+
+    def save(self, epoch: int, figures: dict[str, float], best: bool) -> None:
+        """Weights of the epoch, and of the best one under `weights_best`."""
+        options = self.options
+        extras = encoder_extras(
+            self.model.encoder, self.model.depth, options.height, options.width, options.min_depth, options.max_depth
+        )
+        extras["use_stereo"] = options.use_stereo
+        for name in (str(epoch), *(["best"] if best else [])):
+            save_weights(weights_folder(options.folder, name), self.model.files(), self.optimizer, extras)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """There is none."""
+
+
+def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
+    """Runs stage 2; leaves weights, metrics and TensorBoard events in `options.folder`.
+
+    Returns:
+        The last validation's figures.
+
+    Raises:
+        UserError: bad options or data, before anything is written; or a run that cannot go on.
+    """
+    options.check()
+    torch.manual_seed(options.seed)
+    loader, val_loader = (open_loader(options, part, processes) for part in ("train", "val"))
+    task = Monodepth2Task(options, val_loader, processes)
+    if processes.is_main:
+        save_options(options.folder, options)
+    return fit(task, loader, loop_options(options), processes)
+
+
+def build_model(options: Monodepth2Options) -> MonoDepth:
+    """The nets with the weights that the options name: pretrained towers, then stage 1, then a weights folder."""
+    config = options.config()
+    if options.load_weights_folder is not None or options.stage1 is not None:
+        config = config.without_downloads()
+    model = MonoDepth(options, config, "random" if options.weights_init == "scratch" else "pretrained")
+    if options.stage1 is not None and isinstance(model.encoder, HybridEncoder):
+        load_stage1(model.encoder, options.stage1)
+    if options.load_weights_folder is not None:
+        load_weights(newest_weights(options.load_weights_folder), model.files())
+    return model
+
+
+def build_optimizer(model: MonoDepth, options: Monodepth2Options) -> torch.optim.Optimizer:
+    """AdamW with the hybrid encoder, Adam with a ResNet, as published; the encoder's rate may differ."""
+    encoder_lr = options.encoder_lr or options.learning_rate
+    others = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("encoder.")]
+    rest = {"params": others, "lr": options.learning_rate}
+    if isinstance(model.encoder, HybridEncoder):
+        return torch.optim.AdamW([*model.encoder.parameter_groups(encoder_lr), rest], lr=options.learning_rate)
+    own = [p for p in model.encoder.parameters() if p.requires_grad]
+    return torch.optim.Adam([{"params": own, "lr": encoder_lr}, rest], lr=options.learning_rate)
+
+
+def open_loader(options: Monodepth2Options, part: Part, processes: Processes) -> DataLoader[Any]:
+    """The samples of one part, in batches.
+
+    Raises:
+        UserError: what the source finds wrong, or fewer training samples than a batch holds.
+    """
+    train = part == "train"
+    source = open_source(options, part, options.all_frame_ids, options.seed)
+    dataset = SelfSupervisedDataset(
+        source, options.height, options.width, options.all_frame_ids, train, options.seed, options.crop_bottom
+    )
+    loader = make_loader(
+        dataset,
+        options.batch_size,
+        train=train,
+        num_workers=options.num_workers,
+        seed=options.seed,
+        rank=processes.rank,
+        world_size=processes.world_size,
+    )
+    if train and not len(loader):
+        raise UserError(f"{len(dataset)} training samples are fewer than --batch_size {options.batch_size}: lower it")
+    return loader
+
+
+def loop_options(options: RunOptions) -> LoopOptions:
+    """The training loop's part of a trainer's options."""
+    return LoopOptions(
+        folder=options.folder,
+        epochs=options.num_epochs,
+        resume=options.resume,
+        clip_grad=options.clip_grad,
+        log_frequency=options.log_frequency,
+        save_frequency=options.save_frequency,
+        validate_first=True,
+        precision=options.precision,
+        accumulate=options.accumulate,
+        max_bad_steps=options.max_bad_steps,
+        seed=options.seed,
+        best=("abs_rel", "min"),
+    )
+
+
+def save_options(folder: Path, options: RunOptions) -> None:
+    """`models/opt.json`, as the original leaves it."""
+    path = folder / "models" / "opt.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dataclasses.asdict(options), indent=2, default=str) + "\n")
+
+
+@torch.no_grad()
+def depth_figures(
+    model: Any, dataset: SelfSupervisedDataset, options: Monodepth2Options, device: torch.device
+) -> dict[str, float]:
+    """AbsRel and a1 (median-scaled, up to 80 m) over validation frames whose depth is known; empty where none is."""
+    indices = np.unique(np.linspace(0, len(dataset) - 1, MAX_TRUTHS).round().astype(int))
+    disparities, truths = [], []
+    for index in indices.tolist():
+        truth = ground_truth(options, dataset.source, index)
+        if truth is None:
+            continue
+        image = dataset[index]["frames"][:1].to(device).float() / 255
+        scaled, _ = disp_to_depth(model.disparity(image), options.min_depth, options.max_depth)
+        disparities.append(scaled[0, 0].float().cpu().numpy())
+        truths.append(truth[: round(truth.shape[0] * (1 - options.crop_bottom))])
+    if not truths:
+        return {}
+    errors = evaluate_depths(disparities, truths, crop="garg" if options.dataset == "kitti" else None).mean
+    return {"abs_rel": errors.abs_rel, "a1": errors.a1}

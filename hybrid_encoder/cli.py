@@ -1,0 +1,186 @@
+"""The command `hybrid-encoder`. Problems that the user can mend end in one message and status 2; an interrupted run
+in 3."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import __version__
+from .errors import UserError
+from .options import add_options, read_options
+
+EXIT_USER_ERROR = 2
+
+Arguments = argparse.Namespace
+Command = Callable[[Arguments], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns its exit status."""
+    from .engine.loop import EXIT_INTERRUPTED, Interrupted
+
+    parsed = build_parser().parse_args(arguments)
+    command: Command = parsed.command
+    try:
+        return command(parsed)
+    except UserError as error:
+        print(f"hybrid-encoder: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except Interrupted as message:
+        print(f"hybrid-encoder: {message}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    from .adapters.monodepth2.evaluate import EvaluateOptions
+    from .adapters.monodepth2.options import Monodepth2Options
+    from .demo import DemoOptions
+    from .proxy.options import PretrainOptions
+
+    parser = argparse.ArgumentParser(
+        prog="hybrid-encoder", description="CLIP and DINO, fused for self-supervised depth."
+    )
+    parser.add_argument("--version", action="version", version=f"hybrid-encoder {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, help: str, options: type | None = None) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help, description=help)
+        added.set_defaults(command=command)
+        if options is not None:
+            add_options(added, options)
+        return added
+
+    add("demo", _demo, "the whole pipeline on rendered scenes, with a report, in minutes on a CPU", DemoOptions)
+
+    synth = add("synth", _synth, "write rendered driving scenes in the layouts of KITTI raw and TuSimple")
+    synth.add_argument("out", type=Path, help="folder to write, new or empty")
+    synth.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
+    synth.add_argument("--sequences", type=int, default=12, help="drives (default: 12)")
+    synth.add_argument("--frames", type=int, default=12, help="frames of a drive (default: 12)")
+    synth.add_argument("--height", type=int, default=375, help="image height of the KITTI layout (default: 375)")
+    synth.add_argument("--width", type=int, default=1242, help="image width of the KITTI layout (default: 1242)")
+
+    add("pretrain", _pretrain, "stage 1: rank patches from close to distant against text", PretrainOptions)
+
+    train = commands.add_parser("train", help="stage 2: self-supervised depth from video")
+    hosts = train.add_subparsers(required=True, metavar="HOST")
+    monodepth2 = hosts.add_parser("monodepth2", help="one frame at a time")
+    monodepth2.set_defaults(command=_train_monodepth2)
+    add_options(monodepth2, Monodepth2Options)
+
+    add("evaluate", _evaluate, "the seven depth metrics of a weights folder on a data set", EvaluateOptions)
+
+    predict = add("predict", _predict, "depth of images, folders and videos")
+    predict.add_argument("inputs", nargs="+", help="images, folders, globs or videos")
+    predict.add_argument("--weights", type=Path, required=True, help="folder of weights that a trainer wrote")
+    predict.add_argument("--out", type=Path, required=True, help="folder to write")
+    predict.add_argument("--npy", action="store_true", help="also depth as .npy")
+    predict.add_argument(
+        "--scale_factor", type=float, default=1.0, help="metres per unit of depth; 5.4 after stereo training"
+    )
+    predict.add_argument("--batch_size", type=int, default=4, help="images at a time (default: 4)")
+    predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+
+    export = add("export-gt", _export_gt, "collect a split's ground truth depth in one .npz")
+    export.add_argument("--data_path", type=Path, required=True, help="KITTI raw")
+    export.add_argument("--split", required=True, help="name or folder of the split")
+    export.add_argument("--part", default="test", choices=["test", "val", "train"], help="which file (default: test)")
+    export.add_argument("--truth", default="velodyne", choices=["velodyne", "improved"], help="(default: velodyne)")
+    export.add_argument("--out", type=Path, required=True, help="the .npz to write")
+    return parser
+
+
+def _demo(arguments: Arguments) -> int:
+    from .demo import DemoOptions, run_demo
+
+    run_demo(read_options(DemoOptions, arguments))
+    return 0
+
+
+def _synth(arguments: Arguments) -> int:
+    from .data.synthetic_files import write_synthetic
+
+    write_synthetic(
+        arguments.out, arguments.seed, arguments.sequences, arguments.frames, arguments.height, arguments.width
+    )
+    print(f"KITTI layout: {arguments.out / 'kitti'} (split: synthetic); TuSimple layout: {arguments.out / 'tusimple'}")
+    return 0
+
+
+def _pretrain(arguments: Arguments) -> int:
+    from .engine.processes import processes
+    from .proxy.options import PretrainOptions
+    from .proxy.training import STAGE1_FILE, pretrain
+
+    options = read_options(PretrainOptions, arguments)
+    with processes(options.device) as group:
+        pretrain(options, group)
+        if group.is_main:
+            print(f"next: hybrid-encoder train monodepth2 --stage1 {options.out / STAGE1_FILE} ...")
+    return 0
+
+
+def _train_monodepth2(arguments: Arguments) -> int:
+    from .adapters.monodepth2.options import Monodepth2Options
+    from .adapters.monodepth2.trainer import train
+    from .engine.processes import processes
+
+    options = read_options(Monodepth2Options, arguments)
+    options.check()
+    with processes("cpu" if options.no_cuda else options.device) as group:
+        train(options, group)
+        if group.is_main:
+            print(f"next: hybrid-encoder evaluate --weights {options.folder} ...")
+    return 0
+
+
+def _evaluate(arguments: Arguments) -> int:
+    from .adapters.monodepth2.checkpoint import load_depth_model
+    from .adapters.monodepth2.evaluate import EvaluateOptions, evaluate
+    from .engine.processes import choose_device
+    from .evaluation import format_table, save_csv
+
+    options = read_options(EvaluateOptions, arguments)
+    model = load_depth_model(options.weights).to(choose_device(options.device))
+    result = evaluate(options, model)
+    if options.csv is not None:
+        save_csv(result, options.csv)
+    print(format_table(result))
+    return 0
+
+
+def _predict(arguments: Arguments) -> int:
+    from .adapters.monodepth2.checkpoint import load_depth_model
+    from .engine.processes import choose_device
+    from .prediction import predict_paths
+
+    model = load_depth_model(arguments.weights).to(choose_device(arguments.device))
+    written = predict_paths(
+        model,
+        arguments.inputs,
+        arguments.out,
+        save_npy=arguments.npy,
+        scale_factor=arguments.scale_factor,
+        batch_size=arguments.batch_size,
+    )
+    print(f"{len(written)} files in {arguments.out}")
+    return 0
+
+
+def _export_gt(arguments: Arguments) -> int:
+    from .data.ground_truth import export_ground_truth
+    from .data.splits import SPLIT_FILES, find_split, read_split
+
+    folder = find_split(arguments.split, arguments.data_path)
+    entries = read_split(folder / SPLIT_FILES[arguments.part])
+    export_ground_truth(arguments.data_path, entries, arguments.out, arguments.truth)
+    print(f"{len(entries)} depth maps in {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""`hybrid-encoder demo`: both stages, evaluation and pictures on rendered scenes, in minutes on two CPU cores."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import open_clip
+import timm
+import torch
+
+from .adapters.monodepth2.checkpoint import load_depth_model
+from .adapters.monodepth2.data import ground_truth, open_source
+from .adapters.monodepth2.evaluate import EvaluateOptions, evaluate
+from .adapters.monodepth2.options import Monodepth2Options
+from .adapters.monodepth2.trainer import train
+from .colormap import color_range, colorize_depth, colorize_disparity, tile_grid
+from .data.images import read_image
+from .data.synthetic import SyntheticSource
+from .engine.processes import Processes, choose_device
+from .engine.record import read_metrics
+from .errors import UserError
+from .evaluation import DepthErrors, EvaluationResult, evaluate_depths, mean_depth_prior
+from .options import option
+from .prediction import DepthPredictor, predict_disparities
+from .proxy.options import PretrainOptions
+from .proxy.training import STAGE1_FILE, pretrain
+from .report import Report
+
+STAGE1_SCENES = "synthetic:"
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """All options of `hybrid-encoder demo`; the defaults take under five minutes on two CPU cores."""
+
+    out: Path = option(Path("demo"), "folder for runs and report.html; what an earlier demo left there is replaced")
+    encoder: str = option("hybrid", "hybrid or resnet")
+    stage1_epochs: int = option(4, "epochs of stage 1")
+    num_epochs: int = option(8, "epochs of stage 2")
+    scenes: int = option(64, "rendered training drives")
+    height: int = option(96, "image height")
+    width: int = option(320, "image width")
+    batch_size: int = option(8, "samples of a step")
+    learning_rate: float = option(3e-4, "learning rate of stage 2")
+    device: str = option("cpu", "auto, cpu, cuda or cuda:N")
+    seed: int = option(0, "seed of scenes and weights")
+
+
+def run_demo(options: DemoOptions) -> dict[str, DepthErrors]:
+    """Runs everything and writes `report.html`.
+
+    Returns:
+        Errors on held-out scenes by name: "prior", "before", "after".
+    """
+    started = time.perf_counter()
+    out = _fresh_folder(options.out)
+    group = Processes(choose_device(options.device))
+    stage1 = out / "stage1" / STAGE1_FILE
+    figures: dict[str, float] = {}
+    if options.encoder == "hybrid":
+        print("stage 1: image patches ranked from close to distant against text", flush=True)
+        figures = pretrain(_stage1_options(options, stage1.parent), group)
+    print("stage 2: self-supervised depth from video", flush=True)
+    stage2 = _stage2_options(options, stage1 if options.encoder == "hybrid" else None)
+    train(stage2, group)
+    print("evaluation on held-out scenes", flush=True)
+    test = EvaluateOptions(
+        dataset="synthetic", height=options.height, width=options.width, scenes=options.scenes, seed=options.seed,
+        weights=stage2.folder, crop="none",
+    )  # fmt: skip
+    model = load_depth_model(stage2.folder).to(group.device)
+    after = evaluate(test, model)
+    results = {"prior": prior_errors(test).mean, "after": after.mean}
+    _write_report(options, stage2, test, model, results, figures, time.perf_counter() - started)
+    print(f"report: {out / 'report.html'}")
+    return results
+
+
+def prior_errors(options: EvaluateOptions) -> EvaluationResult:
+    """Errors of the best image-independent guess: the training scenes' mean depth, or mean inverse depth if that is
+    better."""
+    training = open_source(options, "train", (0,), options.seed)
+    depths = [ground_truth(options, training, index) for index in range(0, len(training))]
+    known = [depth for depth in depths if depth is not None]
+    mean_depth = mean_depth_prior(known)
+    mean_inverse = 1 / mean_depth_prior([np.where(depth > 0, 1 / np.maximum(depth, 1e-3), 0) for depth in known])
+    test = open_source(options, "test", (0,), options.seed)
+    truths = [depth for index in range(len(test)) if (depth := ground_truth(options, test, index)) is not None]
+    candidates = [evaluate_depths([1 / prior] * len(truths), truths, crop=None) for prior in (mean_depth, mean_inverse)]
+    return min(candidates, key=lambda result: result.mean.abs_rel)
+
+
+def _fresh_folder(out: Path) -> Path:
+    """Empties what an earlier demo left; refuses a folder that holds something else."""
+    marker = out / ".hybrid-encoder-demo"
+    if out.exists() and any(out.iterdir()) and not marker.exists():
+        raise UserError(f"{out} holds other files: choose another folder with --out")
+    for run in ("stage1", "stage2"):
+        for file in sorted((out / run).rglob("*"), reverse=True):
+            if file.is_dir():
+                file.rmdir()
+            else:
+                file.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    return out
+
+
+def _stage1_options(options: DemoOptions, out: Path) -> PretrainOptions:
+    return PretrainOptions(
+        preset="tiny",
+        data=(f"synthetic:{options.seed}",),
+        out=out,
+        epochs=options.stage1_epochs,
+        lr=2e-3,
+        height=options.height,
+        width=options.width,
+        num_workers=0,
+        device=options.device,
+        seed=options.seed,
+    )
+
+
+def _stage2_options(options: DemoOptions, stage1: Path | None) -> Monodepth2Options:
+    return Monodepth2Options(
+        dataset="synthetic",
+        scenes=options.scenes,
+        height=options.height,
+        width=options.width,
+        encoder=options.encoder,  # type: ignore[arg-type]
+        preset="tiny",
+        weights_init="scratch",
+        stage1=stage1,
+        log_dir=options.out,
+        model_name="stage2",
+        num_epochs=options.num_epochs,
+        scheduler_step_size=max(options.num_epochs * 3 // 4, 1),
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        num_workers=0,
+        log_frequency=5,
+        device=options.device,
+        seed=options.seed,
+    )
+
+
+def _write_report(
+    options: DemoOptions,
+    stage2: Monodepth2Options,
+    test: EvaluateOptions,
+    model: DepthPredictor,
+    results: dict[str, DepthErrors],
+    stage1: dict[str, float],
+    seconds: float,
+) -> None:
+    report = Report(
+        "hybrid-encoder: the demo's report",
+        f"Preset tiny, random initial weights, rendered scenes, {seconds / 60:.1f} minutes on {_machine(options)}.",
+    )
+    report.heading("Depth of held-out scenes")
+    source = open_source(test, "test", (0,), test.seed)
+    report.picture(depth_pictures(model, source), "Image, prediction and truth; near is bright, on the truth's scale.")
+    rows = [
+        ("mean depth of the training scenes (looks at no image)", *results["prior"]),
+        ("this run", *results["after"]),
+    ]
+    report.table(("", *DepthErrors._fields), rows)
+    report.text("Median-scaled; the first four are errors, the last three shares of pixels within 1.25, 1.25², 1.25³.")
+    if stage1:
+        report.heading("Stage 1: patches ranked from close to distant")
+        lines = [line for line in read_metrics(options.out / "stage1") if line["kind"] == "val"]
+        rows1 = [(name, lines[0][key], lines[-1][key]) for name, key in _STAGE1_ROWS]
+        report.table(("held-out scenes", "before training", "after"), rows1)
+        for picture in sorted((options.out / "stage1" / "pictures").glob("*.jpg"))[:2]:
+            report.picture(read_image(picture), "Left: patches by predicted rank, warm is near. Right: the score of every cell.")
+        report.curves(_curves(options.out / "stage1", (("loss", "train"), ("ranking_accuracy", "val"))))
+    report.heading("Stage 2: self-supervised depth")
+    report.curves(_curves(stage2.folder, (("photometric", "train"), ("abs_rel", "val"))))
+    report.heading("How to go on")
+    report.code(
+        "hybrid-encoder pretrain --data tusimple:TUSIMPLE --preset paper --out runs/stage1\n"
+        "hybrid-encoder train monodepth2 --data_path KITTI --split eigen_zhou --stage1 runs/stage1/stage1.pth\n"
+        "hybrid-encoder evaluate --weights runs/mdp --data_path KITTI --split eigen\n"
+        "hybrid-encoder predict my_video.mp4 --weights runs/mdp --out depth"
+    )
+    report.write(options.out / "report.html")
+
+
+_STAGE1_ROWS = (
+    ("pairwise ranking accuracy (chance 0.5)", "ranking_accuracy"),
+    ("Kendall's tau (chance 0)", "kendall_tau"),
+    ("ranking loss", "ranking_loss"),
+)
+
+
+def depth_pictures(model: DepthPredictor, source: SyntheticSource, count: int = 4) -> np.ndarray:
+    """Rows of image, prediction, truth of evenly spaced frames: uint8 RGB."""
+    tiles = []
+    for index in np.linspace(0, len(source) - 1, count).round().astype(int).tolist():
+        image, truth = source.read(index, 0), source.depth(index)
+        disparity = predict_disparities(model, [image])[0]
+        disparity = cv2.resize(disparity, truth.shape[::-1])
+        known = (truth > 0) & (truth < 80)
+        disparity = disparity * np.median(1 / truth[known]) / np.median(disparity[known])
+        limits = color_range(1 / truth[known])
+        tiles += [
+            (source.name(index), image),
+            ("prediction", colorize_disparity(disparity, limits)),
+            ("truth", colorize_depth(np.where(known, truth, 0), limits)),
+        ]
+    return tile_grid(tiles, columns=3)
+
+
+def _curves(folder: Path, wanted: tuple[tuple[str, str], ...]) -> list[tuple[str, list[float], list[float]]]:
+    lines = list(read_metrics(folder))
+    curves = []
+    for name, kind in wanted:
+        points = [(line["step"], line[name]) for line in lines if line["kind"] == kind and name in line]
+        curves.append((f"{kind}: {name}", [step for step, _ in points], [value for _, value in points]))
+    return curves
+
+
+def _machine(options: DemoOptions) -> str:
+    device = choose_device(options.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{name}, {versions}, open_clip {open_clip.__version__}, timm {timm.__version__}"

@@ -1,0 +1,38 @@
+"""The options of stage 1; the defaults are the released run's (METHOD, section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..options import EncoderOptions, option
+
+
+@dataclass(frozen=True)
+class PretrainOptions(EncoderOptions):
+    """All options of `hybrid-encoder pretrain`."""
+
+    data: tuple[str, ...] = option(
+        (), "tusimple:FOLDER[:LABEL], kitti:FOLDER[:SPLIT], synthetic:[SEED or FOLDER]; may be repeated to mix",
+        repeat=True, required=True,
+    )  # fmt: skip
+    out: Path = option(Path("runs/stage1"), "folder of the run")
+    epochs: int = option(20, "epochs")
+    batch_size: int = option(6, "images of a step and process")
+    lr: float = option(3.57e-4, "peak learning rate of the one-cycle schedule")
+    weight_decay: float = option(0.1, "weight decay")
+    clip_grad: float = option(0.1, "largest norm of the gradient")
+    height: int = option(224, "image height, a multiple of 32")
+    width: int = option(224, "image width, a multiple of 32")
+    bidirectional: bool = option(
+        False, "rank both ways: a patch also fits its prompt better than the patches behind it"
+    )
+    region: bool = option(False, "patch features are 32x32-pixel averages in place of single cells")
+    contrastive_weight: float = option(1.0, "weight of the ordinal contrastive loss")
+    num_workers: int = option(4, "processes that load data")
+    precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    log_frequency: int = option(20, "steps between two logged ones")
+    seed: int = option(0, "seed of weights, order and augmentation")
+    resume: bool = option(False, "go on with the run in --out")

@@ -1,0 +1,253 @@
+"""The encoder contract over towers, sizes and options; frozen parts; language cache; decoders and poses."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hybrid_encoder import PRESETS, DPTDecoder, HybridEncoder, UserError, create_encoder
+from hybrid_encoder.language import align
+from hybrid_encoder.pose import ClassTokenPose, PoseDecoder
+from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
+
+STRIDES = (2, 4, 8, 16, 32)
+
+
+def tiny(**changes: object) -> HybridEncoder:
+    torch.manual_seed(0)
+    return create_encoder("tiny", **changes)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (192, 640), (96, 32), (320, 64)])
+def test_five_maps_at_the_drop_in_strides(size: tuple[int, int]) -> None:
+    encoder = tiny().eval()
+    image = torch.rand(1, 3, *size)
+    with torch.no_grad():
+        maps = encoder(image)
+    assert [m.shape[1] for m in maps] == encoder.num_ch_enc.tolist() == [64, 64, 128, 256, 512]
+    assert [tuple(m.shape[-2:]) for m in maps] == [(size[0] // s, size[1] // s) for s in STRIDES]
+    assert all(torch.isfinite(m).all() for m in maps)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_tower": None},
+        {"dino": None},
+        {"fusion": "convs2_interp"},
+        {"alignment": "replace"},
+        {"alignment": "none"},
+        {"image_tower": "resnet18", "image_tower_weights": "random"},
+        {"clip": "ViT-B-32", "fusion_channels": 32},
+        {"dino": "vit_small_patch16_224.dino"},
+        {"dino": "vit_small_patch14_dinov2"},
+        {"dino": "vit_small_patch14_reg4_dinov2"},
+        {"dino": "vit_small_patch16_dinov3"},
+        {"dino_blocks": (0, 1, 2, 3), "token_init": "random", "num_tokens": 5},
+    ],
+    ids=lambda changes: ",".join(f"{k}={v}" for k, v in changes.items()),
+)
+def test_every_tower_and_option_keeps_the_contract(changes: dict[str, object]) -> None:
+    encoder = tiny(**changes).eval()
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        features = encoder.forward_features(image)
+        maps = encoder.drop_in_maps(features)
+        disparity = DPTDecoder(encoder)(features)["disp", 0]
+    assert [m.shape[-1] for m in maps] == [48, 24, 12, 6, 3]
+    assert [level.shape[1] for level in features.fused] == list(encoder.fused_channels)
+    assert [level.shape[1] for level in features.aligned] == list(encoder.aligned_channels)
+    assert disparity.shape == (1, 1, 64, 96)
+    if encoder.dino is None:
+        assert features.class_token is None
+    else:
+        assert features.class_token is not None
+        assert features.class_token.shape == (1, encoder.class_width)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [((200, 640), "use 192 or 224"), ((192, 650), "width 650"), ((0, 64), "32")]
+)
+def test_a_wrong_size_names_the_right_ones(size: tuple[int, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tiny()(torch.rand(1, 3, *size))
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "message"),
+    [
+        ("huge", {}, "unknown preset 'huge'"),
+        ("tiny", {"fuison": "x"}, "unknown encoder option 'fuison'"),
+        ("tiny", {"fusion": "sum"}, "expected one of 'interp_conv1x1'"),
+        ("tiny", {"image_tower": None, "dino": None}, "keep at least one tower"),
+        ("tiny", {"prompt": "no slot"}, "{depth}"),
+        ("tiny", {"dino_blocks": (1, 2, 3, 9)}, "blocks 0 to 3"),
+        ("tiny", {"clip": "RN5000"}, "open_clip knows no architecture"),
+        ("tiny", {"dino": "vit_none"}, "timm knows no model"),
+        ("small", {"dino_weights": "random", "clip_weights": "/nowhere/RN50.pt"}, "/nowhere/RN50.pt: no such file"),
+        ("small", {"clip_weights": "random", "dino_weights": "/nowhere/d.pth"}, "/nowhere/d.pth: no such file"),
+        ("small", {"clip_weights": "laion9000"}, "has no weights 'laion9000'"),
+    ],
+)
+def test_wrong_configs_say_what_to_do(source: str, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        create_encoder(source, **changes)
+
+
+def test_presets_are_buildable_configs() -> None:
+    assert {"paper", "released", "small", "dinov3", "tiny"} <= set(PRESETS)
+    for config in PRESETS.values():
+        assert type(config).from_dict(config.to_dict()) == config
+        assert dataclasses.replace(config) == config
+
+
+def test_frozen_parts_stay_frozen_and_in_eval_mode() -> None:
+    encoder = tiny(train_dino_blocks=1, train_image_tower=False).train()
+    assert encoder.dino is not None
+    assert encoder.image_tower is not None
+    assert not any(m.training for m in encoder.image_tower.children())
+    assert not encoder.dino.vit.training
+    trained = {name for name, p in encoder.dino.vit.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(name.startswith("blocks.3.") for name in trained)
+    before = {name: value.clone() for name, value in encoder.image_tower.state_dict().items()}
+    sum(m.square().mean() for m in encoder(torch.rand(2, 3, 64, 64))).backward()
+    assert all(torch.equal(before[name], value) for name, value in encoder.image_tower.state_dict().items())
+    assert encoder.language.tokens.grad is not None
+    assert all(p.grad is None for name, p in encoder.language.named_parameters() if name != "tokens")
+
+
+def test_parameter_groups_hold_every_trained_parameter_once() -> None:
+    encoder = tiny(train_dino_blocks=1)
+    groups = encoder.parameter_groups(1e-3)
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in encoder.parameters() if p.requires_grad)
+    assert groups[1]["weight_decay"] == 0
+    assert any(p is encoder.language.tokens for p in groups[1]["params"])
+
+
+def test_text_features_follow_every_change() -> None:
+    encoder = tiny().eval()
+    language = encoder.language
+    with torch.no_grad():
+        first = language.text_features()
+        assert language.text_features() is first
+        language.tokens.add_(1.0)
+        second = language.text_features()
+        assert not torch.allclose(first, second)
+        language.projection.mul_(-1.0)
+        assert torch.allclose(language.text_features(), -second, atol=1e-6)
+        language.load_state_dict(
+            {k: torch.zeros_like(v) if k == "tokens" else v for k, v in language.state_dict().items()}
+        )
+        zeroed = language.text_features()
+        assert not torch.allclose(zeroed, -second)
+    with torch.inference_mode():
+        inside = language.text_features()
+    (inside @ torch.rand(inside.shape[1], requires_grad=True)).sum().backward()  # kept tensors serve training, too
+    encoder.train()
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=1.0)
+    encoder.forward_features(torch.rand(1, 3, 64, 64)).logits[0].square().mean().backward()
+    optimizer.step()
+    with torch.no_grad():
+        assert not torch.allclose(language.text_features(), zeroed)
+
+
+def test_text_context_can_be_cut_at_the_end_token() -> None:
+    """Against open_clip's own encode_text over all 77 positions."""
+    import open_clip
+
+    from hybrid_encoder.backbones import build_clip
+    from hybrid_encoder.config import DEPTH_WORDS
+    from hybrid_encoder.language import Language
+
+    torch.manual_seed(0)
+    clip = build_clip("tiny", "random").eval()
+    expected = clip.encode_text(
+        open_clip.tokenize([f"This patch appears to be {w}" for w in DEPTH_WORDS]), normalize=True
+    )
+    ours = Language(clip, PRESETS["tiny"]).word_features()
+    assert (ours - expected).abs().max() < 1e-6
+
+
+def test_alignment_equals_its_definition() -> None:
+    text = F.normalize(torch.randn(6, 20), dim=-1)
+    for channels in (20, 12, 33):
+        level = torch.randn(2, channels, 3, 4)
+        resized = F.interpolate(level.permute(0, 2, 3, 1).flatten(1, 2), size=20, mode="nearest")
+        expected = 100 * F.normalize(resized, dim=-1) @ text.T
+        assert torch.allclose(align(level, text), expected.transpose(1, 2).view(2, 6, 3, 4), atol=1e-4)
+
+
+def test_towers_apply_their_own_normalisation() -> None:
+    own, none = tiny(), tiny(normalization="none")
+    assert own.dino is not None
+    assert none.dino is not None
+    image = torch.rand(1, 3, 8, 8)
+    assert torch.equal(none.dino.normalize(image), image)
+    assert not torch.allclose(own.dino.normalize(image), image)
+
+
+@pytest.mark.parametrize("scales", [(0,), (0, 1, 2, 3), (3, 0)])
+def test_dpt_decoder_scales(scales: tuple[int, ...]) -> None:
+    encoder = tiny(pyramid=False)
+    decoder = DPTDecoder(encoder, scales)
+    out = decoder(encoder.forward_features(torch.rand(2, 3, 64, 96)))
+    assert set(out) == {("disp", s) for s in scales}
+    assert all(out["disp", s].shape == (2, 1, 64 >> s, 96 >> s) for s in scales)
+    assert all(0 < d.min() and d.max() < 1 for d in out.values())
+    sum(d.mean() for d in out.values()).backward()
+    assert all(p.grad is not None for p in decoder.parameters())
+    with pytest.raises(UserError, match="pyramid=False"):
+        encoder(torch.rand(1, 3, 64, 64))
+
+
+def test_relu_head_and_wrong_arguments() -> None:
+    encoder = tiny()
+    disparity = DPTDecoder(encoder, head="relu")(encoder.forward_features(torch.rand(1, 3, 64, 64)))["disp", 0]
+    assert disparity.min() >= 0
+    with pytest.raises(UserError, match="scales"):
+        DPTDecoder(encoder, scales=(4,))
+    with pytest.raises(UserError, match="head"):
+        DPTDecoder(encoder, head="tanh")  # type: ignore[arg-type]
+
+
+def test_stock_decoder_reads_resnet_and_hybrid_alike() -> None:
+    for encoder in (ResnetEncoder(18, "random"), tiny()):
+        out = UNetDecoder(encoder.num_ch_enc)(encoder(torch.rand(1, 3, 64, 96)))  # type: ignore[arg-type]
+        assert [out["disp", s].shape[-1] for s in range(4)] == [96, 48, 24, 12]
+
+
+def test_resnet_has_the_originals_tensors() -> None:
+    encoder, pairs = ResnetEncoder(18, "random"), ResnetEncoder(18, "random", num_input_images=2)
+    assert len(encoder.state_dict()) == 122
+    assert pairs.state_dict()["encoder.conv1.weight"].shape == (64, 6, 7, 7)
+    assert len(UNetDecoder(encoder.num_ch_enc).state_dict()) == 28
+    assert ResnetEncoder(50, "random").num_ch_enc.tolist() == [64, 256, 512, 1024, 2048]
+    pose = PoseDecoder(512)
+    assert pose.state_dict()["net.3.weight"].shape == (12, 256, 1, 1)
+    axis_angle, translation = pose([pairs(torch.rand(2, 6, 64, 64))])
+    assert axis_angle.shape == translation.shape == (2, 2, 1, 3)
+    axis_angle, _ = ClassTokenPose(8)(torch.rand(2, 8), torch.rand(2, 8))
+    assert axis_angle.shape == (2, 1, 1, 3)
+    assert axis_angle.abs().max() < 0.05
+
+
+def test_matching_tower_splits_where_the_cost_volume_enters() -> None:
+    encoder = tiny().eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        tower = encoder.matching_tower
+        shallow = tower.shallow(image)
+        rejoined = encoder.combine(image, [shallow, *tower.deep(shallow)])
+        whole = encoder.forward_features(image)
+    assert shallow.shape == (1, tower.channels[0], 16, 16)
+    assert all(torch.equal(a, b) for a, b in zip(rejoined.aligned, whole.aligned, strict=True))
+    with pytest.raises(UserError, match="stride-4"):
+        _ = tiny(image_tower=None).matching_tower
+
+
+def test_num_ch_enc_is_what_stock_decoders_index() -> None:
+    assert isinstance(tiny().num_ch_enc, np.ndarray)
