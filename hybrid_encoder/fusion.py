@@ -39,11 +39,12 @@ class Fusion(nn.Module):
             if dino_maps is not None:
                 parts.append(_resize(dino_maps[level], grid))
             if image_maps is not None:
-                project = self.project[level]
-                if self.kind == "interp_conv1x1":
-                    parts.append(project(_resize(image_maps[level], grid)))
+                project, given = self.project[level], image_maps[level]
+                # A 1x1 convolution and nearest resizing commute: convolve where there are fewer pixels.
+                if self.kind == "interp_conv1x1" and given.shape[-1] > grid[1]:
+                    parts.append(project(_resize(given, grid)))
                 else:
-                    parts.append(_resize(project(image_maps[level]), grid))
+                    parts.append(_resize(project(given), grid))
             levels.append(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
         return levels
 

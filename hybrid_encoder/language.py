@@ -24,8 +24,10 @@ LOGIT_SCALE = 100.0
 class Language(nn.Module):
     """The text tower of a CLIP model, cut down to the prompts of one config.
 
-    Only the embeddings of the prompts' own words are kept (a dozen of CLIP's 49,408), and the context is cut behind the
-    last end token: attention is causal and a sentence is read out at its end token, so the result is the same.
+    Only the embeddings of the prompts' own words are kept (a dozen of CLIP's 49,408), the context is cut behind the
+    last
+    end token, and the words that all prompts begin with are run once: attention is causal and a sentence is read out at
+    its end token, so the result is the same.
 
     Attributes:
         tokens: (K, width) parameter, the learnable depth tokens.
@@ -33,7 +35,9 @@ class Language(nn.Module):
     """
 
     tokens: Tensor
-    causal: Tensor
+    embedding: Tensor
+    position: Tensor
+    projection: Tensor
     word_ids: Tensor
     token_ids: Tensor
 
@@ -60,7 +64,6 @@ class Language(nn.Module):
         self.transformer = clip.transformer
         self.ln_final = clip.ln_final
         self.projection = nn.Parameter(cast(Tensor, clip.text_projection).detach().clone())
-        self.register_buffer("causal", clip.attn_mask[:context, :context].clone(), persistent=False)
         self.requires_grad_(False)
 
         if config.token_init == "words":
@@ -73,9 +76,7 @@ class Language(nn.Module):
 
     def word_features(self) -> Tensor:
         """The seven prompts of stage 1, near to far: (7, D), each of length 1. Constant, hence cached."""
-        return self._constant(
-            "words", lambda: F.normalize(self._encode(self.embedding[self.word_ids], self.word_ids), dim=-1)
-        )
+        return self._constant("words", self._word_features)
 
     def text_features(self) -> Tensor:
         """The K depth tokens' prompts: (K, D), each of length 1 (and divided by the norm of the whole under "matrix").
@@ -86,21 +87,36 @@ class Language(nn.Module):
             return self._token_features()
         return self._constant("tokens", self._token_features)
 
+    def _word_features(self) -> Tensor:
+        return F.normalize(self._read(self.embedding[self.word_ids[:, self.slot :]], self.word_ids), dim=-1)
+
     def _token_features(self) -> Tensor:
-        count = self.tokens.shape[0]
-        prompts = self.embedding[self.token_ids].expand(count, -1, -1)
-        before, after = prompts[:, : self.slot], prompts[:, self.slot + 1 :]
-        prompts = torch.cat([before, self.tokens[:, None].to(prompts.dtype), after], dim=1)
-        features = F.normalize(self._encode(prompts, self.token_ids.expand(count, -1)), dim=-1)
+        behind = self.embedding[self.token_ids[:, self.slot + 1 :]].expand(len(self.tokens), -1, -1)
+        own = torch.cat([self.tokens[:, None].to(behind.dtype), behind], dim=1)
+        features = F.normalize(self._read(own, self.token_ids), dim=-1)
         return features / features.norm() if self.text_norm == "matrix" else features
 
-    def _encode(self, prompts: Tensor, ids: Tensor) -> Tensor:
-        """(N, L, width) embedded prompts, (N, L) ids -> (N, D), not normalised."""
-        length = prompts.shape[1]
-        with torch.autocast(prompts.device.type, enabled=False):
-            x = self.transformer(prompts + self.position[:length], attn_mask=self.causal[:length, :length])
-            ends = ids.argmax(dim=-1)
-            return cast(Tensor, self.ln_final(x[torch.arange(len(x), device=x.device), ends]) @ self.projection)
+    def _read(self, own: Tensor, ids: Tensor) -> Tensor:
+        """Reads sentences out at their end tokens.
+
+        All sentences begin alike ("This patch appears to be"), and attention is causal: the beginning is run once, and
+        every sentence's own words look back at its keys and values.
+
+        Args:
+            own: (N, S, width) embedded words from the slot on.
+            ids: (N or 1, slot + S) the sentences' ids.
+
+        Returns:
+            (N, D), not normalised.
+        """
+        with torch.autocast(own.device.type, enabled=False):
+            start = self.embedding[ids[:1, : self.slot]] + self.position[: self.slot]
+            own = own + self.position[self.slot : self.slot + own.shape[1]]
+            for block in self.transformer.resblocks:
+                start, own = _causal_block(block, start, own)
+            ends = ids[:, self.slot :].argmax(dim=-1).expand(len(own))
+            last = own[torch.arange(len(own), device=own.device), ends]
+            return cast(Tensor, self.ln_final(last) @ self.projection)
 
     def _constant(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """The cached value, recomputed if any parameter was written to, replaced or moved since."""
@@ -119,6 +135,41 @@ class Language(nn.Module):
         inside = [row[self.slot : int(row.argmax())] for row in self.word_ids]
         words = torch.stack([self.embedding[row].mean(0) for row in inside]).detach()
         return F.interpolate(words.T[None], size=count, mode="linear", align_corners=True)[0].T.contiguous()
+
+
+def _causal_block(block: nn.Module, start: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """One block of open_clip's text transformer for sentences with a common start.
+
+    Args:
+        block: its `ResidualAttentionBlock`.
+        start: (1, P, width) states of the common start.
+        own: (N, S, width) states of every sentence's own words.
+
+    Returns:
+        Both after the block.
+    """
+    attention = cast(nn.MultiheadAttention, block.attn)
+    length = own.shape[1]
+
+    def heads(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, L, width) -> queries, keys, values (B, heads, L, width / heads)."""
+        joined = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)  # type: ignore[operator]
+        parts = joined.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return parts[0], parts[1], parts[2]
+
+    def finish(x: Tensor, attended: Tensor) -> Tensor:
+        x = x + block.ls_1(attention.out_proj(attended.transpose(1, 2).flatten(2)))  # type: ignore[operator]
+        return x + block.ls_2(block.mlp(block.ln_2(x)))  # type: ignore[operator]
+
+    query, key, value = heads(start)
+    own_query, own_key, own_value = heads(own)
+    attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    count = own_key.shape[0]
+    keys = torch.cat([key.expand(count, -1, -1, -1), own_key], dim=2)
+    values = torch.cat([value.expand(count, -1, -1, -1), own_value], dim=2)
+    seen = torch.ones(length, keys.shape[2], dtype=torch.bool, device=own.device).tril(keys.shape[2] - length)
+    own_attended = F.scaled_dot_product_attention(own_query, keys, values, attn_mask=seen)
+    return finish(start, attended), finish(own, own_attended)
 
 
 def align(level: Tensor, text: Tensor) -> Tensor:

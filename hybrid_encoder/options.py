@@ -71,7 +71,9 @@ class EncoderOptions:
     preset: str = option("paper", "paper, released, small, dinov3 or tiny")
     clip_weights: str | None = option(None, "CLIP's weights: a file, an open_clip tag, or random")
     dino_weights: str | None = option(None, "DINO's weights: a file, pretrained, or random")
-    weights_init: Literal["pretrained", "scratch"] = option("pretrained", "scratch: all towers and ResNets start random")
+    weights_init: Literal["pretrained", "scratch"] = option(
+        "pretrained", "scratch: all towers and ResNets start random"
+    )
     encoder_option: tuple[str, ...] = option(
         (), "NAME=VALUE, any field of HybridEncoderConfig, e.g. fusion=convs2_interp; may be repeated", repeat=True
     )

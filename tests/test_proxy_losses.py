@@ -1,4 +1,5 @@
-"""Stage 1's losses against the authors' figures, its sampling against a plain loop, its metrics against known orders."""
+"""Stage 1's losses against the authors' figures, its sampling against a plain loop, its metrics against known
+orders."""
 
 from pathlib import Path
 

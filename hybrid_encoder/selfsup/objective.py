@@ -16,7 +16,8 @@ from .geometry import disp_to_depth, project, warp
 from .losses import Target, minimum_reprojection, reprojection_loss, smoothness_loss
 
 TIE_BREAK = 1e-5
-"""Noise on the identity loss, so that a pixel that is equally good moved and unmoved counts as unmoved half the time."""
+"""Noise on the identity loss, so that a pixel that is equally good moved and unmoved counts as unmoved half the
+time."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class View:
         return cls(target, sources, identities, K)
 
     def reprojections(self, depth: Tensor, poses: dict[FrameId, Tensor]) -> Tensor:
-        """(B, 1, H, W) depth and (B, 4, 4) poses from frame 0 to each source -> (B, S, H, W) losses of the warped sources."""
+        """(B, 1, H, W) depth and (B, 4, 4) poses from frame 0 to each source -> (B, S, H, W) losses of the warped
+        sources."""
         losses = []
         for frame_id, source in self.sources.items():
             predicted = warp(source, project(depth, self.K, poses[frame_id]))
