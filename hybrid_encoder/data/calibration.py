@@ -105,7 +105,7 @@ def read_intrinsics(value: str | Path) -> Intrinsics:
         if len(numbers) != 4:
             raise UserError(f"{origin}: {len(numbers)} numbers, {REMEDY}")
         fx, fy, cx, cy = numbers
-        return Intrinsics(_checked_K(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), origin), origin=origin)
+        return Intrinsics(_check_matrix(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), origin), origin=origin)
     return _read_json(Path(text))
 
 
@@ -119,7 +119,7 @@ def _read_json(path: Path) -> Intrinsics:
         raise UserError(f"{origin} cannot be read ({error}): {REMEDY}") from error
     if not isinstance(data, dict) or "K" not in data or "image_size" not in data:
         raise UserError(f"{origin}: no object with the keys K and image_size; {REMEDY}")
-    K = _checked_K(_numbers(data["K"], (3, 3), f"{origin}: K"), origin)
+    K = _check_matrix(_numbers(data["K"], (3, 3), f"{origin}: K"), origin)
     size = _numbers(data["image_size"], (2,), f"{origin}: image_size [width, height]")
     if not ((size >= 1) & (size <= 1e5) & (size == size.round())).all():
         raise UserError(f"{origin}: image_size {size.tolist()} is not [width, height] in whole pixels")
@@ -145,14 +145,14 @@ def _numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     return np.array(value, dtype=np.float64)
 
 
-def _checked_K(K: np.ndarray, origin: str) -> np.ndarray:
+def _check_matrix(K: np.ndarray, origin: str) -> np.ndarray:
     fx, fy = K[0, 0], K[1, 1]
     if not np.isfinite(K).all() or np.abs(K).max() > 1e7:
         raise UserError(f"{origin}: values that are no pixels; {REMEDY}")
     if not np.allclose(K, [[fx, 0, K[0, 2]], [0, fy, K[1, 2]], [0, 0, 1]], rtol=0, atol=1e-6):
         raise UserError(f"{origin}: K is {K.tolist()}, expected the form [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]")
     if min(fx, fy) < MIN_FOCAL_PIXELS:
-        hint = "; are they fractions of width and height? then multiply them out" if 0 < min(fx, fy) else ""
+        hint = "; are they fractions of width and height? then multiply them out" if min(fx, fy) > 0 else ""
         raise UserError(f"{origin}: focal lengths {fx:g}, {fy:g} are too short to be pixels{hint}")
     return K
 
@@ -205,7 +205,7 @@ def kitti_intrinsics(path: str | Path, projection_key: str, size_key: str | None
         if key and (key not in calibration or len(calibration[key]) != count):
             found = f"{len(calibration[key])} numbers" if key in calibration else "no such entry"
             raise UserError(f"{path}: {key}: {found}, expected {count} numbers; use KITTI's own calibration file")
-    K = _checked_K(calibration[projection_key].reshape(3, 4)[:, :3], origin)
+    K = _check_matrix(calibration[projection_key].reshape(3, 4)[:, :3], origin)
     if size_key is None:
         return Intrinsics(K, None, None, origin)
     size = calibration[size_key]

@@ -13,6 +13,7 @@ SPLIT_FILES = {"train": "train_files.txt", "val": "val_files.txt", "test": "test
 
 FORM = '"folder frame side", for instance "2011_09_26/2011_09_26_drive_0001_sync 17 l"'
 _FRAME = re.compile(r"[0-9]{1,10}")
+_SEQUENCE = re.compile(r"[0-9]{1,2}")
 
 
 class SplitEntry(NamedTuple):
@@ -49,12 +50,12 @@ def find_split(split: str, data_path: str | Path) -> Path:
     )
 
 
-def read_split(path: str | Path, side_optional: bool = False) -> list[SplitEntry]:
+def read_split(path: str | Path) -> list[SplitEntry]:
     """The frames that a split file lists, in its order; blank lines are passed over.
 
     Args:
-        path: a text file, one "folder frame side" a line.
-        side_optional: whether a line may leave out the side, which then is "l" (odometry).
+        path: a text file, one "folder frame side" a line. Where the folder is the number of an odometry sequence, the
+            side may be left out: "9 17" is "9 17 l".
 
     Raises:
         UserError: missing file, no frame in it, or a line of another form, named by its number. Folders must lie within
@@ -68,19 +69,19 @@ def read_split(path: str | Path, side_optional: bool = False) -> list[SplitEntry
     entries = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            entries.append(_entry(line, f"{path}, line {number}", side_optional))
+            entries.append(_entry(line, f"{path}, line {number}"))
     if not entries:
         raise UserError(f"the split file {path} lists no frame: expected lines of the form {FORM}")
     return entries
 
 
-def _entry(line: bytes, where: str, side_optional: bool) -> SplitEntry:
+def _entry(line: bytes, where: str) -> SplitEntry:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: not UTF-8 text; expected {FORM}") from error
     fields = text.split()
-    if len(fields) == 2 and side_optional:
+    if len(fields) == 2 and _SEQUENCE.fullmatch(fields[0]):
         fields.append("l")
     if len(fields) != 3:
         raise UserError(f"{where}: {text.strip()[:100]!r} has {len(fields)} fields, expected 3: {FORM}")

@@ -1,0 +1,75 @@
+"""Colour jitter and image pyramids as batched tensor work, on whatever device the images lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GREY_WEIGHTS = (0.2989, 0.587, 0.114)
+"""Red, green and blue in grey, as torchvision has them."""
+
+
+@torch.no_grad()
+def color_jitter(images: Tensor, jitter: Tensor) -> Tensor:
+    """Change brightness, contrast, saturation and hue, in this order, of all frames of a sample alike.
+
+    Equal to torchvision.transforms.functional's adjust_* one after the other, frame by frame.
+
+    Args:
+        images: (B, F, 3, H, W), RGB in [0, 1].
+        jitter: (B, 4): three factors and the hue shift as a fraction of a turn; (1, 1, 1, 0) leaves a sample as it is.
+
+    Returns:
+        (B, F, 3, H, W) in [0, 1], a new tensor.
+    """
+    brightness, contrast, saturation, hue = jitter.to(images.dtype)[:, :, None, None, None, None].unbind(1)
+    out = (images * brightness).clamp_(0, 1)
+    mean = _grey(out).mean(dim=(2, 3, 4), keepdim=True)
+    out = torch.lerp(mean, out, contrast).clamp_(0, 1)
+    out = torch.lerp(_grey(out), out, saturation).clamp_(0, 1)
+    out = _shift_hue(out, hue)
+    untouched = (jitter == jitter.new_tensor([1, 1, 1, 0])).all(1)[:, None, None, None, None]
+    return torch.where(untouched, images, out)
+
+
+def image_pyramid(images: Tensor, scales: Iterable[int]) -> dict[int, Tensor]:
+    """(..., 3, H, W) -> {scale: (..., 3, H / 2^scale, W / 2^scale)}, each pixel the mean of those it stands for.
+
+    H and W must be multiples of 2^scale.
+    """
+    levels = {}
+    for scale in scales:
+        block, (height, width) = 2**scale, images.shape[-2:]
+        if height % block or width % block:
+            raise ValueError(f"size {height}x{width} is not a multiple of {block}, as scale {scale} needs")
+        pooled = F.avg_pool2d(images.flatten(0, -4), block) if scale else images
+        levels[scale] = pooled.view(*images.shape[:-2], height // block, width // block)
+    return levels
+
+
+def _grey(images: Tensor) -> Tensor:
+    red, green, blue = images.unbind(2)
+    r, g, b = GREY_WEIGHTS
+    return (r * red + g * green + b * blue)[:, :, None]
+
+
+def _shift_hue(images: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue of (B, F, 3, H, W) by shift (B, 1, 1, 1, 1) turns, in HSV; value and chroma stay."""
+    red, green, blue = images.unbind(2)
+    value, chroma = images.amax(2), images.amax(2) - images.amin(2)
+    divisor = torch.where(chroma == 0, 1.0, chroma)
+    hue = torch.where(
+        value == red,
+        (green - blue) / divisor,
+        torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    )
+    hue = hue + 6 * shift[:, :, 0]  # sixths of a turn: 0 red, 2 green, 4 blue
+    channels = []
+    for offset in (5, 3, 1):
+        # How far the channel falls short of the value, as a trapezoid over the circle of hues.
+        sector = (hue + offset).remainder(6)
+        channels.append(value - chroma * torch.minimum(sector, 4 - sector).clamp(0, 1))
+    return torch.stack(channels, dim=2)
