@@ -1,12 +1,14 @@
 """Builds the pretrained towers by name: open_clip and timm models with hub, local or random weights.
 
 The weights are always the ones that were asked for: a missing or unfit file ends in a `UserError`, never in random
-weights.
+weights. Published weights are taken from the weights folder (HYBRID_ENCODER_WEIGHTS) where it holds them, else from the
+hub.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ import open_clip
 import timm
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from torch import nn
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
 
 from .errors import UserError
+from .weights.files import load_state, read_tensors
+from .weights.sources import WEIGHTS_VARIABLE, clip_source, find_weights, is_file_name, timm_source
 
 _TINY_CLIP: dict[str, Any] = {
     "embed_dim": 64,
@@ -33,8 +38,8 @@ def build_clip(name: str, weights: str) -> CLIP:
 
     Args:
         name: open_clip architecture, or "tiny".
-        weights: "random", an open_clip tag (e.g. "openai"), or a file that open_clip reads (OpenAI's TorchScript
-            archive, .pt, .safetensors).
+        weights: "random", an open_clip tag (e.g. "openai"), a file (OpenAI's TorchScript archive, .pt, .bin,
+            .safetensors) or "local-dir:FOLDER".
 
     Raises:
         UserError: unknown architecture, unknown tag, missing or unfit file, no network.
@@ -45,17 +50,18 @@ def build_clip(name: str, weights: str) -> CLIP:
                 f"the tiny CLIP has no pretrained weights (asked for {weights!r}): use clip_weights='random'"
             )
         return CLIP(**_TINY_CLIP)
-    if open_clip.get_model_config(name) is None:
+    if ":" in name or open_clip.get_model_config(name) is None:
         raise UserError(
             f"open_clip knows no architecture {name!r}: open_clip.list_models() lists them, e.g. RN50-quickgelu"
         )
-    if weights == "random":
-        with _quiet():
+    path = find_weights(clip_source(name, weights)) if weights != "random" else None
+    if path is not None or weights in ("random", "openai"):
+        with quiet():
             model = open_clip.create_model(name, pretrained=None, load_weights=False)
+        if weights != "random":
+            _fill_clip(model, name, path or _download_openai(name), is_openai=weights == "openai")
     else:
-        if is_file_name(weights):
-            _check_file(weights, f"CLIP {name}")
-        elif weights not in (tags := open_clip.list_pretrained_tags_by_model(name)):
+        if weights not in (tags := open_clip.list_pretrained_tags_by_model(name)):
             raise UserError(f"{name} has no weights {weights!r}: expected a file, 'random' or one of {', '.join(tags)}")
         model = _load(lambda: open_clip.create_model(name, pretrained=weights), f"CLIP {name}", weights, "clip_weights")
     if not isinstance(model, CLIP):
@@ -70,7 +76,8 @@ def build_timm(name: str, weights: str, role: str, **options: Any) -> nn.Module:
 
     Args:
         name: timm architecture, or "tiny" for a small DINO.
-        weights: "random", "pretrained" (timm's hub), or a file (timm safetensors, Facebook's .pth).
+        weights: "random", "pretrained" (timm's hub), a file (timm safetensors, Facebook's .pth) or
+            "local-dir:FOLDER".
         role: the option's name prefix in messages, e.g. "dino".
         options: passed to `timm.create_model`.
 
@@ -88,44 +95,76 @@ def build_timm(name: str, weights: str, role: str, **options: Any) -> nn.Module:
         raise UserError(f"timm knows no model {name!r}" + (f": did you mean one of {similar}" if similar else ""))
     if weights == "random":
         return timm.create_model(name, pretrained=False, **options)
-    if is_file_name(weights):
-        _check_file(weights, name)
-        options["pretrained_cfg_overlay"] = {"file": weights}
-    elif weights != "pretrained":
+    if weights != "pretrained" and not is_file_name(weights):
         raise UserError(f"{role}_weights={weights!r}: expected 'pretrained', 'random' or the path of a file")
-    return _load(lambda: timm.create_model(name, pretrained=True, **options), name, weights, f"{role}_weights")
+    path = find_weights(timm_source(name, weights, f"{role}_weights"))
+    if path is None:
+        return _load(lambda: timm.create_model(name, pretrained=True, **options), name, weights, f"{role}_weights")
+    model = timm.create_model(name, pretrained=False, **options)
+    _fill_timm(model, name, path, options.get("in_chans", 3))
+    return model
 
 
-def is_file_name(weights: str) -> bool:
-    """Whether a weights option names a local file rather than a tag: it exists, or looks like a path."""
-    path = Path(weights)
-    return path.exists() or len(path.parts) > 1 or path.suffix in {".pt", ".pth", ".bin", ".safetensors"}
+def _download_openai(name: str) -> Path:
+    published = open_clip.get_pretrained_cfg(name, "openai")
+    if not published:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name))
+        raise UserError(f"{name} has no weights 'openai': expected a file, 'random' or one of {tags}")
+    return Path(_load(lambda: open_clip.download_pretrained(published), f"CLIP {name}", "openai", "clip_weights"))
 
 
-def _check_file(weights: str, what: str) -> None:
-    if not Path(weights).is_file():
-        raise UserError(f"{weights}: no such file, expected the weights of {what}")
+def _fill_clip(model: nn.Module, name: str, path: Path, is_openai: bool) -> None:
+    """OpenAI's TorchScript archives and open_clip's files hold the same tensors under the same names."""
+    tensors = read_tensors(path)
+    described = [tensors.pop(key, None) for key in ("input_resolution", "context_length", "vocab_size")]
+    is_openai = is_openai or described[0] is not None
+    if is_openai and not (open_clip.get_model_config(name) or {}).get("quick_gelu"):
+        raise UserError(
+            f"OpenAI's weights were trained with QuickGELU: choose the architecture {name}-quickgelu for them"
+        )
+    load_state(model, tensors, str(path))
+
+
+def _fill_timm(model: nn.Module, name: str, path: Path, in_chans: int) -> None:
+    """Facebook's and timm's files; a classifier that the model does not have is left out, all else must fit."""
+    tensors: dict[str, Tensor] = read_tensors(path)
+    # timm keeps the translation of foreign names beside each architecture.
+    translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if translate is not None:
+        tensors = translate(tensors, model)
+    config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    own = model.state_dict()
+    for key in _names(config.get("classifier")):
+        for name_of in (f"{key}.weight", f"{key}.bias"):
+            if name_of not in own:
+                tensors.pop(name_of, None)
+    for key in _names(config.get("first_conv")):
+        if in_chans != 3 and f"{key}.weight" in tensors:
+            tensors[f"{key}.weight"] = adapt_input_conv(in_chans, tensors[f"{key}.weight"])
+    load_state(model, tensors, str(path))
+
+
+def _names(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value or ())
 
 
 def _load(create: Any, what: str, weights: str, option: str) -> Any:
     try:
-        with _quiet():
+        with quiet():
             return create()
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, torch.jit.Error, ImportError) as error:
         reason = str(error).strip().split("\n")[0][:300]
-        remedy = (
-            "the file does not hold this architecture's weights, or is damaged"
-            if is_file_name(weights)
-            else f"without network, give a local file: {option}=FILE, or {option}='random' to start from nothing"
-        )
-        raise UserError(f"weights {weights!r} of {what} could not be loaded ({reason}): {remedy}") from error
+        raise UserError(
+            f"weights {weights!r} of {what} could not be loaded ({reason}): without network, give a local file: "
+            f"{option}=FILE, or a folder of weights in {WEIGHTS_VARIABLE}, or {option}='random' to start from nothing"
+        ) from error
     except Exception as error:  # unpickling and hub clients raise classes of their own, all of them load failures
         raise UserError(
             f"weights {weights!r} of {what} could not be loaded ({type(error).__name__}: {error})"
         ) from error
 
 
-class _quiet:  # noqa: N801 (a context manager reads as a verb)
+class quiet:  # noqa: N801 (a context manager reads as a verb)
     """open_clip warns on the root logger that a random model is random, which was asked for."""
 
     def __enter__(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
+from string import Formatter
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UserError
@@ -21,6 +23,26 @@ DEPTH_WORDS = (
 
 SIZE_MULTIPLE = 32
 """Image heights and widths are multiples of this: the coarsest map has stride 32."""
+
+
+def _is_prompt(prompt: str) -> bool:
+    """Whether a prompt has one field, {depth}, and nothing that formats or looks into it."""
+    try:
+        fields = [field for _, *field in Formatter().parse(prompt) if field[0] is not None]
+    except ValueError:
+        return False
+    return fields == [["depth", "", None]]
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON fits an annotation of `HybridEncoderConfig`."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, list | tuple) and all(type(item) is int for item in value)
+    if get_args(hint):
+        return any(_has_type(value, choice) for choice in get_args(hint))
+    return type(value) is hint
 
 
 @dataclass(frozen=True)
@@ -80,8 +102,10 @@ class HybridEncoderConfig:
                 raise UserError(f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(hint)))}")
         if self.image_tower is None and self.dino is None:
             raise UserError("image_tower and dino are both None: keep at least one tower")
-        if "{depth}" not in self.prompt:
-            raise UserError(f"prompt={self.prompt!r} has no {{depth}}: write e.g. 'This patch appears to be {{depth}}'")
+        if not _is_prompt(self.prompt):
+            raise UserError(
+                f"prompt={self.prompt!r} needs exactly one {{depth}}: write e.g. 'This patch appears to be {{depth}}'"
+            )
         for name in ("num_tokens", "fusion_channels", "decoder_channels"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: expected at least 1")
@@ -113,8 +137,17 @@ class HybridEncoderConfig:
         """The config of a saved model.
 
         Raises:
-            UserError: a field that this version does not know.
+            UserError: a field that this version does not know, a value of another type, or an architecture's name that
+                is a path or an address: what a file says must not lead elsewhere.
         """
+        hints = get_type_hints(cls)
+        for name, value in values.items():
+            if name in hints and not _has_type(value, hints[name]):
+                raise UserError(f"{name}={value!r}: expected {hints[name]}")
+        for name in ("clip", "image_tower", "dino"):
+            value = values.get(name)
+            if value is not None and not re.fullmatch(r"[\w.-]+", value):
+                raise UserError(f"{name}={value!r} of a saved config: expected an architecture's name")
         return cls().replace(**values)
 
 

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import build_clip, build_timm
-from .config import HybridEncoderConfig, check_image_size, preset
+from .config import PRESETS, HybridEncoderConfig, check_image_size, preset
 from .errors import UserError
 from .fusion import Fusion
 from .language import Language, align
 from .pyramid import NUM_CH_ENC, Pyramid
 from .towers import ConvTower, DinoOutput, DinoTower, Tower, choose_normalization, clip_image_tower, timm_image_tower
+from .weights.files import load_state
+from .weights.hub import HubModel, Saved, looks_like_source
+from .weights.sources import find_weights, tower_sources, towers_and_licences
 
 _GRID_WITHOUT_DINO = 16
 """Stride of the common grid where there is no DINO to give one."""
@@ -41,7 +44,7 @@ class HybridFeatures:
     image_size: tuple[int, int]
 
 
-class HybridEncoder(nn.Module):
+class HybridEncoder(HubModel, nn.Module):
     """CLIP and DINO, fused under language about distance (Hybrid-depth, arXiv 2510.09320).
 
     Called on `image: (B, 3, H, W)`, RGB in [0, 1], H and W multiples of 32, it returns five maps at strides 2, 4, 8,
@@ -58,6 +61,7 @@ class HybridEncoder(nn.Module):
     def __init__(self, config: HybridEncoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.about: dict[str, str] = {"towers": towers_and_licences(config)}
         clip = build_clip(config.clip, config.clip_weights)
         self.image_tower: Tower | None = None
         if config.image_tower == "clip":
@@ -142,6 +146,45 @@ class HybridEncoder(nn.Module):
         ]
         return [group for group in groups if group["params"]]
 
+    def hub_config(self) -> dict[str, Any]:
+        """The config, its towers' weights left out: they are in the file of tensors."""
+        return {"encoder": {"kind": "hybrid", "config": self.config.without_downloads().to_dict()}}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        **changes: Any,
+    ) -> HybridEncoder:
+        """The encoder that `save_pretrained` wrote, alone or within a depth model; on the CPU in eval mode.
+
+        Args:
+            source: a folder, or a repository of the hub ("account/name").
+            revision, token, cache_dir, local_files_only: for the hub, as in `huggingface_hub`.
+            changes: fields of the config that leave its tensors as they are, e.g. `train_dino_blocks=0`.
+
+        Raises:
+            UserError: nothing there, damaged, of another kind, or changes that the tensors do not fit.
+        """
+        saved = Saved(source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+        if saved.get(lambda config: config["encoder"]["kind"]) != "hybrid":
+            raise UserError(
+                f"{saved.path} holds no hybrid encoder: load it with DepthModel.from_pretrained({source!r})"
+            )
+        config = saved.get(lambda config: HybridEncoderConfig.from_dict(config["encoder"]["config"]))
+        encoder = saved.get(lambda _: cls(config.without_downloads().replace(**changes)))
+        tensors = saved.tensors()
+        if saved.kind == "DepthModel":
+            tensors = {n.removeprefix("encoder."): value for n, value in tensors.items() if n.startswith("encoder.")}
+        load_state(encoder, tensors, saved.source)
+        encoder.about = saved.about()
+        return encoder.eval()
+
     @property
     def matching_tower(self) -> ConvTower:
         """The image tower, where it can be entered at stride 4.
@@ -165,17 +208,30 @@ def _build_dino(config: HybridEncoderConfig) -> DinoTower | None:
     return DinoTower(vit, config.dino_blocks, config.train_dino_blocks, chosen, config.position_resize)
 
 
-def create_encoder(source: str | Path | HybridEncoderConfig = "paper", **changes: Any) -> HybridEncoder:
-    """A `HybridEncoder` by preset name or config, or with saved weights from a folder.
+def create_encoder(
+    source: str | Path | HybridEncoderConfig = "paper", weights_dir: str | Path | None = None, **changes: Any
+) -> HybridEncoder:
+    """A `HybridEncoder` by preset name or config, or with saved weights from a folder or the hub.
 
     Args:
-        source: a preset ("paper", "released", "small", "dinov3", "tiny"), a config, or a folder that holds
-            config.json and
-            the weights.
+        source: a preset ("paper", "released", "small", "dinov3", "tiny"), a config, a folder that `save_pretrained`
+            wrote
+            ("./tiny" where it has the name of a preset) or a hub id ("account/name").
+        weights_dir: folder that is searched for the towers' published weights before they are downloaded; None: the
+            one that the environment variable HYBRID_ENCODER_WEIGHTS names.
         changes: fields of `HybridEncoderConfig` to change, e.g. `clip_weights="RN50.pt", dino_weights="random"`.
 
     Raises:
         UserError: unknown preset or field, missing or unfit weights.
     """
+    if not isinstance(source, HybridEncoderConfig) and source not in PRESETS and looks_like_source(source):
+        return HybridEncoder.from_pretrained(source, **changes)
     config = source if isinstance(source, HybridEncoderConfig) else preset(str(source))
-    return HybridEncoder(config.replace(**changes))
+    config = config.replace(**changes)
+    if weights_dir is not None:
+        found = {tower.option: find_weights(tower, weights_dir) for tower in tower_sources(config)}
+        config = config.replace(**{option: str(path) for option, path in found.items() if path is not None})
+    encoder = HybridEncoder(config)
+    if not isinstance(source, HybridEncoderConfig):
+        encoder.about["preset"] = str(source) + (" with changes" if changes else "")
+    return encoder

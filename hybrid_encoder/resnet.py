@@ -30,6 +30,7 @@ class ResnetEncoder(nn.Module):
         num_input_images: images stacked along the channels, 2 for a pose network on pairs.
 
     Attributes:
+        num_layers: as given.
         num_ch_enc: channels of the maps.
     """
 
@@ -37,6 +38,7 @@ class ResnetEncoder(nn.Module):
         super().__init__()
         if num_layers not in RESNET_LAYERS:
             raise UserError(f"num_layers={num_layers}: expected one of {', '.join(map(str, RESNET_LAYERS))}")
+        self.num_layers = num_layers
         name = f"resnet{num_layers}" + ("" if weights == "random" else ".tv_in1k")
         # timm repeats the first kernel over further images and divides it by their number. The classifier stays: it is
         # part of the originals' checkpoints.

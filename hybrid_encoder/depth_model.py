@@ -1,0 +1,187 @@
+"""Encoder and decoder as one depth model: image in, depth out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .config import HybridEncoderConfig, check_image_size
+from .data.images import read_image, resize_image
+from .decoder import DPTDecoder
+from .encoder import HybridEncoder
+from .errors import UserError
+from .resnet import ResnetEncoder, UNetDecoder
+from .selfsup.geometry import disp_to_depth
+from .weights.files import load_state
+from .weights.hub import HubModel, Saved
+
+MIN_DEPTH, MAX_DEPTH = 0.1, 100.0
+"""Depth limits of the Monodepth2 family."""
+
+
+class DepthModel(HubModel, nn.Module):
+    """A depth encoder and its decoder; `predict` takes an image of any size and gives its depth.
+
+    Args:
+        encoder: a `HybridEncoder`, or a `ResnetEncoder` for the U-Net decoder.
+        decoder: a `DPTDecoder` or `UNetDecoder`.
+        height, width: the size at which images are seen, multiples of 32.
+        min_depth, max_depth: depth limits behind the disparities, in the model's unit.
+
+    Raises:
+        UserError: a size that is no multiple of 32, or a decoder that cannot read this encoder.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        height: int,
+        width: int,
+        min_depth: float = MIN_DEPTH,
+        max_depth: float = MAX_DEPTH,
+    ) -> None:
+        super().__init__()
+        check_image_size(height, width)
+        if not 0 < min_depth < max_depth:
+            raise UserError(f"min_depth={min_depth}, max_depth={max_depth}: expected 0 < min_depth < max_depth")
+        if isinstance(decoder, DPTDecoder) and not isinstance(encoder, HybridEncoder):
+            raise UserError(f"the DPT decoder reads the levels of a HybridEncoder, this is a {type(encoder).__name__}")
+        self.encoder = encoder
+        self.decoder = decoder
+        self.height = height
+        self.width = width
+        self.min_depth = min_depth
+        self.max_depth = max_depth
+        self.about: dict[str, str] = dict(getattr(encoder, "about", {}))
+
+    def forward(self, image: Tensor) -> dict[tuple[str, int], Tensor]:
+        """(B, 3, H, W) in [0, 1], H and W multiples of 32 -> {("disp", s): (B, 1, H / 2^s, W / 2^s)}."""
+        if isinstance(self.decoder, DPTDecoder):
+            features: Any = cast(HybridEncoder, self.encoder).forward_features(image)
+        else:
+            features = self.encoder(image)
+        return cast("dict[tuple[str, int], Tensor]", self.decoder(features))
+
+    @torch.no_grad()
+    def disparity(self, image: Tensor) -> Tensor:
+        """Images (B, 3, height, width) in [0, 1], on any device -> 1 / depth, (B, 1, height, width), on the model's.
+
+        The model should be in eval mode.
+        """
+        disparities = self(image.to(next(self.parameters()).device))
+        finest = disparities["disp", min(scale for _, scale in disparities)]
+        if finest.shape[-2:] != image.shape[-2:]:
+            finest = nn.functional.interpolate(finest, image.shape[-2:], mode="bilinear", align_corners=False)
+        return disp_to_depth(finest, self.min_depth, self.max_depth)[0]
+
+    def predict(self, image: np.ndarray | str | Path | Tensor) -> np.ndarray:
+        """Depth of one image at its own size, in evaluation mode.
+
+        Args:
+            image: a file, RGB uint8 (H, W, 3), or a tensor (3, H, W) or (1, 3, H, W), uint8 or in [0, 1].
+
+        Returns:
+            float32 (H, W), between min_depth and max_depth; its unit is metres up to an unknown factor where the model
+            learned from a single camera.
+
+        Raises:
+            UserError: unreadable file, or an array of another form.
+        """
+        pixels = _to_pixels(image)
+        seen = torch.from_numpy(resize_image(pixels, self.height, self.width)).permute(2, 0, 1)[None].float() / 255
+        training = self.training
+        self.eval()
+        try:
+            disparity = self.disparity(seen)[0, 0].float().cpu().numpy()
+        finally:
+            self.train(training)
+        # Disparity is resized rather than depth: it is the smoother of the two at object borders.
+        disparity = cv2.resize(disparity, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        return (1 / np.clip(disparity, 1 / self.max_depth, 1 / self.min_depth)).astype(np.float32)
+
+    def hub_config(self) -> dict[str, Any]:
+        """Both nets, the image size and the depth limits, as plain values."""
+        decoder = cast("DPTDecoder | UNetDecoder", self.decoder)
+        encoder: dict[str, Any]
+        if isinstance(self.encoder, HybridEncoder):
+            encoder = self.encoder.hub_config()["encoder"]
+        else:
+            encoder = {"kind": "resnet", "num_layers": cast(ResnetEncoder, self.encoder).num_layers}
+        return {
+            "encoder": encoder,
+            "decoder": {
+                "kind": "dpt" if isinstance(decoder, DPTDecoder) else "unet",
+                "scales": list(decoder.scales),
+                "head": decoder.head if isinstance(decoder, DPTDecoder) else "sigmoid",
+            },
+            "height": self.height,
+            "width": self.width,
+            "min_depth": self.min_depth,
+            "max_depth": self.max_depth,
+        }
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> DepthModel:
+        """The model that `save_pretrained` wrote, on the CPU in eval mode.
+
+        Args:
+            source: a folder, or a repository of the hub ("account/name").
+            revision, token, cache_dir, local_files_only: for the hub, as in `huggingface_hub`.
+
+        Raises:
+            UserError: nothing there, damaged, or an encoder alone.
+        """
+        saved = Saved(source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+        if saved.kind != "DepthModel":
+            raise UserError(
+                f"{saved.path} holds a {saved.kind} without decoder: load it with create_encoder({source!r})"
+            )
+        model = saved.get(_from_config)
+        model.about = saved.about()
+        load_state(model, saved.tensors(), saved.source)
+        return model.eval()
+
+
+def _from_config(config: dict[str, Any]) -> DepthModel:
+    encoder: HybridEncoder | ResnetEncoder
+    if config["encoder"]["kind"] == "hybrid":
+        encoder = HybridEncoder(HybridEncoderConfig.from_dict(config["encoder"]["config"]).without_downloads())
+    else:
+        encoder = ResnetEncoder(int(config["encoder"]["num_layers"]), "random")
+    decoder: nn.Module
+    if config["decoder"]["kind"] == "dpt":
+        decoder = DPTDecoder(cast(HybridEncoder, encoder), config["decoder"]["scales"], config["decoder"]["head"])
+    else:
+        decoder = UNetDecoder(encoder.num_ch_enc, config["decoder"]["scales"])
+    limits = float(config["min_depth"]), float(config["max_depth"])
+    return DepthModel(encoder, decoder, int(config["height"]), int(config["width"]), *limits)
+
+
+def _to_pixels(image: np.ndarray | str | Path | Tensor) -> np.ndarray:
+    """uint8 (H, W, 3)."""
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if isinstance(image, Tensor):
+        image = image[0] if image.ndim == 4 and len(image) == 1 else image
+        if image.ndim != 3 or len(image) != 3:
+            raise UserError(f"image tensor of shape {tuple(image.shape)}: expected (3, H, W) or (1, 3, H, W)")
+        if image.is_floating_point():
+            image = (image.detach().clamp(0, 1) * 255).round()
+        return image.to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise UserError(f"image of shape {image.shape}, {image.dtype}: expected RGB uint8 (H, W, 3)")
+    return image

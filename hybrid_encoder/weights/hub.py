@@ -1,0 +1,169 @@
+"""Saves models as safetensors + config.json + model card, and loads them from such a folder or from the hub."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..files import atomic_path
+from .card import model_card
+from .files import read_tensors
+
+CONFIG_FILE = "config.json"
+TENSOR_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+T = TypeVar("T")
+
+
+class Saved:
+    """What a saved model's folder holds: its config and its tensors, read and checked for their form.
+
+    Attributes:
+        kind: name of the class that was saved.
+        config: config.json.
+        source: names the file of tensors in messages.
+    """
+
+    def __init__(self, source: str | Path, **hub_options: Any) -> None:
+        folder = _local_folder(source, hub_options)
+        path = folder / CONFIG_FILE
+        try:
+            self.config = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(f"{folder} holds no {CONFIG_FILE}: {_what_folder(folder)}") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} could not be read as JSON ({error}): copy or download it again") from error
+        if not isinstance(self.config, dict) or not isinstance(self.config.get("kind"), str):
+            raise UserError(f"{path} is not by this package: expected what save_pretrained wrote")
+        self.path = path
+        self.kind = self.config["kind"]
+        # Fixed names: a config cannot send the reader anywhere else.
+        self.source = str(folder / TENSOR_FILE)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Read anew at each call."""
+        return read_tensors(self.source)
+
+    def about(self) -> dict[str, str]:
+        """What the model card said."""
+        about = self.config.get("about")
+        return {str(key): str(value) for key, value in about.items()} if isinstance(about, dict) else {}
+
+    def get(self, build: Callable[[dict[str, Any]], T]) -> T:
+        """What `build` makes of the config; whatever it misses there becomes a `UserError` that names the file."""
+        try:
+            return build(self.config)
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+            raise UserError(
+                f"{self.path} does not describe a model of this package ({type(error).__name__}: {error})"
+            ) from error
+
+
+class HubModel:
+    """Adds `save_pretrained` and `push_to_hub` to a module; the module says what its config is.
+
+    Attributes:
+        about: for the model card: "towers", "training_data", "origin"; kept through saving and loading.
+    """
+
+    about: dict[str, str]
+
+    def hub_config(self) -> dict[str, Any]:
+        """Plain values from which the module is rebuilt."""
+        raise NotImplementedError
+
+    def save_pretrained(self, folder: str | Path, training_data: str | None = None) -> Path:
+        """Writes model.safetensors, config.json and a model card; each whole or not at all.
+
+        Args:
+            folder: made if it is not there.
+            training_data: what the model was trained on, for the card; None keeps what is known.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        assert isinstance(self, nn.Module)
+        folder = Path(folder)
+        if training_data is not None:
+            self.about["training_data"] = training_data
+        config = {"kind": type(self).__name__, **self.hub_config(), "about": self.about}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        try:
+            with atomic_path(folder / TENSOR_FILE) as path:
+                save_file(tensors, path, metadata={"format": "pt"})
+            with atomic_path(folder / CONFIG_FILE) as path:
+                path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            with atomic_path(folder / CARD_FILE) as path:
+                path.write_text(model_card(config), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{folder} could not be written ({error}): choose another folder") from error
+        return folder
+
+    def push_to_hub(
+        self, repo_id: str, training_data: str | None = None, private: bool = False, token: str | None = None
+    ) -> str:
+        """Saves the model into a hub repository, which is made if it is not there.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            UserError: no such account, no right to write, no network.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, training_data)
+            try:
+                api = huggingface_hub.HfApi(token=token)
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload model"))
+            except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+                raise UserError(
+                    f"{repo_id} could not be written on the hub ({_first_line(error)}): expected 'account/name', and a "
+                    "token that may write (`hf auth login`)"
+                ) from error
+
+
+def looks_like_source(source: str | Path) -> bool:
+    """Whether `source` names a folder or a hub repository rather than a preset."""
+    return Path(source).is_dir() or "/" in str(source) or "\\" in str(source)
+
+
+def _local_folder(source: str | Path, hub_options: dict[str, Any]) -> Path:
+    if Path(source).is_dir():
+        return Path(source)
+    if Path(source).is_file():
+        raise UserError(f"{source} is a file: give the folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
+    if not _HUB_ID.fullmatch(str(source)):
+        raise UserError(f"{source}: no such folder, and no hub id, which would be 'account/name'")
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(str(source), allow_patterns=[CONFIG_FILE, TENSOR_FILE], **hub_options)
+        )
+    except RepositoryNotFoundError as error:
+        raise UserError(f"{source}: no such folder, and no such repository on the hub (or it is private)") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise UserError(f"{source}: no such folder, and the hub could not be reached ({_first_line(error)})") from error
+
+
+def _what_folder(folder: Path) -> str:
+    if (folder / "encoder.pth").exists():
+        return "it is a trainer's folder. `hybrid-encoder convert` makes it one that can be loaded here"
+    return "expected a folder that save_pretrained wrote"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]
