@@ -24,7 +24,16 @@ SHA256 = {
     "monodepth2": "b0bdc8ef69795982898e25b7bc8925772a4d5651997c728ada0a6655cbc88d35",
     "manydepth": "25da7b96e59678ed3dd5d7e2aeb3c806b7f8f2c53069b3c3598b8fbf26b4e233",
 }
-_STUBS = ("tensorboardX", "IPython", "datasets", "manydepth.datasets", "matplotlib", "matplotlib.pyplot", "six.moves")
+_STUBS = (
+    "tensorboardX",
+    "IPython",
+    "datasets",
+    "manydepth.datasets",
+    "matplotlib",
+    "matplotlib.cm",
+    "matplotlib.pyplot",
+    "six.moves",
+)
 
 
 def download(host: str, folder: Path) -> Path:
@@ -81,7 +90,8 @@ class _Stub(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return lambda *_, **__: None
+        inner = sys.modules.get(f"{self.__name__}.{name}")
+        return inner if inner is not None else lambda *_, **__: None
 
 
 def _comes_from(module: Any, folder: Path) -> bool:
