@@ -1,0 +1,288 @@
+"""Rendered driving scenes: colour, exact depth, exact pose, intrinsics and lane points, all from one seed.
+
+    sequence = render_sequence(seed=7, frames=5, height=96, width=320)
+    source = SyntheticSource(seed=0, sequences=40, frames=5, height=96, width=320)    # what trainers read
+
+The street is drawn in `synthetic_street`, seen in `synthetic_render`. The same seed gives the same pictures on the
+same device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import UserError
+from .calibration import KITTI_NORMALISED_K
+from .sample import FrameId
+from .synthetic_render import render_view
+from .synthetic_scene import Scene
+from .synthetic_street import draw_scene
+
+BASELINE = 0.54
+"""Metres from the left camera to the right one, as in KITTI."""
+LANE_RANGE = 80.0
+MAX_SEED = 2**31 - 1
+SEED_STRIDE = 1_000_003
+"""Street n of a set of streets with seed s is that of seed s * SEED_STRIDE + n: no two sets share one."""
+
+
+@dataclass
+class SyntheticSequence:
+    """A drive of F frames; tensors lie on the CPU. Depth is 0 where there is none: the sky, and what is beyond
+    200 m."""
+
+    images: Tensor
+    """uint8 (F, 3, H, W), RGB."""
+    depth: Tensor
+    """float32 (F, 1, H, W), metres along the camera's axis, at pixel centres."""
+    T_world_camera: Tensor
+    """float32 (F, 4, 4), maps points of the (left) camera to the world; the world's y axis points down."""
+    K: Tensor
+    """float32 (3, 3), pixels; pixel centres lie at integer coordinates."""
+    lanes: list[list[np.ndarray]]
+    """Per frame, one float32 (n, 2) per painted line: x, y of its visible points, NEAR TO FAR, a row of pixels
+    apart or more."""
+    moving: Tensor
+    """bool (F, 1, H, W), True on vehicles that move."""
+    images_right: Tensor | None = None
+    """uint8 (F, 3, H, W), from `BASELINE` to the right, with stereo."""
+    depth_right: Tensor | None = None
+    """float32 (F, 1, H, W), with stereo."""
+
+
+@dataclass
+class SyntheticFrame:
+    """One frame of a drive; tensors lie on the CPU and are as those of `SyntheticSequence`, without its first
+    dimension."""
+
+    image: Tensor
+    depth: Tensor
+    moving: Tensor
+    T_world_camera: Tensor
+    lanes: list[np.ndarray]
+    image_right: Tensor | None
+    depth_right: Tensor | None
+
+
+def render_sequence(
+    seed: int,
+    frames: int,
+    height: int,
+    width: int,
+    device: str | torch.device = "cpu",
+    stereo: bool = False,
+    K: np.ndarray | None = None,
+    pitch: float = 0.0,
+) -> SyntheticSequence:
+    """Render one drive through a street of its own; arguments and errors are those of `iterate_frames`."""
+    views = list(iterate_frames(seed, frames, height, width, device, stereo, K, pitch))
+    right = [view.image_right for view in views if view.image_right is not None]
+    right_depth = [view.depth_right for view in views if view.depth_right is not None]
+    return SyntheticSequence(
+        images=torch.stack([view.image for view in views]),
+        depth=torch.stack([view.depth for view in views]),
+        T_world_camera=torch.stack([view.T_world_camera for view in views]),
+        K=torch.as_tensor(default_intrinsics(height, width) if K is None else K, dtype=torch.float32),
+        lanes=[view.lanes for view in views],
+        moving=torch.stack([view.moving for view in views]),
+        images_right=torch.stack(right) if stereo else None,
+        depth_right=torch.stack(right_depth) if stereo else None,
+    )
+
+
+def iterate_frames(
+    seed: int,
+    frames: int,
+    height: int,
+    width: int,
+    device: str | torch.device = "cpu",
+    stereo: bool = False,
+    K: np.ndarray | None = None,
+    pitch: float = 0.0,
+    dead_end: bool = True,
+) -> Iterator[SyntheticFrame]:
+    """Render one drive through a street of its own, frame by frame.
+
+    Args:
+        seed: 0 or more; every seed is another street.
+        frames: how many, 0.5 to 1.2 m apart.
+        height, width: of the images, at least 8.
+        device: where to render; the result comes back to the CPU. Devices round differently: some grey values may
+            differ by one.
+        stereo: render the right camera too.
+        K: (3, 3) intrinsics in pixels; None: KITTI's average camera.
+        pitch: the camera's, in radians, upwards, on top of a little of the scene's own.
+        dead_end: whether the street may end at a house or wall.
+
+    Raises:
+        UserError: a seed, a number of frames or a size out of range.
+    """
+    if not 0 <= seed < (MAX_SEED + 1) * SEED_STRIDE:
+        raise UserError(f"seed {seed} of a street is out of range: use 0 to {MAX_SEED}")
+    if frames < 1 or height < 8 or width < 8:
+        raise UserError(f"cannot render {frames} frames of {height}x{width}: expected at least 1 frame of 8x8")
+    scene = draw_scene(seed, frames, pitch, dead_end)
+    intrinsics = torch.as_tensor(default_intrinsics(height, width) if K is None else K, dtype=torch.float64)
+    to_right = torch.eye(4, dtype=torch.float64)
+    to_right[0, 3] = BASELINE
+
+    def view(frame: int, camera: int) -> tuple[Tensor, Tensor, Tensor]:
+        pose = scene.poses[frame] @ to_right if camera else scene.poses[frame]
+        deviates = torch.Generator().manual_seed((seed + 1) * 4096 + 2 * frame + camera)
+        noise = torch.randn((3, height, width), generator=deviates).to(device)
+        image, depth, moving = render_view(scene, frame, pose, intrinsics, height, width, noise)
+        return image.cpu(), depth[None].cpu(), moving[None].cpu()
+
+    for frame, pose in enumerate(scene.poses):
+        image, depth, moving = view(frame, 0)
+        lanes = visible_lanes(scene, pose, intrinsics, depth[0])
+        image_right, depth_right, _ = view(frame, 1) if stereo else (None, None, None)
+        yield SyntheticFrame(image, depth, moving, pose.float(), lanes, image_right, depth_right)
+
+
+def check_seed(seed: int) -> None:
+    """Raises:
+    UserError: a seed of a set of streets that is out of range.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"seed {seed} is out of range: use 0 to {MAX_SEED}")
+
+
+def default_intrinsics(height: int, width: int) -> np.ndarray:
+    """(3, 3) float64, pixels: KITTI's average camera at this size."""
+    return KITTI_NORMALISED_K * np.array([[width], [height], [1.0]])
+
+
+def visible_lanes(scene: Scene, pose: Tensor, K: Tensor, depth: Tensor) -> list[np.ndarray]:
+    """The painted lines of a view as (n, 2) float32 points near to far, where the picture shows them and nothing
+    hides them."""
+    height, width = depth.shape
+    road, depths = scene.road, depth.numpy()
+    to_camera = torch.linalg.inv(pose).numpy()
+    z = float(pose[2, 3]) + 1 / np.linspace(1 / 1.5, 1 / LANE_RANGE, 4 * height)
+    centre = road.amplitude * (np.sin(road.frequency * z + road.phase) - np.sin(road.phase))
+    lanes = []
+    for line in road.lines:
+        world = np.stack([centre + line.offset, np.zeros_like(z), z, np.ones_like(z)])
+        points = (to_camera @ world)[:3]
+        points = points[:, points[2] > 0.5]
+        x, y, _ = (K.numpy() @ points) / points[2]
+        inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+        x, y, ahead = x[inside], y[inside], points[2][inside]
+        seen = depths[y.round().astype(int), x.round().astype(int)]
+        row = ahead**2 / (float(K[1, 1]) * -float(pose[1, 3]))  # metres of ground in a row of pixels
+        shown = (seen > 0) & (np.abs(seen - ahead) < row + 0.02 * ahead)
+        x, y = x[shown], y[shown]
+        kept, last = [], np.inf
+        for i, at in enumerate(y):
+            if at <= last - 1:
+                kept.append(i)
+                last = at
+        if len(kept) >= 2:
+            lanes.append(np.stack([x[kept], y[kept]], axis=1).astype(np.float32))
+    return lanes
+
+
+class SyntheticSource:
+    """Rendered sequences as a `FrameSource`, with their exact depth and poses.
+
+    A sequence is rendered when first asked for and kept in memory. The frames of its interior are indexed, so that
+    every index has both neighbours.
+
+    Args:
+        seed: another seed, another set of streets: hold out by seed.
+        sequences: how many drives.
+        frames: frames of each drive.
+        height, width: of the images.
+        stereo: have the right camera as frame "s".
+        margin: frames at either end of a drive that are neighbours only; the farthest frame_id that can be read.
+        device: where to render.
+
+    Raises:
+        UserError: no frame is left between the margins, or a seed out of range.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        sequences: int,
+        frames: int,
+        height: int,
+        width: int,
+        stereo: bool = False,
+        margin: int = 1,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if sequences < 1 or frames < 2 * margin + 1:
+            raise UserError(
+                f"{sequences} synthetic sequences of {frames} frames: expected at least 1 of {2 * margin + 1}, "
+                "so that a frame has both neighbours"
+            )
+        check_seed(seed)
+        self.seed, self.sequences, self.frames = seed, sequences, frames
+        self.height, self.width, self.stereo, self.margin = height, width, stereo, margin
+        self.device = device
+        self._rendered: dict[int, SyntheticSequence] = {}
+
+    def __len__(self) -> int:
+        return self.sequences * (self.frames - 2 * self.margin)
+
+    def name(self, index: int) -> str:
+        number, frame = self._locate(index)
+        return f"synthetic seed {self.seed} sequence {number} frame {frame}"
+
+    def read(self, index: int, frame_id: FrameId) -> np.ndarray:
+        """uint8 RGB (H, W, 3)."""
+        sequence, frame = self._find(index, 0 if frame_id == "s" else frame_id)
+        if frame_id == "s":
+            if sequence.images_right is None:
+                raise UserError("the synthetic scenes were made without a right camera: ask for stereo")
+            return sequence.images_right[frame].permute(1, 2, 0).numpy()
+        return sequence.images[frame].permute(1, 2, 0).numpy()
+
+    def intrinsics(self, index: int) -> np.ndarray:
+        """(3, 3) float32, pixels of the images."""
+        return default_intrinsics(self.height, self.width).astype(np.float32)
+
+    def stereo_sign(self, index: int) -> int:
+        """Always -1: the indexed camera is the left one."""
+        return -1
+
+    def depth(self, index: int) -> np.ndarray:
+        """Exact depth of frame 0, float32 (H, W), metres; 0 where there is none."""
+        sequence, frame = self._find(index, 0)
+        return sequence.depth[frame, 0].numpy()
+
+    def pose(self, index: int, frame_id: int = 0) -> np.ndarray:
+        """(4, 4) float32, world from camera; inv(pose(i, 1)) @ pose(i, 0) maps points of frame 0 to frame 1."""
+        sequence, frame = self._find(index, frame_id)
+        return sequence.T_world_camera[frame].numpy()
+
+    def sequence(self, number: int) -> SyntheticSequence:
+        """One drive, rendered now if it was not yet."""
+        if number not in self._rendered:
+            self._rendered[number] = render_sequence(
+                self.seed * SEED_STRIDE + number, self.frames, self.height, self.width, self.device, self.stereo
+            )
+        return self._rendered[number]
+
+    def render(self, progress: bool = True) -> None:
+        """Render every drive now; worker processes forked after this share them."""
+        for number in tqdm(range(self.sequences), desc="rendering scenes", unit="scene", disable=not progress):
+            self.sequence(number)
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        number, frame = divmod(range(len(self))[index], self.frames - 2 * self.margin)
+        return number, frame + self.margin
+
+    def _find(self, index: int, frame_id: int) -> tuple[SyntheticSequence, int]:
+        number, frame = self._locate(index)
+        if abs(frame_id) > self.margin:
+            raise UserError(f"frame {frame_id} is not within {self.margin} of the indexed frames: raise margin")
+        return self.sequence(number), frame + frame_id

@@ -1,0 +1,161 @@
+"""What stands where in a synthetic street: the road, solids beside and on it, and the camera's drive, all drawn from
+one seed.
+
+World axes are a camera's: x to the right, y down, z forward along the street; the ground is y = 0, heights are given
+upwards. Metres.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+BUILDING, WALL, VEHICLE, CABIN, POLE, CROWN = range(6)
+"""Kinds of solid. All are upright boxes, turned about the vertical, but CROWN: the ellipsoid inside such a box."""
+
+X, Z, COS, SIN, HALF_X, HALF_Z, BOTTOM, TOP, KIND, RED, GREEN, BLUE, PERIOD, STOREY, DUTY, SEED = range(16)
+"""Columns of `Scene.solids_at`."""
+
+T = TypeVar("T")
+Colour = tuple[float, float, float]
+
+
+class Dice:
+    """Random draws of a scene, from a torch generator of its own."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=self.generator))
+
+    def chance(self, probability: float) -> bool:
+        return self.uniform(0, 1) < probability
+
+    def integer(self, low: int, high: int) -> int:
+        """Both ends included."""
+        return min(high, low + int(self.uniform(0, 1) * (high - low + 1)))
+
+    def choice(self, options: Sequence[T]) -> T:
+        return options[self.integer(0, len(options) - 1)]
+
+    def colour(self, low: float, high: float, saturation: float) -> Colour:
+        """A colour whose brightest channel lies in [low, high]."""
+        value = self.uniform(low, high)
+        drop = [1 - saturation * self.uniform(0, 1) for _ in range(3)]
+        return value * drop[0] / max(drop), value * drop[1] / max(drop), value * drop[2] / max(drop)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A painted line along the road: its offset from the road's centre, and its looks."""
+
+    offset: float
+    dashed: bool
+    yellow: bool
+
+
+@dataclass(frozen=True)
+class Road:
+    """A road whose centre winds as a sine, x = amplitude * (sin(frequency * z + phase) - sin(phase))."""
+
+    amplitude: float
+    frequency: float
+    phase: float
+    half_width: float
+    walkway: float
+    lane: float
+    dash: tuple[float, float]
+    lines: tuple[Line, ...]
+
+    def centre(self, z: float) -> float:
+        return self.amplitude * (math.sin(self.frequency * z + self.phase) - math.sin(self.phase))
+
+    def heading(self, z: float) -> float:
+        """Yaw of the road at z in radians, to the right."""
+        return math.atan(self.amplitude * self.frequency * math.cos(self.frequency * z + self.phase))
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A box or ellipsoid; `speed` (metres a frame along z) other than 0 makes it follow the road at `lateral`."""
+
+    x: float
+    z: float
+    yaw: float
+    half_x: float
+    half_z: float
+    bottom: float
+    top: float
+    kind: int
+    colour: Colour
+    period: float = 1.0
+    storey: float = 1.0
+    duty: float = 0.0
+    seed: float = 0.0
+    speed: float = 0.0
+    lateral: float = 0.0
+    ahead: float = 0.0
+
+    def row(self, road: Road, frame: int) -> list[float]:
+        x, z, yaw = self.x, self.z, self.yaw
+        if self.speed:
+            z += self.speed * frame
+            x = road.centre(z) + self.lateral
+            yaw += road.heading(z)
+        x, z = x + self.ahead * math.sin(yaw), z + self.ahead * math.cos(yaw)
+        place = [x, z, math.cos(yaw), math.sin(yaw), self.half_x, self.half_z, self.bottom, self.top, float(self.kind)]
+        return [*place, *self.colour, self.period, self.storey, self.duty, self.seed]
+
+
+@dataclass
+class Scene:
+    """One street and one drive along it; colours in [0, 1]."""
+
+    road: Road
+    solids: list[Solid]
+    poses: Tensor
+    """(F, 4, 4) float64, world from camera."""
+    light: Colour
+    """The sun's direction in the world, from the ground to the sun, of length 1."""
+    ambient: float
+    haze: float
+    """Attenuation per metre."""
+    sky: tuple[Colour, Colour]
+    """At the horizon and above."""
+    asphalt: Colour
+    pavement: Colour
+    verge: Colour
+    slab: float
+    gain: float
+    noise: float
+    """Standard deviation of the sensor's noise, of 1."""
+    texture: Tensor
+    """(1, 1, 257, 257), one periodic tile of white noise in [-1, 1], last row and column as the first."""
+    rows: list[list[float]] = field(default_factory=list)
+
+    def solids_at(self, frame: int) -> tuple[Tensor, Tensor]:
+        """The solids in a frame: (N, 16) float64 by the columns above, and (N,) bool, whether it moves."""
+        if not self.rows:
+            self.rows = [solid.row(self.road, 0) for solid in self.solids]
+        rows = [s.row(self.road, frame) if s.speed else row for s, row in zip(self.solids, self.rows, strict=True)]
+        return torch.tensor(rows, dtype=torch.float64), torch.tensor([bool(s.speed) for s in self.solids])
+
+
+def camera_to_world(x: float, z: float, height: float, yaw: float, pitch: float, roll: float) -> Tensor:
+    """(4, 4) float64; yaw turns right, pitch lifts the nose, roll turns the top to the right, radians."""
+    c, s = math.cos(yaw), math.sin(yaw)
+    turn = torch.tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]], dtype=torch.float64)
+    c, s = math.cos(pitch), math.sin(pitch)
+    tilt = torch.tensor([[1, 0, 0], [0, c, -s], [0, s, c]], dtype=torch.float64)
+    c, s = math.cos(roll), math.sin(roll)
+    lean = torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=torch.float64)
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[:3, :3] = turn @ tilt @ lean
+    pose[:3, 3] = torch.tensor([x, -height, z], dtype=torch.float64)
+    return pose
