@@ -129,6 +129,11 @@ class Language(nn.Module):
             self._cache[name] = kept
         return kept[1]
 
+    def reset_tokens(self) -> None:
+        """The tokens interpolated between the seven words anew, after the words' embeddings have changed."""
+        with torch.no_grad():
+            self.tokens.copy_(self._interpolated_words(len(self.tokens)))
+
     def _interpolated_words(self, count: int) -> Tensor:
         """(K, width): the seven words' embeddings (mean over a word's own tokens), linearly interpolated near to
         far."""

@@ -21,7 +21,7 @@ _SHOWN = 3
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """All that a file holds at its top level: tensors and plain values by name, on the CPU.
+    """All that a file holds at its top level: tensors and plain values by name, on the CPU, mapped rather than read.
 
     Reads safetensors, and `torch.save` files of dictionaries with `weights_only=True`. Where those hold objects of
     other classes, or a TorchScript module, only the model's tensors are returned; no code of the file runs.
@@ -40,12 +40,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors" or head[8:] == b"{":
             return dict(load_file(path))
-        if _has_code(path):
+        is_zip = zipfile.is_zipfile(path)
+        if is_zip and _has_code(path):
             return dict(read_archive(path))
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         except pickle.UnpicklingError:
-            if not zipfile.is_zipfile(path):
+            if not is_zip:
                 raise
             return dict(read_archive(path))
     except (SafetensorError, UnsafeArchiveError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -109,9 +110,7 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
 
 
 def _has_code(path: Path) -> bool:
-    """Whether a file is a TorchScript archive."""
-    if not zipfile.is_zipfile(path):
-        return False
+    """Whether an archive is of TorchScript."""
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") and name.count("/") == 1 for name in archive.namelist())
 
