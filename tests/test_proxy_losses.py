@@ -58,19 +58,28 @@ def test_regions_average_a_constant_to_itself() -> None:
     assert torch.allclose(cell, region, atol=1e-6)
 
 
-def test_metrics_of_known_orders() -> None:
-    text = torch.eye(7)
-    perfect = patch_logits(torch.eye(7)[None], text)
-    score = distance_score(perfect)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_metrics_of_known_orders(bidirectional: bool) -> None:
+    """Where the loss is zero, the order is perfect."""
+    ranks = torch.arange(7.0)
+    fits = -(ranks[:, None] - ranks).square() if bidirectional else ranks[:, None] + torch.randn(7)
+    assert ranking_loss(fits[None], bidirectional).item() == 0
+    score = distance_score(fits[None], bidirectional)
     assert pairwise_accuracy(score).item() == 1
     assert kendall_tau(score.flip(1)).item() == -1
-    assert torch.equal(confusion(perfect), torch.eye(7, dtype=torch.int64))
     swapped = score[:, [1, 0, 2, 3, 4, 5, 6]]
     assert pairwise_accuracy(swapped).item() == pytest.approx(20 / 21)
     assert pairwise_accuracy(torch.zeros(1, 7)).item() == 0.5
 
 
+def test_confusion_of_perfect_fits_is_diagonal() -> None:
+    logits = patch_logits(torch.eye(7)[None], torch.eye(7))
+    assert torch.equal(confusion(logits), torch.eye(7, dtype=torch.int64))
+
+
 def test_a_prompt_that_fits_everything_does_not_change_the_order() -> None:
     logits = torch.randn(3, 7, 7, generator=torch.Generator().manual_seed(2))
     biased = logits + 50 * torch.randn(7, generator=torch.Generator().manual_seed(3))
-    assert torch.equal(distance_score(logits).argsort(1), distance_score(biased).argsort(1))
+    for bidirectional in (False, True):
+        before, after = distance_score(logits, bidirectional), distance_score(biased, bidirectional)
+        assert torch.equal(before.argsort(1), after.argsort(1))

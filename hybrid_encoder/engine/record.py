@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def _drop_later_lines(path: Path, step: int) -> None:
 
 def progress(total: int, done: int, epoch: int, epochs: int, shown: bool) -> tqdm[Any]:
     """The bar of one epoch, in steps."""
-    return tqdm(total=total, initial=done, desc=f"epoch {epoch + 1}/{epochs}", disable=not shown, leave=True, ncols=110)
+    interval = 0.5 if sys.stderr.isatty() else 30.0  # a log file gets a line now and then
+    name = f"epoch {epoch + 1}/{epochs}"
+    return tqdm(total=total, initial=done, desc=name, disable=not shown, ncols=110, mininterval=interval)
 
 
 def device_memory(device: torch.device) -> dict[str, str]:

@@ -6,17 +6,22 @@ import torch
 from torch import Tensor
 
 
-def distance_score(logits: Tensor) -> Tensor:
-    """How distant each patch appears: its logits along the ramp of the prompts from near (-1) to far (+1).
+def distance_score(logits: Tensor, bidirectional: bool = False) -> Tensor:
+    """How distant each patch appears, by what its ranking loss makes of the logits.
 
-    A prompt that fits every patch well adds the same to all scores, hence does not disturb their order.
+    One way, patch j only has to fit prompt j better than NEARER patches do: logits grow with distance for every prompt,
+    and their mean is the score. Both ways, every prompt fits the patches of its own rank best: the score is the slope of
+    the logits from the nearest prompt (-1) to the farthest (+1), which no prompt that fits everything can disturb.
 
     Args:
         logits: (..., m) over the m prompts, near to far.
+        bidirectional: how the encoder was trained.
 
     Returns:
         (...), larger is farther.
     """
+    if not bidirectional:
+        return logits.mean(-1)
     ramp = torch.linspace(-1, 1, logits.shape[-1], device=logits.device, dtype=logits.dtype)
     return logits @ ramp
 

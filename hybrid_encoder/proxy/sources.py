@@ -28,6 +28,11 @@ HOLD_OUT = 10
 """Where a source has no validation part, every tenth image is held out."""
 
 
+RENDERED_SCENES = 240
+VALIDATION_SEED = 50_000
+"""Added to the seed of rendered validation scenes."""
+
+
 class OrderedPatchSource(Protocol):
     """Images with sequences of points ordered near to far."""
 
@@ -136,9 +141,8 @@ class KittiDepthSource:
 class SyntheticDepthSource:
     """Rendered scenes with exact depth; training and validation scenes have different seeds."""
 
-    def __init__(self, part: str, seed: int = 0, sequences: int = 60, height: int = 192, width: int = 640) -> None:
-        offset = 0 if part == "train" else 50_000
-        count = sequences if part == "train" else max(sequences // 5, 4)
+    def __init__(self, part: str, seed: int, height: int, width: int) -> None:
+        offset, count = (0, RENDERED_SCENES) if part == "train" else (VALIDATION_SEED, RENDERED_SCENES // 5)
         self.scenes = SyntheticSource(seed=seed + offset, sequences=count, frames=3, height=height, width=width)
 
     def __len__(self) -> int:
@@ -175,11 +179,12 @@ class MixedSource:
         return source.read(inner, rng)
 
 
-def open_sources(specs: list[str], part: str, seed: int = 0) -> OrderedPatchSource:
+def open_sources(specs: list[str], part: str, size: tuple[int, int], seed: int = 0) -> OrderedPatchSource:
     """The sources of `--data SOURCE:PATH[:SPLIT]`, mixed.
 
     "tusimple:FOLDER[:LABEL]", "kitti:FOLDER[:SPLIT]", "synthetic:" or "synthetic:SEED" (rendered in memory), and
-    "synthetic:FOLDER" (written by `hybrid-encoder synth`: both of its layouts).
+    "synthetic:FOLDER" (written by `hybrid-encoder synth`: both of its layouts). `size` is the height and width of what is
+    rendered in memory.
 
     Raises:
         UserError: unknown source, or what the source itself finds wrong.
@@ -191,7 +196,7 @@ def open_sources(specs: list[str], part: str, seed: int = 0) -> OrderedPatchSour
         if kind not in ("tusimple", "kitti", "synthetic"):
             raise UserError(f"--data {spec}: expected tusimple:FOLDER, kitti:FOLDER or synthetic:[FOLDER or seed]")
         if kind == "synthetic" and (not path or path.isdigit()):
-            sources.append(SyntheticDepthSource(part, int(path or seed)))
+            sources.append(SyntheticDepthSource(part, int(path or seed), *size))
             continue
         folder = Path(path)
         if not path or not folder.is_dir():

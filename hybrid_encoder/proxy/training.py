@@ -64,7 +64,7 @@ class ProxyModel(nn.Module):
             "loss": ranking + self.contrastive_weight * contrastive,
             "ranking": ranking,
             "contrastive": contrastive,
-            "accuracy": pairwise_accuracy(distance_score(logits)).mean(),
+            "accuracy": pairwise_accuracy(distance_score(logits, self.bidirectional)).mean(),
         }
 
     def score_maps(self, images: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class ProxyModel(nn.Module):
         text = self.encoder.language.word_features()
         owner = torch.arange(batch, device=images.device)
         features = patch_features(fused, cells, owner, (rows, columns), text.shape[1])
-        return distance_score(patch_logits(features, text)).view(batch, rows, columns)
+        return distance_score(patch_logits(features, text), self.bidirectional).view(batch, rows, columns)
 
 
 class ProxyTask:
@@ -115,7 +115,7 @@ class ProxyTask:
         logits = torch.cat(all_logits)
         if not len(logits):
             return {}
-        scores = distance_score(logits)
+        scores = distance_score(logits, self.options.bidirectional)
         self.confusion = confusion(logits)
         return {
             "ranking_accuracy": float(pairwise_accuracy(scores).mean()),
@@ -143,8 +143,9 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
     """
     check_image_size(options.height, options.width)
     torch.manual_seed(options.seed)
-    train_source = open_sources(list(options.data), "train", options.seed)
-    val_source = open_sources(list(options.data), "val", options.seed)
+    size = (options.height, options.width)
+    train_source = open_sources(list(options.data), "train", size, options.seed)
+    val_source = open_sources(list(options.data), "val", size, options.seed)
     loader = _loader(train_source, options, processes, train=True)
     val_loader = _loader(val_source, options, processes, train=False)
     if not len(loader):
@@ -246,7 +247,7 @@ def _pictures(task: ProxyTask, device: torch.device) -> Iterator[tuple[str, np.n
     dataset = task.val_loader.dataset
     for index in range(min(NUM_PICTURES, len(dataset))):  # type: ignore[arg-type]
         batch = to_batch(collate([dataset[index]]), device)
-        scores = distance_score(task.model.logits(batch)[1]).cpu().numpy()
+        scores = distance_score(task.model.logits(batch)[1], task.options.bidirectional).cpu().numpy()
         score_map = task.model.score_maps(batch.images)[0].cpu().numpy()
         image = (batch.images[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
         yield batch.names[0], closeness_picture(image, score_map, batch.points.cpu().numpy(), scores)
