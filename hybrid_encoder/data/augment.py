@@ -25,14 +25,10 @@ def color_jitter(images: Tensor, jitter: Tensor) -> Tensor:
     Returns:
         (B, F, 3, H, W) in [0, 1], a new tensor.
     """
-    brightness, contrast, saturation, hue = jitter.to(images.dtype)[:, :, None, None, None, None].unbind(1)
-    out = (images * brightness).clamp_(0, 1)
-    mean = _grey(out).mean(dim=(2, 3, 4), keepdim=True)
-    out = torch.lerp(mean, out, contrast).clamp_(0, 1)
-    out = torch.lerp(_grey(out), out, saturation).clamp_(0, 1)
-    out = _shift_hue(out, hue)
-    untouched = (jitter == jitter.new_tensor([1, 1, 1, 0])).all(1)[:, None, None, None, None]
-    return torch.where(untouched, images, out)
+    active = (jitter != jitter.new_tensor([1, 1, 1, 0])).any(1)
+    out = images.clone()
+    out[active] = _jittered(images[active], jitter[active].to(images.dtype))
+    return out
 
 
 def image_pyramid(images: Tensor, scales: Iterable[int]) -> dict[int, Tensor]:
@@ -48,6 +44,15 @@ def image_pyramid(images: Tensor, scales: Iterable[int]) -> dict[int, Tensor]:
         pooled = F.avg_pool2d(images.flatten(0, -4), block) if scale else images
         levels[scale] = pooled.view(*images.shape[:-2], height // block, width // block)
     return levels
+
+
+def _jittered(images: Tensor, jitter: Tensor) -> Tensor:
+    brightness, contrast, saturation, hue = jitter[:, :, None, None, None, None].unbind(1)
+    images = (images * brightness).clamp_(0, 1)
+    mean = _grey(images).mean(dim=(2, 3, 4), keepdim=True)
+    images = torch.lerp(mean, images, contrast).clamp_(0, 1)
+    images = torch.lerp(_grey(images), images, saturation).clamp_(0, 1)
+    return _shift_hue(images, hue)
 
 
 def _grey(images: Tensor) -> Tensor:

@@ -6,10 +6,12 @@ seen.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
+from threading import Thread
 from typing import Any, Protocol
 
 import cv2
@@ -246,15 +248,23 @@ def make_loader(
 
 
 def _start_worker(_: int) -> None:
-    """One thread a worker; Ctrl-C and the first SIGTERM are the main process's to answer: it finishes its step and
-    saves."""
+    """One thread a worker, and a stop only when the main process says so.
+
+    Ctrl-C, and the SIGTERM of a scheduler, go to every process of a job. They are the main process's to answer: it
+    finishes its step and saves, for which it needs its workers.
+    """
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _obey_next)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        Thread(target=_end_when_told, daemon=True).start()
 
 
-def _obey_next(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
+def _end_when_told() -> None:
+    main = multiprocessing.parent_process()
+    while main is not None and signal.sigwaitinfo({signal.SIGTERM}).si_pid != main.pid:
+        pass
+    os._exit(0)
 
 
 def _own_message(text: str) -> str:

@@ -1,0 +1,206 @@
+"""KITTI's frames: the raw drives in the layout that Monodepth2 made common, and the odometry benchmark with its
+poses."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from .calibration import Intrinsics, default_kitti_intrinsics, kitti_intrinsics
+from .images import read_image
+from .sample import FrameId
+from .splits import SplitEntry
+
+CAMERAS = {"l": 2, "r": 3}
+"""Number of the colour camera on each side."""
+OTHER_SIDE = {"l": "r", "r": "l"}
+_LISTED = 5
+
+_log = logging.getLogger(__name__)
+
+
+class _KittiSource(ABC):
+    """What raw drives and odometry sequences share: entries of a split, all of whose files exist."""
+
+    def __init__(
+        self,
+        data_path: str | Path,
+        entries: Sequence[SplitEntry],
+        frame_ids: Sequence[FrameId] = (0, -1, 1),
+        png: bool = False,
+    ) -> None:
+        """
+        Args:
+            data_path: the data set's folder.
+            entries: what `read_split` returns.
+            frame_ids: the frames that will be read; their files are looked for now.
+            png: the images are .png, not .jpg.
+
+        Raises:
+            UserError: no such folder, no entry, or files that do not exist: how many, and the first of them.
+        """
+        self.data_path, self.entries, self.frame_ids = Path(data_path), list(entries), tuple(frame_ids)
+        self.suffix = ".png" if png else ".jpg"
+        self._cameras: dict[tuple[str, str], Intrinsics] = {}
+        if not self.data_path.is_dir():
+            raise UserError(f"data folder {self.data_path}: no such folder")
+        if not self.entries:
+            raise UserError(f"no frame of {self.data_path} is listed: the split is empty")
+        self._check_files()
+
+    @abstractmethod
+    def path(self, entry: SplitEntry, frame_id: FrameId) -> Path:
+        """The image file of a frame of an entry's sample."""
+
+    @abstractmethod
+    def calibrated(self, entry: SplitEntry) -> Intrinsics | None:
+        """Intrinsics from the calibration file of an entry's camera; None where there is no such file."""
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def name(self, index: int) -> str:
+        """The line of the split file."""
+        return str(self.entries[index])
+
+    def read(self, index: int, frame_id: FrameId) -> np.ndarray:
+        """uint8 RGB (h, w, 3).
+
+        Raises:
+            UserError: the file is missing, unreadable or cut off; names it.
+        """
+        return read_image(self.path(self.entries[index], frame_id))
+
+    def intrinsics(self, index: int) -> np.ndarray:
+        """(3, 3) float32, pixels of the image as read; from the calibration file, scaled to the size of the first image
+        of the same drive and camera that is asked for. KITTI's average camera where there is no such file.
+        """
+        entry = self.entries[index]
+        key = entry.folder, entry.side
+        if key not in self._cameras:
+            height, width = read_image(self.path(entry, 0)).shape[:2]
+            calibrated = self.calibrated(entry)
+            if calibrated is None:
+                _log.warning("%s has no calibration file: using KITTI's average intrinsics", entry.folder)
+                calibrated = default_kitti_intrinsics(width, height)
+            self._cameras[key] = calibrated.for_image(width, height)
+        return self._cameras[key].K.astype(np.float32)
+
+    def stereo_sign(self, index: int) -> int:
+        """-1 for a frame of the left camera, +1 for one of the right."""
+        return -1 if self.entries[index].side == "l" else 1
+
+    def _check_files(self) -> None:
+        """One look into each folder, rather than one at each of a hundred thousand files."""
+        present: dict[Path, set[str]] = {}
+        missing: dict[Path, str] = {}
+        for entry in self.entries:
+            for frame_id in self.frame_ids:
+                path = self.path(entry, frame_id)
+                folder = path.parent
+                if folder not in present:
+                    present[folder] = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+                if path.name not in present[folder]:
+                    missing.setdefault(path, f"{path} (frame {frame_id} of {str(entry)!r})")
+        if not missing:
+            return
+        listed = "".join(f"\n  {text}" for text in list(missing.values())[:_LISTED])
+        more = f"\n  and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+        raise UserError(
+            f"{len(missing)} images that the split needs are missing from {self.data_path}:{listed}{more}\n"
+            + self._remedy(next(iter(missing)), present)
+        )
+
+    def _remedy(self, path: Path, present: dict[Path, set[str]]) -> str:
+        other = ".jpg" if self.suffix == ".png" else ".png"
+        if path.with_suffix(other).name in present[path.parent]:
+            return f"the folder holds {other} files: " + ("add --png" if other == ".png" else "leave out --png")
+        if not present[path.parent]:
+            return f"there is no folder {path.parent}, or it is empty: check --data_path and --split"
+        return "take the lines whose neighbour frames do not exist out of the split file, or copy the missing images"
+
+
+class KittiRawSource(_KittiSource):
+    """KITTI raw: `<day>/<drive>/image_02|03/data/0000000000.jpg`, calibration in `<day>/calib_cam_to_cam.txt`."""
+
+    def path(self, entry: SplitEntry, frame_id: FrameId) -> Path:
+        """The image file of a frame of an entry's sample."""
+        frame, side = _frame_and_side(entry, frame_id)
+        return self.data_path / entry.folder / f"image_0{CAMERAS[side]}" / "data" / f"{frame:010d}{self.suffix}"
+
+    def calibrated(self, entry: SplitEntry) -> Intrinsics | None:
+        """Intrinsics from P_rect_02 or P_rect_03; None without the day's calib_cam_to_cam.txt."""
+        file = (self.data_path / entry.folder).parent / "calib_cam_to_cam.txt"
+        camera = CAMERAS[entry.side]
+        return kitti_intrinsics(file, f"P_rect_0{camera}", f"S_rect_0{camera}") if file.is_file() else None
+
+
+class KittiOdometrySource(_KittiSource):
+    """KITTI odometry: `sequences/00/image_2|3/000000.jpg`, calibration in `sequences/00/calib.txt`.
+
+    The folder of an entry is the number of its sequence.
+    """
+
+    def path(self, entry: SplitEntry, frame_id: FrameId) -> Path:
+        """The image file of a frame of an entry's sample."""
+        frame, side = _frame_and_side(entry, frame_id)
+        return self._sequence(entry) / f"image_{CAMERAS[side]}" / f"{frame:06d}{self.suffix}"
+
+    def calibrated(self, entry: SplitEntry) -> Intrinsics | None:
+        """Intrinsics from P2 or P3; None without the sequence's calib.txt."""
+        file = self._sequence(entry) / "calib.txt"
+        return kitti_intrinsics(file, f"P{CAMERAS[entry.side]}") if file.is_file() else None
+
+    def _sequence(self, entry: SplitEntry) -> Path:
+        if not (entry.folder.isascii() and entry.folder.isdigit() and len(entry.folder) <= 2):
+            raise UserError(
+                f"split line {str(entry)!r}: expected the number of an odometry sequence first, as in 9 17 l"
+            )
+        return self.data_path / "sequences" / f"{int(entry.folder):02d}"
+
+
+def read_poses(path: str | Path) -> np.ndarray:
+    """A pose file of the odometry benchmark (poses/09.txt): float64 (N, 4, 4), first camera from camera n, metres.
+
+    Raises:
+        UserError: missing or empty file, or a line that is not the twelve numbers of a rigid motion.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_bytes().decode("ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the pose file {path}: {error}") from error
+    poses = [_pose(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    if not poses:
+        raise UserError(f"the pose file {path} holds no pose: expected lines of twelve numbers")
+    return np.stack(poses)
+
+
+def pose_path(data_path: str | Path, sequence: int) -> Path:
+    """Where the odometry benchmark keeps the poses of a sequence."""
+    return Path(data_path) / "poses" / f"{sequence:02d}.txt"
+
+
+def _pose(line: str, where: str) -> np.ndarray:
+    try:
+        values = np.array([float(field) for field in line.split()])
+    except ValueError as error:
+        raise UserError(f"{where}: {error}; expected twelve numbers") from error
+    if values.shape != (12,) or not np.isfinite(values).all():
+        raise UserError(f"{where}: {len(values)} numbers, expected twelve finite ones: the rows of [R | t]")
+    pose = np.vstack([values.reshape(3, 4), [0, 0, 0, 1]])
+    rotation = pose[:3, :3]
+    if np.abs(rotation).max() > 2 or not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-2):
+        raise UserError(f"{where}: the 3x3 part of the pose is no rotation; expected the rows of [R | t]")
+    return pose
+
+
+def _frame_and_side(entry: SplitEntry, frame_id: FrameId) -> tuple[int, str]:
+    if frame_id == "s":
+        return entry.frame, OTHER_SIDE[entry.side]
+    return entry.frame + frame_id, entry.side
