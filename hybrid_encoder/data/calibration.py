@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from ..errors import UserError
@@ -24,6 +25,7 @@ REMEDY = (
     "expected fx,fy,cx,cy in pixels of the source frames, or a JSON file with K, image_size and, if wanted, "
     "dist_k1k2p1p2k3"
 )
+Maps = tuple[np.ndarray, np.ndarray]
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -155,6 +157,20 @@ def _check_matrix(K: np.ndarray, origin: str) -> np.ndarray:
         hint = "; are they fractions of width and height? then multiply them out" if min(fx, fy) > 0 else ""
         raise UserError(f"{origin}: focal lengths {fx:g}, {fy:g} are too short to be pixels{hint}")
     return K
+
+
+def undistortion_maps(intrinsics: Intrinsics) -> Maps | None:
+    """What cv2.remap needs to take the lens distortion out of images of `image_size`, K kept; None without distortion.
+
+    Where the straightened image reaches beyond the source (pincushion distortion), it is black.
+    """
+    if intrinsics.distortion is None:
+        return None
+    K, size = intrinsics.K, intrinsics.image_size
+    if size is None:
+        raise ValueError("the size of the images is not known: use Intrinsics.for_image first")
+    first, second = cv2.initUndistortRectifyMap(K, intrinsics.distortion, np.eye(3), K, size, cv2.CV_16SC2)
+    return first, second
 
 
 def read_calibration(path: str | Path) -> dict[str, np.ndarray]:
