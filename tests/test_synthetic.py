@@ -104,7 +104,8 @@ def test_lanes_run_near_to_far(sequences: list[SyntheticSequence]) -> None:
                 assert (np.diff(y) <= -1).all()
                 depth = sequence.depth[frame, 0].numpy()[y.round().astype(int), x.round().astype(int)]
                 assert (depth > 0).all()
-                assert (np.diff(depth) > -0.02 * depth[1:]).all()
+                row = depth[1:] ** 2 / (1.92 * HEIGHT * 1.6)  # metres of ground in a row of pixels
+                assert (np.diff(depth) > -0.3 * row).all()  # points are rounded to pixels here
                 assert depth[-1] > depth[0]
                 lanes += len(lane) >= 7
     assert lanes > 20
@@ -122,7 +123,7 @@ def test_no_single_depth_map_explains_the_scenes() -> None:
         valid = (depth > 0) & (depth < 80)
         scaled = mean[valid] * np.median(depth[valid]) / np.median(mean[valid])
         found.append((np.abs(scaled.clip(1e-3, 80) - depth[valid]) / depth[valid]).mean())
-    assert np.mean(found) > 0.33
+    assert np.mean(found) > 0.35
 
 
 def test_source() -> None:

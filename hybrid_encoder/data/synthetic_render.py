@@ -180,9 +180,9 @@ def shade(
     colour = torch.empty_like(flat)
     for kind in kinds.unique().tolist():
         at = (kinds == kind).nonzero().view(-1)
-        ray = flat[:, at]
+        ray = flat.index_select(1, at)
         if kind == SKY:
-            colour[:, at] = shading.sky(scene, tile, ray)
+            colour.index_copy_(1, at, shading.sky(scene, tile, ray))
             continue
         t = flat_depth[at]
         point = ray * t + ray.new_tensor(origin)[:, None]
@@ -194,46 +194,51 @@ def shade(
             light = scene.ambient + (1 - scene.ambient) * -scene.light[1] * 1.2
             rgb = rgb * (shadow.view(-1)[at] * light)
         else:
-            ids = flat_seen[at]
-            rgb = shade_solids(scene, tile, table, ids, kind, ray, point, far_square, pixel)
+            ids = flat_seen[at].long()
+            row = [column[ids] for column in table]
+            rgb = shade_solids(scene, tile, row, kind, ray, point, far_square, pixel)
         keep = torch.exp(-scene.haze * t)
-        colour[:, at] = shading.mix(ray.new_tensor(scene.sky[0])[:, None].expand_as(rgb) * 0.95, rgb, keep)
+        hazy = shading.mix(ray.new_tensor(scene.sky[0])[:, None].expand_as(rgb) * 0.95, rgb, keep)
+        colour.index_copy_(1, at, hazy)
     return colour.view(3, *depth.shape)
 
 
 def shade_solids(
     scene: Scene,
     tile: Tensor,
-    table: Tensor,
-    ids: Tensor,
+    row: list[Tensor],
     kind: int,
     ray: Tensor,
     point: Tensor,
     far_square: Tensor,
     pixel: Tensor,
 ) -> Tensor:
-    """(3, n) lit colours of the pixels that see solids of one kind."""
-    cos, sin = table[COS][ids], table[SIN][ids]
-    px, pz = point[0] - table[X][ids], point[2] - table[Z][ids]
-    local = torch.stack([cos * px - sin * pz, -point[1], sin * px + cos * pz])
-    half_x, half_z, bottom, top = (table[column][ids] for column in (HALF_X, HALF_Z, BOTTOM, TOP))
+    """(3, n) lit colours of the pixels that see solids of one kind; `row` holds the columns of each pixel's solid."""
+    cos, sin, half_x, half_z = row[COS], row[SIN], row[HALF_X], row[HALF_Z]
+    px, pz = point[0] - row[X], point[2] - row[Z]
+    lx, up, lz = cos * px - sin * pz, -point[1], sin * px + cos * pz
     sun_x = cos * scene.light[0] - sin * scene.light[2]
+    sun_up = -scene.light[1]
     sun_z = sin * scene.light[0] + cos * scene.light[2]
-    half_y = (top - bottom) / 2
-    ratio = torch.stack([local[0] / half_x, (local[1] - bottom) / half_y - 1, local[2] / half_z])
+    half_y = (row[TOP] - row[BOTTOM]) / 2
+    nx, ny, nz = lx / half_x, (up - row[BOTTOM]) / half_y - 1, lz / half_z  # within -1 to 1
     if kind == CROWN:
-        normal = ratio / torch.stack([half_x, half_y, half_z])
-        normal = normal / normal.norm(dim=0)
-        facing = normal[0] * sun_x - normal[1] * scene.light[1] + normal[2] * sun_z
+        normal = torch.stack([nx / half_x, ny / half_y, nz / half_z])
+        facing = (normal[0] * sun_x + normal[1] * sun_up + normal[2] * sun_z) / normal.norm(dim=0)
         light = scene.ambient * 0.8 + (1 - scene.ambient) * facing.clamp(min=0)
-        return shading.crown(tile, table, ids, local, pixel) * light
-    face = ratio.abs().argmax(0)
-    sign = ratio.gather(0, face[None])[0].sign()
-    towards = torch.stack([sun_x, torch.full_like(sun_x, -scene.light[1]), sun_z]).gather(0, face[None])[0] * sign
+        return shading.crown(tile, row, lx, up, lz, pixel) * light
+    across = nx.abs() >= torch.maximum(ny.abs(), nz.abs())
+    level = ~across & (ny.abs() >= nz.abs())
+    face = shading.Face(across, level, ~(across | level))
+
+    def on_face(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        return torch.where(across, x, torch.where(level, y, z))
+
+    towards = on_face(sun_x * nx.sign(), sun_up * ny.sign(), sun_z * nz.sign())
     light = scene.ambient + (1 - scene.ambient) * towards.clamp(min=0)
-    along = torch.stack([cos * ray[0] - sin * ray[2], ray[1], sin * ray[0] + cos * ray[2]]).gather(0, face[None])[0]
+    along = on_face(cos * ray[0] - sin * ray[2], ray[1], sin * ray[0] + cos * ray[2])
     slant = (far_square / along.abs()).clamp(1, 60)
-    return shading.solid(scene, tile, table, ids, kind, local, pixel * slant, pixel, face) * light
+    return shading.solid(scene, tile, row, kind, lx, up, lz, pixel * slant, pixel, face) * light
 
 
 def expose(scene: Scene, colour: Tensor, noise: Tensor) -> Tensor:

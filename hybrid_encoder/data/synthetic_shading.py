@@ -8,6 +8,8 @@ no distance is without texture.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -121,57 +123,62 @@ def ground(scene: Scene, tile: Tensor, x: Tensor, z: Tensor, fa: Tensor, fb: Ten
     return mix(mix(verge, walk, on_walk), street, on_road)
 
 
+class Face(NamedTuple):
+    """Which face of its box a pixel sees, three (n,) bool."""
+
+    side: Tensor
+    """One across the box's x axis."""
+    top: Tensor
+    end: Tensor
+    """One across the box's z axis."""
+
+
 def solid(
     scene: Scene,
     tile: Tensor,
-    table: Tensor,
-    ids: Tensor,
+    row: list[Tensor],
     kind: int,
-    local: Tensor,
+    lx: Tensor,
+    up: Tensor,
+    lz: Tensor,
     fa: Tensor,
     fb: Tensor,
-    face: Tensor,
+    face: Face,
 ) -> Tensor:
     """(3, n) colours of solids of one kind.
 
     Args:
         scene: for nothing but the sky's reflection.
         tile: the noise.
-        table: (16, N) the solids, columns first.
-        ids: (n,) the solid seen by each pixel.
+        row: 16 times (n,), the columns of the solid that each pixel sees.
         kind: theirs.
-        local: (3, n) the point seen, in the solid's own axes from its foot, height upwards.
+        lx, up, lz: (n,) the point seen, in the solid's own axes from its foot.
         fa, fb: (n,) footprints along the face, and up it.
-        face: (n,) 0 on a face across the solid's x axis, 1 on top, 2 across its z axis.
+        face: which one.
     """
-    row = [column[ids] for column in table]
-    lx, up, lz = local
-    along = torch.where(face == 0, lz, lx)
-    a, b = torch.where(face == 1, lz, along), torch.where(face == 1, lx, up)
+    along = torch.where(face.side, lz, lx)
+    a, b = torch.where(face.top, lz, along), torch.where(face.top, lx, up)
     colour = torch.stack([row[RED], row[GREEN], row[BLUE]])
-    seed = row[SEED] + 0.19 * face
-    if kind in (VEHICLE, CABIN):
-        noise = fractal(tile, a, b, torch.maximum(fa, fb), seed, 4)
-        glass = mix(torch.full_like(colour, 0.1), scene.sky[0], (0.15 + 0.25 * (up - row[BOTTOM])).clamp(0, 0.5))
-        glass = glass * (1 + 0.5 * noise)
-        paint = colour * (1 + 0.10 * noise)
-        if kind == CABIN:
-            frame = (up > row[TOP] - 0.08) | ((along.abs() - 0.1).abs() < 0.05) & (face == 0)
-            return mix(glass, paint, (frame | (face == 1)).to(colour.dtype))
-        return vehicle_body(paint, glass, row, lx, up, lz, face)
+    seed = row[SEED] + 0.19 * face.top + 0.38 * face.end
     if kind in (BUILDING, WALL):
-        return facade(tile, colour, row, a, b, up, fa, fb, seed, face, windows=kind != WALL)
+        return facade(tile, colour, row, a, b, up, fa, fb, seed, face, windows=kind == BUILDING)
     noise = fractal(tile, a, b, torch.maximum(fa, fb), seed, 4)
-    return colour * (1 + 0.3 * noise)
+    if kind not in (VEHICLE, CABIN):
+        return colour * (1 + 0.3 * noise)
+    glass = mix(torch.full_like(colour, 0.1), scene.sky[0], (0.15 + 0.25 * (up - row[BOTTOM])).clamp(0, 0.5))
+    glass = glass * (1 + 0.5 * noise)
+    paint = colour * (1 + 0.10 * noise)
+    if kind == VEHICLE:
+        return vehicle_body(paint, glass, row, lx, up, lz, face)
+    frame = (up > row[TOP] - 0.08) | ((along.abs() - 0.1).abs() < 0.05) & face.side
+    return mix(glass, paint, (frame | face.top).to(colour.dtype))
 
 
-def crown(tile: Tensor, table: Tensor, ids: Tensor, local: Tensor, footprint: Tensor) -> Tensor:
-    """(3, n) colours of foliage at a point of the crown's own axes (3, n): blotchy at every scale."""
-    x, up, z = local
-    seed = table[SEED][ids]
+def crown(tile: Tensor, row: list[Tensor], x: Tensor, up: Tensor, z: Tensor, footprint: Tensor) -> Tensor:
+    """(3, n) colours of foliage at points in the crown's own axes: blotchy at every scale."""
     a, b = 0.8 * x + 0.6 * z, up + 0.5 * (0.6 * x - 0.8 * z)
-    noise = fractal(tile, a, b, footprint, seed, 5) + patches(tile, a, b, footprint, 0.2, 0.5)
-    return table[RED : BLUE + 1][:, ids] * (1 + 0.55 * noise).clamp(min=0.15)
+    noise = fractal(tile, a, b, footprint, row[SEED], 5) + patches(tile, a, b, footprint, 0.2, 0.5)
+    return torch.stack([row[RED], row[GREEN], row[BLUE]]) * (1 + 0.55 * noise).clamp(min=0.15)
 
 
 def facade(
@@ -184,7 +191,7 @@ def facade(
     fa: Tensor,
     fb: Tensor,
     seed: Tensor,
-    face: Tensor,
+    face: Face,
     windows: bool,
 ) -> Tensor:
     """(3, n): plaster with weather and storeys of windows, each of its own brightness; or panels with joints."""
@@ -200,7 +207,7 @@ def facade(
         return plain * (0.6 + 0.4 * panel) * (1 + 0.25 * shade * (1.5 - fa / period).clamp(0, 1))
     ledge = pulses(floor + 0.12, 0.07, fb / storey)
     plain = plain * (1 - 0.35 * ledge)
-    upright = (face != 1).to(colour.dtype) * (row[TOP] - up > 0.4).to(colour.dtype)
+    upright = (~face.top).to(colour.dtype) * (row[TOP] - up > 0.4).to(colour.dtype)
     duty = row[DUTY]
     high = 0.45 + 0.2 * (duty - 0.5)
     window = pulses(column, duty, fa / period) * pulses(floor - 0.3, high, fb / storey) * upright
@@ -215,20 +222,20 @@ def facade(
 
 
 def vehicle_body(
-    paint: Tensor, glass: Tensor, row: list[Tensor], lx: Tensor, up: Tensor, lz: Tensor, face: Tensor
+    paint: Tensor, glass: Tensor, row: list[Tensor], lx: Tensor, up: Tensor, lz: Tensor, face: Face
 ) -> Tensor:
     """(3, n): paint with wheels, skirt, lamps and plate, and on tall bodies windows."""
-    side, end = face == 0, face == 2
+    side, top, end = face
     low = up - row[BOTTOM]
     reach = lz.abs() - 0.62 * row[HALF_Z]
     hub = reach.square() + (up - 0.36).square()
     tall = row[TOP] > 1.5
-    band = tall & (row[TOP] - up > 0.3) & (row[TOP] - up < 1.1) & (face != 1)
+    band = tall & (row[TOP] - up > 0.3) & (row[TOP] - up < 1.1) & ~top
     pillar = ((lz / 1.3).frac().abs() > 0.08) & side & (row[DUTY] > 0.5) & (reach < 0.2 * row[HALF_Z])
     screen = end & (lz > 0) & (lx.abs() < row[HALF_X] - 0.1)
     lamp = end & (lx.abs() > 0.6 * row[HALF_X]) & (low > 0.38) & (low < 0.58)
     plate = end & (lx.abs() < 0.26) & (low > 0.25) & (low < 0.38)
-    dark = (low < 0.12) & (face != 1) | side & (hub < 0.13)
+    dark = (low < 0.12) & ~top | side & (hub < 0.13)
     stripe = tall & (((up - 1.05).abs() < 0.12) | ((lz / 1.1 + row[SEED]).frac().abs() < 0.04) & side)
     colour = mix(paint, paint.flip(0) * 0.5 + 0.1, stripe.to(paint.dtype))
     colour = mix(colour, glass, (band & (pillar | screen)).to(paint.dtype))

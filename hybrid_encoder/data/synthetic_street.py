@@ -26,6 +26,9 @@ CAMERA_HEIGHT = 1.65
 VIEW = 110.0
 """Solids are drawn this far ahead of the last camera, metres."""
 
+PARKED = ("car", "car", "van")
+DRIVEN = ("car", "car", "van", "lorry")
+
 
 def draw_scene(seed: int, frames: int, pitch: float = 0.0, dead_end: bool = True) -> Scene:
     """A new street for every seed; `pitch` (radians, up) is added to the camera's own; it may end at a wall if
@@ -35,7 +38,7 @@ def draw_scene(seed: int, frames: int, pitch: float = 0.0, dead_end: bool = True
     poses = draw_drive(dice, road, ego, frames, pitch)
     travel = float(poses[-1, 2, 3])
     closed = dead_end and dice.chance(0.58)
-    end = travel + (8 + 36 * dice.uniform(0, 1) ** 1.7 if closed else VIEW)
+    end = travel + (7 + 38 * dice.uniform(0, 1) ** 2 if closed else VIEW)
     solids = draw_end(dice, road, end, closed)
     for side in (-1, 1):
         solids += draw_side(dice, road, side, end)
@@ -122,7 +125,7 @@ def draw_end(dice: Dice, road: Road, end: float, closed: bool) -> list[Solid]:
     kind = dice.choice([BUILDING, BUILDING, WALL]) if closed else WALL
     top = dice.uniform(6, 20) if kind == BUILDING else dice.uniform(2.5, 9)
     colour = dice.colour(0.35, 0.85, 0.45) if closed else (0.28, 0.36, 0.22)
-    return [facade(dice, x, end + 3, yaw + dice.uniform(-0.15, 0.15), 60, 3, top, kind, colour)]
+    return [facade(dice, x, end + 3, yaw + dice.uniform(-0.15, 0.15), 60 if closed else 150, 3, top, kind, colour)]
 
 
 def facade(
@@ -149,8 +152,8 @@ def draw_side(dice: Dice, road: Road, side: int, end: float) -> list[Solid]:
     solids: list[Solid] = []
     parking = dice.choice([0.0, 2.3])
     edge = road.half_width + parking + 0.3
-    setback = dice.choice([0.6, 1.2, 2.5, 5.0, 10.0, 18.0]) * dice.uniform(0.8, 1.3)
-    row = dice.choice([0.0, 0.5, 0.8, 0.95, 0.95])  # how much of the side is built up
+    setback = dice.choice([0.4, 0.8, 2.0, 5.0, 12.0, 25.0]) * dice.uniform(0.8, 1.3)
+    row = dice.choice([0.0, 0.4, 0.8, 1.0, 1.0])  # how much of the side is built up
     height = dice.choice([4.0, 7.0, 12.0, 18.0])
     z = -12.0
     while z < end:
@@ -173,12 +176,14 @@ def draw_side(dice: Dice, road: Road, side: int, end: float) -> list[Solid]:
             top, thin = dice.uniform(3, 8), dice.uniform(0.07, 0.16)
             solids.append(Solid(x, z, 0, thin, thin, 0, top, POLE, dice.colour(0.2, 0.6, 0.2), seed=dice.uniform(0, 1)))
         z += step * dice.uniform(0.7, 1.3)
-    filled = dice.choice([0.0, 0.3, 0.6, 0.9]) if parking else 0.0
+    filled = dice.choice([0.0, 0.3, 0.7, 1.0]) if parking else 0.0
     z = dice.uniform(-6, 4)
     while z < end - 6:
+        long = 2.9  # half the length of a van: no parked vehicle is longer
         if dice.chance(filled):
-            solids += vehicle(dice, road, side * (road.half_width + 1.25), z, facing=side)
-        z += dice.uniform(6, 8)
+            parked = vehicle(dice, road, side * (road.half_width + 1.25), z, facing=side, sizes=PARKED)
+            solids, long = solids + parked, parked[0].half_z
+        z += long + 2.9 + dice.uniform(0.4, 2.5)
     return solids
 
 
@@ -203,7 +208,15 @@ def tree(dice: Dice, x: float, z: float, room: float) -> list[Solid]:
     return [trunk, Solid(x, z, 0, radius, radius, bottom, top, CROWN, green, seed=dice.uniform(0, 1))]
 
 
-def vehicle(dice: Dice, road: Road, lateral: float, z: float, facing: int = 1, speed: float = 0.0) -> list[Solid]:
+def vehicle(
+    dice: Dice,
+    road: Road,
+    lateral: float,
+    z: float,
+    facing: int = 1,
+    speed: float = 0.0,
+    sizes: tuple[str, ...] = DRIVEN,
+) -> list[Solid]:
     """A car of two boxes, or a van, lorry or bus of one; it faces along the road (1) or against it (-1)."""
     colour = dice.choice([dice.colour(0.15, 0.95, 0.05), dice.colour(0.3, 0.8, 0.75)])
     seed = dice.uniform(0, 1)
@@ -215,7 +228,7 @@ def vehicle(dice: Dice, road: Road, lateral: float, z: float, facing: int = 1, s
     def part(half_x: float, half_z: float, bottom: float, top: float, kind: int, duty: float, ahead: float) -> Solid:
         return Solid(x, z, yaw, half_x, half_z, bottom, top, kind, colour, 1.3, 1.0, duty, seed, speed, lateral, ahead)
 
-    size = dice.choice(["car", "car", "car", "van", "lorry"])
+    size = dice.choice(sizes)
     if size == "car":
         long, waist = dice.uniform(1.8, 2.3), dice.uniform(0.8, 0.95)
         roof = waist + dice.uniform(0.5, 0.75)
@@ -257,5 +270,5 @@ def draw_traffic(dice: Dice, road: Road, ego: float, poses: Tensor, end: float) 
             z = dice.uniform(-2, 25)
             while z < end - 6:
                 solids += vehicle(dice, road, lane + dice.uniform(-0.2, 0.2), z, facing=towards)
-                z += dice.uniform(8, 40)
+                z += dice.uniform(11, 40)
     return solids
