@@ -46,8 +46,8 @@ def load_released(source: str | Path, ignore: Sequence[str] = ()) -> tuple[Hybri
     path = source / "encoder.pth"
     if "min_depth_bin" in read_checkpoint(path):
         raise UserError(
-            f"{source} is a ManyDepth folder, whose encoder reads two frames. Its single-frame teacher can be read: "
-            "load_released_teacher, or `hybrid-encoder convert --teacher`"
+            f"{source} is a ManyDepth folder, whose encoder reads two frames: use load_released_matching, or "
+            "load_released_teacher (`hybrid-encoder convert --teacher`) for its single-frame teacher"
         )
     return _load_pair(path, source / "depth.pth", preset("released"), ignore)
 

@@ -1,0 +1,109 @@
+"""Opens a depth model whatever layout it lies in, and rewrites it in another: hub format or Monodepth2's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from .adapters.monodepth2.checkpoint import encoder_extras, load_depth_model, newest_weights
+from .depth_model import DepthModel
+from .encoder import HybridEncoder
+from .engine.state import write_torch
+from .errors import UserError
+from .released import is_released, load_released, load_released_model, load_released_pose, load_released_teacher
+from .weights import read_checkpoint, read_tensors
+from .weights.hub import CARD_FILE, CONFIG_FILE, TENSOR_FILE
+
+Layout = Literal["hub", "monodepth2"]
+
+
+def open_depth_model(source: str | Path, teacher: bool = False, ignore: Sequence[str] = ()) -> DepthModel:
+    """The single-frame depth model behind a folder or a hub id, on the CPU in eval mode.
+
+    Args:
+        source: what `save_pretrained` wrote, a repository of the hub ("account/name"), a trainer's folder (ours, a
+            patched original's, an original's ResNet: weights_N, or the run of which the last epoch is taken), or a
+            stage-2 folder of the authors.
+        teacher: of a ManyDepth folder, its single-frame teacher.
+        ignore: for the authors' folders, patterns of names of tensors that may be left over.
+
+    Raises:
+        UserError: nothing there, damaged, or without a depth model.
+    """
+    folder = Path(source)
+    if (folder / CONFIG_FILE).is_file() or not folder.exists():
+        return DepthModel.from_pretrained(source)
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: give the folder of encoder.pth and depth.pth, or of {CONFIG_FILE}")
+    folder = newest_weights(folder)
+    if is_released(folder):
+        return load_released_teacher(folder, ignore) if teacher else load_released_model(folder, ignore)
+    names = ("mono_encoder", "mono_depth") if teacher else ("encoder", "depth")
+    return load_depth_model(folder, *names)
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    layout: Layout = "hub",
+    teacher: bool = False,
+    ignore: Sequence[str] = (),
+    training_data: str | None = None,
+) -> list[Path]:
+    """Rewrites saved weights.
+
+    Layout "hub" is model.safetensors, config.json and a model card: the depth model, or the encoder alone where the
+    source is a stage-1 checkpoint of the authors; pose networks are left out. Layout "monodepth2" is encoder.pth and
+    depth.pth, with pose_encoder.pth and pose.pth where the source has them: this package's trainers start from it
+    (`--load_weights_folder`), and the original code reads it where the model is a ResNet's.
+
+    Args:
+        source, teacher, ignore: as in `open_depth_model`; or a stage-1 `.ckpt`.
+        out: folder to write.
+        training_data: for the model card.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: unreadable source, `out` is the source, or a stage-1 checkpoint for the layout "monodepth2".
+    """
+    source, out = str(source), Path(out)
+    if Path(source).exists() and out.resolve() == Path(source).resolve():
+        raise UserError(f"{out} is the source itself: choose another folder with --out")
+    model: DepthModel | HybridEncoder
+    if Path(source).is_file():
+        model, decoder = load_released(source, ignore)
+        if layout != "hub" or decoder is not None:
+            raise UserError(f"{source} is of stage 1 and has no decoder: convert it with --layout hub")
+    else:
+        model = open_depth_model(source, teacher, ignore)
+    if layout == "hub":
+        model.save_pretrained(out, training_data)
+        return [out / name for name in (TENSOR_FILE, CONFIG_FILE, CARD_FILE)]
+    assert isinstance(model, DepthModel)
+    extras = encoder_extras(model.encoder, model.decoder, model.height, model.width, model.min_depth, model.max_depth)
+    contents: dict[str, dict[str, Any]] = {
+        "encoder": {**model.encoder.state_dict(), **extras, "use_stereo": False},
+        "depth": dict(model.decoder.state_dict()),
+    }
+    if not teacher and Path(source).is_dir() and not (Path(source) / CONFIG_FILE).is_file():
+        folder = newest_weights(Path(source))
+        contents["encoder"]["use_stereo"] = bool(read_checkpoint(folder / "encoder.pth").get("use_stereo", False))
+        contents.update(_pose_tensors(folder))
+    for name, content in contents.items():
+        write_torch(out / f"{name}.pth", content)
+    return [out / f"{name}.pth" for name in contents]
+
+
+def _pose_tensors(folder: Path) -> dict[str, dict[str, Any]]:
+    """By file name; empty where the folder has no pose networks."""
+    if not (folder / "pose.pth").is_file():
+        return {}
+    if is_released(folder):
+        encoder, head = load_released_pose(folder)
+        nets = {"pose_encoder": encoder, "pose": head}
+        return {name: dict(net.state_dict()) for name, net in nets.items() if net is not None}
+    paths = [folder / f"{name}.pth" for name in ("pose_encoder", "pose")]
+    return {path.stem: dict(read_tensors(path)) for path in paths if path.is_file()}

@@ -1,0 +1,120 @@
+"""Loads the two-frame encoder of the authors' ManyDepth folders, as far as its make-up is known (METHOD, section 4).
+
+No list of these files' tensors exists. What is known: the single-frame parts are named as in stage 2; a 3x3 convolution
+joins CLIP's stride-4 map and the cost volume back to the map's channels; and ManyDepth's own encoder keeps the grids of
+its warps and an unused convolution in its files (UPSTREAM). The joining convolution is recognised by its shape, all
+else must be named as in stage 2, and whatever is left over is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .config import preset
+from .decoder import DPTDecoder
+from .encoder import HybridEncoder
+from .errors import UserError
+from .released_names import decoder_tensors, encoder_tensors, read_alignment, read_config
+from .weights import load_state, read_checkpoint, read_tensors
+
+_NO_WEIGHTS = ("backprojector.*", "prematching_conv.*")
+"""What ManyDepth's own encoder saves besides weights that are used."""
+
+_NUMBERS = ("min_depth_bin", "max_depth_bin", "height", "width")
+
+
+@dataclass
+class ReleasedMatching:
+    """The parts of a two-frame model, on the CPU in eval mode.
+
+    Attributes:
+        encoder: towers, fusion and language; it sees ImageNet's mean and deviation, as the released run did.
+        decoder: for its levels.
+        join_weight, join_bias: the 3x3 convolution of map and cost volume, in this order: (C, C + bins, 3, 3) and (C).
+        num_bins: depth bins of the cost volume.
+        min_depth_bin, max_depth_bin: the tracked range.
+        height, width: of the images.
+    """
+
+    encoder: HybridEncoder
+    decoder: DPTDecoder
+    join_weight: Tensor
+    join_bias: Tensor
+    num_bins: int
+    min_depth_bin: float
+    max_depth_bin: float
+    height: int
+    width: int
+
+
+def load_released_matching(folder: str | Path, ignore: Sequence[str] = ()) -> ReleasedMatching:
+    """The two-frame encoder and its decoder from a ManyDepth folder of the authors (encoder.pth, depth.pth).
+
+    Args:
+        ignore: patterns of names of tensors that may be left over.
+
+    Raises:
+        UserError: not such a folder, or tensors that are missing, left over or of another shape.
+    """
+    path, decoder_path = Path(folder) / "encoder.pth", Path(folder) / "depth.pth"
+    entries = read_checkpoint(path)
+    numbers = {name: _number(entries, name, path) for name in _NUMBERS}
+    tensors = {k: value for k, value in entries.items() if isinstance(value, Tensor) and k not in _NUMBERS}
+    decoded = read_tensors(decoder_path)
+    config = read_config(tensors, preset("released").replace(normalization="imagenet"), str(path))
+    encoder = HybridEncoder(read_alignment(config, tensors, decoded, str(decoder_path)))
+    ours = encoder_tensors(tensors, encoder, str(path), (*_NO_WEIGHTS, *ignore))
+    weight_name, bias_name = _join_names(ours, encoder, path)
+    join_weight, join_bias = ours.pop(weight_name).clone(), ours.pop(bias_name).clone()
+    load_state(encoder, ours, str(path))
+    decoder = DPTDecoder(encoder, scales=(0,), head="relu")
+    load_state(decoder, decoder_tensors(decoded, ignore), str(decoder_path))
+    channels = encoder.matching_tower.channels[0]
+    return ReleasedMatching(
+        encoder.eval(),
+        decoder.eval(),
+        join_weight,
+        join_bias,
+        join_weight.shape[1] - channels,
+        numbers["min_depth_bin"],
+        numbers["max_depth_bin"],
+        int(numbers["height"]),
+        int(numbers["width"]),
+    )
+
+
+def _join_names(tensors: dict[str, Tensor], encoder: HybridEncoder, path: Path) -> tuple[str, str]:
+    """The names of the one foreign 3x3 convolution to the channels of the map that it joins."""
+    channels = encoder.matching_tower.channels[0]
+    own = encoder.state_dict()
+    found = [
+        name
+        for name, value in tensors.items()
+        if name not in own
+        and value.ndim == 4
+        and value.shape[0] == channels
+        and value.shape[1] > channels
+        and tuple(value.shape[2:]) == (3, 3)
+        and name.endswith(".weight")
+        and f"{name.removesuffix('.weight')}.bias" in tensors
+    ]
+    if len(found) != 1:
+        named = ", ".join(found) or "none"
+        raise UserError(
+            f"{path}: expected one 3x3 convolution that joins {channels} channels and the cost volume, found {named}"
+        )
+    return found[0], f"{found[0].removesuffix('.weight')}.bias"
+
+
+def _number(entries: dict[str, Any], name: str, path: Path) -> float:
+    value = entries.get(name)
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{path} states no {name}: expected a ManyDepth encoder.pth")
+    return float(value)

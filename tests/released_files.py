@@ -1,0 +1,105 @@
+"""Files as the authors' code writes them: of the paper's size with the values of the parity rule, and small ones."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybrid_encoder.backbones import build_clip, build_timm
+from hybrid_encoder.config import HybridEncoderConfig, preset
+from hybrid_encoder.decoder import DPTDecoder
+from hybrid_encoder.encoder import HybridEncoder
+from hybrid_encoder.released_names import decoder_tensors
+
+DATA = Path(__file__).parent / "data"
+KEYS: dict[str, dict[str, Any]] = json.loads((DATA / "released_keys.json").read_text())
+TINY_RELEASED = preset("tiny").replace(
+    normalization="none", text_norm="matrix", position_resize="facebook", token_init="random"
+)
+"""Stands in for the preset `released` where the paper's size would be slow."""
+FUSED = {"dinov2.": 64, "clip_align_conv.": 64}
+
+
+def parity_files() -> dict[str, dict[str, Tensor]]:
+    """encoder.pth and depth.pth filled by the rule of the parity data, seed 0."""
+    with ThreadPoolExecutor(2) as pool:  # drawing numbers releases the interpreter
+        return {
+            file: dict(zip(keys, pool.map(_value, [f"{file[:-4]}.{k}" for k in keys], keys.values()), strict=True))
+            for file, keys in KEYS.items()
+        }
+
+
+def parity_image() -> Tensor:
+    """(1, 3, 224, 672) in [0, 1]."""
+    noise = np.random.Generator(np.random.PCG64([7, 0])).random((1, 3, 224, 672), dtype=np.float32)
+    padded = torch.nn.functional.pad(torch.from_numpy(noise), (4, 4, 4, 4), mode="reflect")
+    smooth = torch.nn.functional.avg_pool2d(padded, 9, stride=1)
+    return (smooth - smooth.min()) / (smooth.max() - smooth.min())
+
+
+def _value(name: str, spec: tuple[list[int], str]) -> Tensor:
+    shape = tuple(spec[0])
+    noise = np.random.Generator(np.random.PCG64([zlib.crc32(name.encode()), 0])).standard_normal(shape)
+    n = torch.from_numpy(np.asarray(noise, dtype=np.float32))
+    if name.endswith("running_var"):
+        return 1 + 0.1 * n.abs()
+    if name.endswith("running_mean"):
+        return 0.1 * n
+    if name.endswith("num_batches_tracked"):
+        return torch.zeros(shape, dtype=torch.int64)
+    if name.endswith("output_conv2.2.bias"):
+        return torch.full(shape, 3.0)
+    if name.endswith("logit_scale"):
+        return torch.tensor(float(np.log(1 / 0.07)))
+    if "gamma" in name:
+        return 0.5 + 0.1 * n
+    if any(
+        part in name for part in ("positional_embedding", "pos_embed", "token_embedding", "extra_tkns", "cls_token")
+    ):
+        return 0.02 * n
+    if len(shape) < 2:
+        return 1 + 0.1 * n if name.endswith("weight") else 0.02 * n
+    return n / float(np.sqrt(np.prod(shape[1:])))
+
+
+def tiny_encoder(tokens: int = 5, dino: bool = True, image_tower: bool = True, seed: int = 0) -> dict[str, Tensor]:
+    """An encoder.pth of the authors around the tiny towers."""
+    torch.manual_seed(seed)
+    tensors = {f"clip.{name}": value for name, value in build_clip("tiny", "random").state_dict().items()}
+    if dino:
+        vit = build_timm("tiny", "random", "dino", num_classes=0, dynamic_img_size=True)
+        tensors |= {f"dinov2.{name}": value for name, value in vit.state_dict().items()}
+        tensors["dinov2.mask_token"] = torch.zeros(1, 64)
+    if image_tower:
+        for level, channels in ((1, 128), (2, 256), (3, 512)):
+            tensors[f"clip_align_conv.{level}.weight"] = torch.randn(64, channels, 1, 1) / channels**0.5
+            tensors[f"clip_align_conv.{level}.bias"] = torch.zeros(64)
+    return tensors | {f"extra_tkns_learnables_depth.{i}": 0.02 * torch.randn(1, 32) for i in range(tokens)}
+
+
+def tiny_decoder(config: HybridEncoderConfig) -> dict[str, Tensor]:
+    """A depth.pth of the authors for a tiny encoder of this config."""
+    ours = DPTDecoder(HybridEncoder(config), head="relu").state_dict()
+    tensors = {}
+    for name in KEYS["depth.pth"]:
+        renamed = next(iter(decoder_tensors({name: torch.zeros(1)})), None)
+        tensors[name] = ours[renamed].clone() if renamed is not None else torch.zeros(1)
+    tensors["depth_head.scratch.output_conv2.2.bias"] += 0.5
+    return tensors
+
+
+def write_folder(folder: Path, config: HybridEncoderConfig | None = None, **towers: Any) -> Path:
+    """A stage-2 folder around the tiny towers, of 64 x 96."""
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder = tiny_encoder(**towers)
+    config = config or TINY_RELEASED.replace(num_tokens=5, pyramid=False)
+    torch.save({**encoder, "height": 64, "width": 96, "use_stereo": True}, folder / "encoder.pth")
+    torch.save(tiny_decoder(config), folder / "depth.pth")
+    return folder
