@@ -36,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    from .adapters.monodepth2.evaluate import EvaluateOptions
-    from .adapters.monodepth2.options import Monodepth2Options
+    from .adapters.monodepth2.options import EvaluateOptions, Monodepth2Options
     from .demo import DemoOptions
     from .proxy.options import PretrainOptions
 
@@ -140,7 +139,8 @@ def _train_monodepth2(arguments: Arguments) -> int:
 
 def _evaluate(arguments: Arguments) -> int:
     from .adapters.monodepth2.checkpoint import load_depth_model
-    from .adapters.monodepth2.evaluate import EvaluateOptions, evaluate
+    from .adapters.monodepth2.evaluate import evaluate
+    from .adapters.monodepth2.options import EvaluateOptions
     from .engine.processes import choose_device
     from .evaluation import format_table, save_csv
 

@@ -15,8 +15,8 @@ import torch
 
 from .adapters.monodepth2.checkpoint import load_depth_model
 from .adapters.monodepth2.data import ground_truth, open_source
-from .adapters.monodepth2.evaluate import EvaluateOptions, evaluate
-from .adapters.monodepth2.options import Monodepth2Options
+from .adapters.monodepth2.evaluate import evaluate
+from .adapters.monodepth2.options import EvaluateOptions, Monodepth2Options
 from .adapters.monodepth2.trainer import train
 from .colormap import color_range, colorize_depth, colorize_disparity, tile_grid
 from .data.images import read_image
@@ -30,8 +30,6 @@ from .prediction import DepthPredictor, predict_disparities
 from .proxy.options import PretrainOptions
 from .proxy.training import STAGE1_FILE, pretrain
 from .report import Report
-
-STAGE1_SCENES = "synthetic:"
 
 
 @dataclass(frozen=True)
@@ -118,6 +116,9 @@ def _stage1_options(options: DemoOptions, out: Path) -> PretrainOptions:
         out=out,
         epochs=options.stage1_epochs,
         lr=2e-3,
+        # Towers that start from random numbers find the trivial answer, all patches alike, unless order weighs more.
+        bidirectional=True,
+        contrastive_weight=20.0,
         height=options.height,
         width=options.width,
         num_workers=0,
@@ -177,7 +178,9 @@ def _write_report(
         rows1 = [(name, lines[0][key], lines[-1][key]) for name, key in _STAGE1_ROWS]
         report.table(("held-out scenes", "before training", "after"), rows1)
         for picture in sorted((options.out / "stage1" / "pictures").glob("*.jpg"))[:2]:
-            report.picture(read_image(picture), "Left: patches by predicted rank, warm is near. Right: the score of every cell.")
+            report.picture(
+                read_image(picture), "Left: patches by predicted rank, warm is near. Right: the score of every cell."
+            )
         report.curves(_curves(options.out / "stage1", (("loss", "train"), ("ranking_accuracy", "val"))))
     report.heading("Stage 2: self-supervised depth")
     report.curves(_curves(stage2.folder, (("photometric", "train"), ("abs_rel", "val"))))

@@ -24,6 +24,18 @@ MIN_DEPTH, MAX_DEPTH = 0.1, 100.0
 """Depth limits of the Monodepth2 family."""
 
 
+def encode(encoder: nn.Module, image: Tensor) -> Any:
+    """What decoders and pose heads read of (B, 3, H, W): `HybridFeatures`, or a ResNet's five maps."""
+    return encoder.forward_features(image) if isinstance(encoder, HybridEncoder) else encoder(image)
+
+
+def decode(encoder: nn.Module, decoder: nn.Module, features: Any) -> dict[tuple[str, int], Tensor]:
+    """{("disp", s): (B, 1, H / 2^s, W / 2^s)} from `encode`'s features, whichever decoder reads them."""
+    if isinstance(encoder, HybridEncoder) and not isinstance(decoder, DPTDecoder):
+        features = encoder.drop_in_maps(features)
+    return cast("dict[tuple[str, int], Tensor]", decoder(features))
+
+
 class DepthModel(HubModel, nn.Module):
     """A depth encoder and its decoder; `predict` takes an image of any size and gives its depth.
 
@@ -62,11 +74,7 @@ class DepthModel(HubModel, nn.Module):
 
     def forward(self, image: Tensor) -> dict[tuple[str, int], Tensor]:
         """(B, 3, H, W) in [0, 1], H and W multiples of 32 -> {("disp", s): (B, 1, H / 2^s, W / 2^s)}."""
-        if isinstance(self.decoder, DPTDecoder):
-            features: Any = cast(HybridEncoder, self.encoder).forward_features(image)
-        else:
-            features = self.encoder(image)
-        return cast("dict[tuple[str, int], Tensor]", self.decoder(features))
+        return decode(self.encoder, self.decoder, encode(self.encoder, image))
 
     @torch.no_grad()
     def disparity(self, image: Tensor) -> Tensor:

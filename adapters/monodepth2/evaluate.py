@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -14,31 +11,10 @@ from hybrid_encoder.data.source import FrameSource
 from hybrid_encoder.data.velodyne import improved_depth_path, read_depth_png
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import STEREO_SCALE_FACTOR, EvaluationResult, evaluate_model
-from hybrid_encoder.options import option
 from hybrid_encoder.prediction import DepthPredictor
 
 from .data import ground_truth, open_source
-from .options import DataOptions
-
-
-@dataclass(frozen=True)
-class EvaluateOptions(DataOptions):
-    """All options of `hybrid-encoder evaluate`; the names are the original's where they mean the same."""
-
-    weights: Path = option(None, "folder of weights that a trainer wrote", required=True)
-    part: Literal["test", "val", "train"] = option("test", "which file of the split")
-    truth: str = option("velodyne", "velodyne, improved (16-bit PNG), or an .npz made by export-gt")
-    crop: Literal["auto", "garg", "eigen", "none"] = option("auto", "auto: garg for raw LiDAR, else none")
-    eval_stereo: bool = option(False, "a model trained with stereo: scale 5.4 in place of median scaling")
-    disable_median_scaling: bool = option(False, "take predicted depth as metres")
-    pred_depth_scale_factor: float = option(1.0, "multiply predicted depth by this")
-    min_eval_depth: float = option(1e-3, "nearest depth that counts, in metres")
-    max_eval_depth: float = option(80.0, "farthest depth that counts, in metres")
-    post_process: bool = option(False, "average with the prediction of the mirrored image")
-    csv: Path | None = option(None, "write one line per image to this file")
-    batch_size: int = option(4, "images at a time")
-    device: str = option("auto", "auto, cpu, cuda or cuda:N")
-    seed: int = option(0, "seed of rendered scenes")
+from .options import EvaluateOptions
 
 
 def evaluate(options: EvaluateOptions, model: DepthPredictor) -> EvaluationResult:

@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from hybrid_encoder.config import HybridEncoderConfig
 from hybrid_encoder.decoder import DPTDecoder
+from hybrid_encoder.depth_model import encode
 from hybrid_encoder.encoder import HybridEncoder, HybridFeatures
 from hybrid_encoder.pose import ClassTokenPose, PoseDecoder
 from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.selfsup.geometry import pose_matrix
 
 from .options import DepthOptions
-
-Disparities = dict[tuple[str, int], Tensor]
 
 
 def build_encoder(options: DepthOptions, config: HybridEncoderConfig, resnet_weights: str) -> nn.Module:
@@ -31,19 +30,6 @@ def build_decoder(encoder: nn.Module, options: DepthOptions) -> nn.Module:
     if options.decoder_kind == "dpt":
         return DPTDecoder(encoder, options.disparity_scales, options.head)  # type: ignore[arg-type]
     return UNetDecoder(encoder.num_ch_enc, options.disparity_scales)  # type: ignore[arg-type]
-
-
-def encode(encoder: nn.Module, image: Tensor) -> Any:
-    """What decoders and pose heads read: `HybridFeatures`, or a ResNet's five maps."""
-    return encoder.forward_features(image) if isinstance(encoder, HybridEncoder) else encoder(image)
-
-
-def decode(encoder: nn.Module, decoder: nn.Module, features: Any) -> Disparities:
-    """Disparities from `encode`'s features, whichever decoder reads them."""
-    if isinstance(features, HybridFeatures) and not isinstance(decoder, DPTDecoder):
-        features = encoder.drop_in_maps(features)  # type: ignore[operator]
-    disparities: Disparities = decoder(features)
-    return disparities
 
 
 class PoseNetworks(nn.Module):
