@@ -104,9 +104,7 @@ def test_lanes_run_near_to_far(sequences: list[SyntheticSequence]) -> None:
                 assert (np.diff(y) <= -1).all()
                 depth = sequence.depth[frame, 0].numpy()[y.round().astype(int), x.round().astype(int)]
                 assert (depth > 0).all()
-                row = depth[1:] ** 2 / (1.92 * HEIGHT * 1.6)  # metres of ground in a row of pixels
-                assert (np.diff(depth) > -0.3 * row).all()  # points are rounded to pixels here
-                assert depth[-1] > depth[0]
+                assert (np.diff(depth) > 0).all()
                 lanes += len(lane) >= 7
     assert lanes > 20
 

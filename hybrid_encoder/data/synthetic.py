@@ -165,6 +165,8 @@ def visible_lanes(scene: Scene, pose: Tensor, K: Tensor, depth: Tensor) -> list[
     height, width = depth.shape
     road, depths = scene.road, depth.numpy()
     to_camera = torch.linalg.inv(pose).numpy()
+    to_world = (pose[:3, :3] @ torch.linalg.inv(K)).numpy()
+    camera_height = -float(pose[1, 3])
     z = float(pose[2, 3]) + 1 / np.linspace(1 / 1.5, 1 / LANE_RANGE, 4 * height)
     centre = road.amplitude * (np.sin(road.frequency * z + road.phase) - np.sin(road.phase))
     lanes = []
@@ -174,10 +176,11 @@ def visible_lanes(scene: Scene, pose: Tensor, K: Tensor, depth: Tensor) -> list[
         points = points[:, points[2] > 0.5]
         x, y, _ = (K.numpy() @ points) / points[2]
         inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-        x, y, ahead = x[inside], y[inside], points[2][inside]
-        seen = depths[y.round().astype(int), x.round().astype(int)]
-        row = ahead**2 / (float(K[1, 1]) * -float(pose[1, 3]))  # metres of ground in a row of pixels
-        shown = (seen > 0) & (np.abs(seen - ahead) < row + 0.02 * ahead)
+        x, y = x[inside], y[inside]
+        rows, columns = y.round().astype(int), x.round().astype(int)
+        down = to_world[1] @ np.stack([columns, rows, np.ones_like(rows)])  # of the pixel's ray
+        seen = depths[rows, columns]
+        shown = (seen > 0) & (np.abs(seen * down - camera_height) < 0.01)  # the pixel sees the ground
         x, y = x[shown], y[shown]
         kept, last = [], np.inf
         for i, at in enumerate(y):
