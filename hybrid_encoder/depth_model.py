@@ -68,8 +68,8 @@ class DepthModel(HubModel, nn.Module):
         self.decoder = decoder
         self.height = height
         self.width = width
-        self.min_depth = min_depth
-        self.max_depth = max_depth
+        self.min_depth = float(min_depth)
+        self.max_depth = float(max_depth)
         self.about: dict[str, str] = dict(getattr(encoder, "about", {}))
 
     def forward(self, image: Tensor) -> dict[tuple[str, int], Tensor]:

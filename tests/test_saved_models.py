@@ -1,0 +1,344 @@
+"""Saved models come back equal from folders and the hub, and the towers' weights from every kind of published file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import open_clip
+import pytest
+import timm
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hybrid_encoder.backbones import build_clip, build_timm
+from hybrid_encoder.config import HybridEncoderConfig
+from hybrid_encoder.decoder import DPTDecoder
+from hybrid_encoder.depth_model import DepthModel
+from hybrid_encoder.encoder import HybridEncoder, create_encoder
+from hybrid_encoder.errors import UserError
+from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
+from hybrid_encoder.weights.inventory import format_inventory, inventory
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (70, 100, 3), dtype=np.uint8)
+
+
+def tiny_model(kind: str) -> DepthModel:
+    torch.manual_seed(0)
+    if kind == "resnet":
+        resnet = ResnetEncoder(18, "random")
+        return DepthModel(resnet, UNetDecoder(resnet.num_ch_enc), 64, 96).eval()
+    encoder = create_encoder("tiny")
+    decoder: nn.Module = DPTDecoder(encoder, (0, 1), "relu") if kind == "dpt" else UNetDecoder(encoder.num_ch_enc)
+    return DepthModel(encoder, decoder, 64, 96, min_depth=0.5, max_depth=50).eval()
+
+
+@pytest.mark.parametrize("kind", ["dpt", "unet", "resnet"])
+def test_depth_models_come_back_equal(kind: str, tmp_path: Path) -> None:
+    model = tiny_model(kind)
+    model.save_pretrained(tmp_path / "saved", training_data="rendered scenes")
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    again = DepthModel.from_pretrained(tmp_path / "saved")
+    assert not again.training
+    depth = model.predict(IMAGE)
+    assert depth.shape == (70, 100)
+    assert depth.dtype == np.float32
+    assert model.min_depth <= depth.min() < depth.max() <= model.max_depth
+    np.testing.assert_array_equal(again.predict(IMAGE), depth)
+    assert "rendered scenes" in (tmp_path / "saved" / "README.md").read_text()
+    again.save_pretrained(tmp_path / "twice")
+    for name in ("config.json", "README.md"):
+        assert (tmp_path / "twice" / name).read_text() == (tmp_path / "saved" / name).read_text()
+
+
+def test_predict_takes_files_arrays_and_tensors(tmp_path: Path) -> None:
+    import cv2
+
+    model = tiny_model("unet").train()
+    cv2.imwrite(str(tmp_path / "image.png"), IMAGE[..., ::-1])
+    expected = model.predict(IMAGE)
+    chw = torch.from_numpy(IMAGE).permute(2, 0, 1)
+    for image in (tmp_path / "image.png", str(tmp_path / "image.png"), chw, chw[None], chw.float() / 255):
+        np.testing.assert_array_equal(model.predict(image), expected)
+    assert model.training
+    for wrong in (IMAGE[..., 0], IMAGE / 255, chw[:2]):
+        with pytest.raises(UserError, match="expected"):
+            model.predict(wrong)
+    # disparity is 1 / depth, between the limits.
+    disparity = model.eval().disparity(torch.rand(2, 3, 64, 96))
+    assert disparity.shape == (2, 1, 64, 96)
+    assert 1 / 50 <= disparity.min()
+    assert disparity.max() <= 1 / 0.5
+
+
+def test_depth_models_reject_what_cannot_work() -> None:
+    resnet = ResnetEncoder(18, "random")
+    with pytest.raises(UserError, match="reads the levels of a HybridEncoder"):
+        DepthModel(resnet, DPTDecoder(create_encoder("tiny")), 64, 96)
+    with pytest.raises(UserError, match="not a multiple of 32"):
+        DepthModel(resnet, UNetDecoder(resnet.num_ch_enc), 60, 96)
+    with pytest.raises(UserError, match="min_depth"):
+        DepthModel(resnet, UNetDecoder(resnet.num_ch_enc), 64, 96, 5, 1)
+
+
+def test_encoders_come_back_alone_or_out_of_a_depth_model(tmp_path: Path) -> None:
+    model = tiny_model("unet")
+    image = torch.rand(1, 3, 64, 96)
+    encoder = model.encoder
+    assert isinstance(encoder, HybridEncoder)
+    encoder.save_pretrained(tmp_path / "encoder")
+    model.save_pretrained(tmp_path / "model")
+    for folder in ("encoder", "model"):
+        again = create_encoder(tmp_path / folder, train_dino_blocks=0)
+        assert not any(p.requires_grad for p in again.dino.parameters())  # type: ignore[union-attr]
+        for ours, theirs in zip(again(image), encoder(image), strict=True):
+            assert torch.equal(ours, theirs)
+    with pytest.raises(UserError, match="HybridEncoder without decoder"):
+        DepthModel.from_pretrained(tmp_path / "encoder")
+    with pytest.raises(UserError, match="missing"):
+        create_encoder(tmp_path / "encoder", fusion_channels=32)
+    tiny_model("resnet").save_pretrained(tmp_path / "resnet")
+    with pytest.raises(UserError, match="no hybrid encoder"):
+        create_encoder(tmp_path / "resnet")
+
+
+def test_hub_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = tiny_model("dpt"), {}
+
+    class Api:
+        def __init__(self, token: str | None) -> None:
+            seen["token"] = token
+
+        def create_repo(self, repo_id: str, private: bool, exist_ok: bool) -> None:
+            seen["repo"] = (repo_id, private, exist_ok)
+
+        def upload_folder(self, repo_id: str, folder_path: str, commit_message: str) -> str:
+            for path in Path(folder_path).iterdir():
+                (tmp_path / path.name).write_bytes(path.read_bytes())
+            return "https://hub/commit"
+
+    def download(repo_id: str, allow_patterns: list[str], **options: Any) -> str:
+        seen["download"] = (repo_id, sorted(allow_patterns), options["revision"])
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert model.push_to_hub("me/depth", private=True, token="t") == "https://hub/commit"
+    again = DepthModel.from_pretrained("me/depth", revision="v1")
+    np.testing.assert_array_equal(again.predict(IMAGE), model.predict(IMAGE))
+    assert create_encoder("me/depth").config.clip == "tiny"
+    assert seen == {
+        "token": "t",
+        "repo": ("me/depth", True, True),
+        "download": ("me/depth", ["config.json", "model.safetensors"], None),
+    }
+
+    def offline(*_: Any, **__: Any) -> str:
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(UserError, match="me/depth: no such folder, and the hub could not be reached"):
+        create_encoder("me/depth")
+    for wrong in ("me/depth/more", "../me"):
+        with pytest.raises(UserError, match="no hub id"):
+            DepthModel.from_pretrained(wrong)
+
+
+def test_configs_of_files_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A config names architectures alone: no file, address or format string in it is followed."""
+    folder = tiny_model("dpt").save_pretrained(tmp_path / "saved")
+    right = json.loads((folder / "config.json").read_text())
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a config was followed elsewhere")
+
+    for module, name in ((open_clip, "download_pretrained"), (huggingface_hub, "hf_hub_download")):
+        monkeypatch.setattr(module, name, refuse)
+    outside = tmp_path / "outside.safetensors"
+    outside.write_bytes(b"x")
+    harmless = {"clip_weights": str(outside), "dino_weights": "pretrained"}
+    hostile = (
+        {"clip": f"local-dir:{tmp_path}"},
+        {"clip": "hf-hub:me/clip"},
+        {"dino": "../../other"},
+        {"image_tower": "hf-hub:me/resnet"},
+        {"prompt": "{depth:>999999999}"},
+        {"prompt": "{depth.__class__}"},
+        {"num_tokens": "many"},
+        {"num_tokens": True},
+        {"surprise": 1},
+    )
+    for changes in (harmless, *hostile):
+        config = json.loads(json.dumps(right))
+        config["encoder"]["config"] |= changes
+        (folder / "config.json").write_text(json.dumps(config))
+        if changes is harmless:
+            assert DepthModel.from_pretrained(folder).height == 64
+            continue
+        with pytest.raises(UserError, match=r"config\.json"):
+            DepthModel.from_pretrained(folder)
+
+
+def test_damaged_folders_name_the_file(tmp_path: Path) -> None:
+    folder = tiny_model("resnet").save_pretrained(tmp_path / "saved")
+    config = json.loads((folder / "config.json").read_text())
+    wrong: list[tuple[str, str]] = [
+        ("{", "could not be read as JSON"),
+        ("[]", "not by this package"),
+        (json.dumps({"model_type": "bert"}), "not by this package"),
+        (json.dumps({**config, "height": "tall"}), "does not describe"),
+        (json.dumps({**config, "height": 50}), "not a multiple of 32"),
+        (json.dumps({**config, "encoder": {}}), "does not describe"),
+        (json.dumps({**config, "encoder": {"kind": "resnet", "num_layers": 34}}), "does not fit DepthModel"),
+    ]
+    for text, message in wrong:
+        (folder / "config.json").write_text(text)
+        with pytest.raises(UserError, match=message) as raised:
+            DepthModel.from_pretrained(folder)
+        assert str(folder) in str(raised.value)
+    (folder / "config.json").write_text(json.dumps(config))
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[:-100])
+    with pytest.raises(UserError, match=r"model\.safetensors.*truncated"):
+        DepthModel.from_pretrained(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match=r"holds no config\.json"):
+        DepthModel.from_pretrained(folder)
+    (folder / "encoder.pth").touch()
+    with pytest.raises(UserError, match="hybrid-encoder convert"):
+        DepthModel.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def small_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A CLIP ResNet of OpenAI's make, small enough to write to disk in a test."""
+    folder = tmp_path_factory.mktemp("clip")
+    config = {
+        "embed_dim": 64,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
+    }
+    for name in ("RNtest-quickgelu", "RNtest"):
+        (folder / f"{name}.json").write_text(json.dumps({**config, "quick_gelu": name != "RNtest"}))
+        open_clip.add_model_config(folder / f"{name}.json")
+    return "RNtest-quickgelu"
+
+
+def equal(module: nn.Module, expected: dict[str, Tensor]) -> None:
+    own = module.state_dict()
+    assert set(own) <= set(expected)
+    for name, value in own.items():
+        torch.testing.assert_close(value, expected[name].to(value.dtype), rtol=0, atol=0, msg=name)
+
+
+def test_clip_files(small_clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = build_clip(small_clip, "random").eval()
+    state = {name: value.clone() for name, value in clip.state_dict().items()}
+    save_file(state, tmp_path / "open_clip_model.safetensors")
+    for name in (str(tmp_path / "open_clip_model.safetensors"), f"local-dir:{tmp_path}"):
+        equal(build_clip(small_clip, name), state)
+
+    # As OpenAI publishes them: a TorchScript archive in half precision, with three numbers beside the weights.
+    class Published(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name, child in clip.named_children():
+                self.add_module(name, child)
+            for name, parameter in clip.named_parameters(recurse=False):
+                self.register_parameter(name, parameter)
+            for name, number in (("input_resolution", 64), ("context_length", 77), ("vocab_size", 49408)):
+                self.register_buffer(name, torch.tensor(number))
+            self.visual.half()  # type: ignore[operator, union-attr]
+
+        def forward(self, image: Tensor) -> Tensor:
+            return self.visual(image)  # type: ignore[no-any-return, operator]
+
+    path = tmp_path / "RN50.pt"
+    torch.jit.trace(Published(), torch.rand(1, 3, 64, 64).half(), check_trace=False).save(str(path))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("TorchScript was loaded as code")
+
+    monkeypatch.setattr(torch.jit, "load", refuse)
+    half = {
+        name: value.half() if name.startswith("visual.") and value.is_floating_point() else value
+        for name, value in state.items()
+    }
+    equal(build_clip(small_clip, str(path)), half)
+    with pytest.raises(UserError, match="QuickGELU"):
+        build_clip("RNtest", str(path))
+    with pytest.raises(UserError, match=r"RN50\.pt does not fit CLIP"):
+        build_clip("ViT-B-32-quickgelu", str(path))
+
+
+def test_facebook_and_timm_files(tmp_path: Path) -> None:
+    options = {"num_classes": 0, "dynamic_img_size": True}
+    vit = build_timm("vit_small_patch14_dinov2", "random", "dino", **options)
+    state = {name: value.clone() for name, value in vit.state_dict().items()}
+    path = tmp_path / "dinov2_vits14_pretrain.pth"
+    torch.save({**state, "mask_token": torch.zeros(1, 384)}, path)
+    equal(build_timm("vit_small_patch14_dinov2", str(path), "dino", **options), state)
+    folder = tmp_path / "vit"
+    folder.mkdir()
+    save_file(state, folder / "model.safetensors")
+    equal(build_timm("vit_small_patch14_dinov2", f"local-dir:{folder}", "dino", **options), state)
+
+    # Half a file must not leave the other half random.
+    lacking = {name: value for name, value in state.items() if not name.startswith("blocks.7.")}
+    torch.save(lacking, path)
+    with pytest.raises(UserError, match=r"dinov2_vits14_pretrain\.pth does not fit.*missing \(blocks\.7\."):
+        build_timm("vit_small_patch14_dinov2", str(path), "dino", **options)
+    with pytest.raises(UserError, match="does not fit"):
+        build_timm("vit_base_patch14_dinov2", str(folder), "dino", **options)
+
+
+def test_resnet_files_with_classifier_and_image_pairs(tmp_path: Path) -> None:
+    full = timm.create_model("resnet18", pretrained=False).state_dict()
+    torch.save(full, tmp_path / "resnet18.pth")
+    equal(build_timm("resnet18", str(tmp_path / "resnet18.pth"), "image_tower", num_classes=0), full)
+    pairs = ResnetEncoder(18, str(tmp_path / "resnet18.pth"), num_input_images=2)
+    one = ResnetEncoder(18, str(tmp_path / "resnet18.pth"))
+    image = torch.rand(1, 3, 32, 32)
+    for both, single in zip(pairs.eval()(torch.cat([image, image], 1)), one.eval()(image), strict=True):
+        torch.testing.assert_close(both, single, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_folder_is_searched_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = build_timm("vit_small_patch14_dinov2", "random", "dino", num_classes=0, dynamic_img_size=True).state_dict()
+    torch.save({**state, "mask_token": torch.zeros(1, 384)}, tmp_path / "dinov2_vits14_pretrain.pth")
+    changes = {"clip": "tiny", "clip_weights": "random", "fusion_channels": 64, "num_tokens": 4}
+    monkeypatch.delenv("HYBRID_ENCODER_WEIGHTS", raising=False)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+
+    entries = inventory("small")
+    assert [entry.option for entry in entries] == ["clip_weights", "dino_weights"]
+    assert not any(entry.found for entry in entries)
+    assert "RN50.pt" in entries[0].names
+    assert 300e6 < entries[0].size < 500e6
+
+    entries = inventory("small", tmp_path)
+    assert [entry.found for entry in entries] == [False, True]
+    assert entries[1].size == (tmp_path / "dinov2_vits14_pretrain.pth").stat().st_size
+    text = format_inventory(entries)
+    for part in (str(tmp_path), "dinov2_vits14_pretrain.pth", "MIT", "Apache-2.0", "not found"):
+        assert part in text, part
+
+    encoder = create_encoder("small", weights_dir=tmp_path, **changes)
+    assert torch.equal(encoder.dino.vit.pos_embed, state["pos_embed"])  # type: ignore[union-attr]
+    monkeypatch.setenv("HYBRID_ENCODER_WEIGHTS", str(tmp_path))
+    encoder = create_encoder("small", **changes)
+    assert torch.equal(encoder.dino.vit.pos_embed, state["pos_embed"])  # type: ignore[union-attr]
+    assert inventory("small")[1].found
+
+    monkeypatch.setenv("HYBRID_ENCODER_WEIGHTS", str(tmp_path / "absent"))
+    with pytest.raises(UserError, match="HYBRID_ENCODER_WEIGHTS names"):
+        create_encoder("small", **changes)
+    assert inventory("tiny") == []
+    named = HybridEncoderConfig(clip_weights=str(tmp_path / "gone.pt"))
+    assert [entry.found for entry in inventory(named, tmp_path)] == [False, False]
