@@ -1,0 +1,208 @@
+"""The cost volume of two-frame depth: how well every depth bin explains a pixel by the frames before it.
+
+METHOD, section 4; ManyDepth (arXiv 2104.14540), section 3. Pure functions, and the running range of the bins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Binning = Literal["linear", "inverse"]
+
+BORDER = 2
+"""Pixels so near to the border of either image do not count."""
+
+DEFAULT_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
+"""Working memory of a chunk: on a CPU it should fit the cache, on a GPU keep all of it busy."""
+
+TRACKER_MOMENTUM = 0.99
+
+_EPSILON = 1e-7
+
+
+@dataclass(frozen=True)
+class CostVolume:
+    """What matching found, at the features' size h x w.
+
+    Attributes:
+        cost: (B, D, h, w), mean absolute feature difference, averaged over the lookup frames that see the point;
+            where none does, the largest cost of the pixel; 0 where no bin was seen at all.
+        confidence: (B, h, w), True where every bin was seen.
+        best: (B, h, w), the bin of the lowest cost; 0 where no bin was seen.
+    """
+
+    cost: Tensor
+    confidence: Tensor
+    best: Tensor
+
+
+def depth_bins(near: Tensor | float, far: Tensor | float, count: int, binning: Binning = "linear") -> Tensor:
+    """(count,) depths, near to far, evenly spaced in depth ("linear") or in 1 / depth ("inverse")."""
+    near, far = torch.as_tensor(near), torch.as_tensor(far)
+    steps = torch.linspace(0, 1, count, dtype=near.dtype, device=near.device)
+    if binning == "linear":
+        return near + (far - near) * steps
+    return 1 / (1 / near + (1 / far - 1 / near) * steps)
+
+
+def inner_pixels(height: int, width: int) -> Tensor:
+    """(3, n): x, y, 1 of the pixels that are farther than `BORDER` from the border, row by row."""
+    y, x = torch.meshgrid(
+        torch.arange(BORDER, max(height - BORDER, BORDER)),
+        torch.arange(BORDER, max(width - BORDER, BORDER)),
+        indexing="ij",
+    )
+    return torch.stack([x, y, torch.ones_like(x)]).flatten(1).to(torch.get_default_dtype())
+
+
+@torch.no_grad()
+def match(
+    current: Tensor,
+    lookup: Tensor,
+    poses: Tensor,
+    K: Tensor,
+    inv_K: Tensor,
+    depths: Tensor,
+    pixels: Tensor | None = None,
+    max_bytes: int | None = None,
+) -> CostVolume:
+    """Compares the current features with lookup features warped by every depth.
+
+    A point counts where its pixel, and the place where the lookup frame sees it, lie inside the border of `BORDER`
+    pixels. No gradient flows through.
+
+    Args:
+        current: (B, C, h, w) features.
+        lookup: (B, F, C, h, w) features of the lookup frames.
+        poses: (B, F, 4, 4), from the current camera to each lookup camera; all zeros: there is no such frame.
+        K, inv_K: (B, 3, 3) or (B, 4, 4), pixels of the h x w features.
+        depths: (D,) of the bins.
+        pixels: `inner_pixels(h, w)`, where it is kept as a buffer.
+        max_bytes: working memory that is not exceeded, besides inputs and result (but at least one pixel is worked on);
+            default `DEFAULT_BYTES`.
+    """
+    batch, frames, channels, height, width = lookup.shape
+    inner = (max(height - 2 * BORDER, 0), max(width - 2 * BORDER, 0))
+    rays, shift = _rays(poses, K, inv_K, inner_pixels(height, width) if pixels is None else pixels)
+    exists = (poses != 0).flatten(2).any(2)
+    # One table holds the pixels of all lookup frames and of the current one as rows of C numbers: bilinear sampling
+    # and the difference to the current feature are a weighted sum of five rows, which reads memory in whole cache
+    # lines.
+    table = torch.cat([_rows(lookup.flatten(0, 1)), _rows(current)])
+    first_row = torch.arange(batch * frames, device=table.device).view(batch, 1, frames, 1) * (height * width)
+    own_row = batch * frames * height * width + _own_rows(batch, height, width, table.device)
+
+    samples = batch * inner[0] * inner[1]
+    per_pixel = frames * len(depths) * (channels * table.element_size() + _BYTES_PER_SAMPLE)
+    chunk = max((max_bytes or DEFAULT_BYTES.get(table.device.type, 64 << 20)) // per_pixel, 1)
+    expand = (batch, inner[0] * inner[1], frames)
+    rays, shift = rays.reshape(samples, frames, 3), shift.expand(*expand, 3).reshape(samples, frames, 3)
+    first_row = first_row.expand(*expand, 1).reshape(samples, frames, 1).to(torch.int32)
+    exists = exists[:, None, :, None].expand(*expand, 1).reshape(samples, frames, 1)
+
+    cost = table.new_empty(samples, len(depths))
+    for start in range(0, samples, chunk):
+        part = slice(start, start + chunk)
+        rows, weights, seen = _five_rows(
+            rays[part], shift[part], depths, first_row[part], own_row[part], (height, width), exists[part]
+        )
+        difference = F.embedding_bag(rows.flatten(0, -2), table, per_sample_weights=weights.flatten(0, -2), mode="sum")
+        l1 = difference.abs_().mean(1).view(seen.shape).mul_(seen)
+        cost[part] = l1[:, 0] if frames == 1 else l1.sum(1) / ((l1 > 0).sum(1) + _EPSILON)
+    missing = cost == 0
+    cost = torch.where(missing, cost.amax(1, keepdim=True), cost)
+    return CostVolume(
+        _to_image(cost, batch, inner),
+        _to_image(~missing.any(1, keepdim=True), batch, inner)[:, 0],
+        _to_image(cost.argmin(1, keepdim=True), batch, inner)[:, 0],
+    )
+
+
+class DepthBinTracker(nn.Module):
+    """Follows the range of depths that the teacher sees, so that the bins cover it (ManyDepth, section 3.3).
+
+    Attributes:
+        near, far: scalars, the running range; they start at 0.1 and 10.
+    """
+
+    near: Tensor
+    far: Tensor
+
+    def __init__(self, min_depth: float = 0.1) -> None:
+        super().__init__()
+        self.min_depth = min_depth
+        self.register_buffer("near", torch.tensor(0.1))
+        self.register_buffer("far", torch.tensor(10.0))
+
+    @torch.no_grad()
+    def update(self, depth: Tensor) -> None:
+        """Moves a hundredth of the way to the range of (B, 1, H, W) depths: the images' mean minimum x 0.9 (not below
+        `min_depth`) and mean maximum x 1.1."""
+        low, high = depth.float().flatten(1).aminmax(dim=1)
+        self.near.lerp_((0.9 * low.mean()).clamp(min=self.min_depth), 1 - TRACKER_MOMENTUM)
+        self.far.lerp_(1.1 * high.mean(), 1 - TRACKER_MOMENTUM)
+
+
+_BYTES_PER_SAMPLE = 5 * 8 + 12 * 4
+"""Rows and weights of five, and the coordinates on the way to them."""
+
+
+def _rays(poses: Tensor, K: Tensor, inv_K: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, n, F, 3) and (B, 1, F, 3): a pixel at depth d is seen by a lookup camera at d * ray + shift."""
+    K, inv_K = K[:, None, :3, :3], inv_K[:, None, :3, :3]
+    homography = K @ poses[:, :, :3, :3] @ inv_K
+    return (homography @ pixels).permute(0, 3, 1, 2), (K @ poses[:, :, :3, 3:])[..., 0][:, None]
+
+
+def _rows(features: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N h w, C)."""
+    features = features if features.dtype == torch.float64 else features.float()
+    return features.flatten(2).transpose(1, 2).flatten(0, 1)
+
+
+def _own_rows(batch: int, height: int, width: int, device: torch.device) -> Tensor:
+    """(samples,) int32: the row of every inner pixel among those of the current images."""
+    rows = torch.arange(batch * height * width, dtype=torch.int32, device=device).view(batch, height, width)
+    return rows[:, BORDER : height - BORDER, BORDER : width - BORDER].flatten()
+
+
+def _five_rows(
+    rays: Tensor,
+    shift: Tensor,
+    depths: Tensor,
+    first_row: Tensor,
+    own_row: Tensor,
+    size: tuple[int, int],
+    exists: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (n, F, D, 5) and weights of: the four neighbours of where a bin is seen, minus the current pixel; seen
+    (n, F, D)."""
+    height, width = size
+    x, y, z = (torch.addcmul(shift[..., i, None], rays[..., i, None], depths) for i in range(3))
+    z = z.add_(_EPSILON)
+    x, y = x.div_(z), y.div_(z)
+    seen = (x >= BORDER) & (x <= width - BORDER) & (y >= BORDER) & (y <= height - BORDER) & exists
+    x, y = torch.where(seen, x, 0), torch.where(seen, y, 0)
+    left, top = x.to(torch.int32), y.to(torch.int32)
+    x, y = x.sub_(left), y.sub_(top)
+    corner = top.mul_(width).add_(left).add_(first_row)
+    rows = torch.stack([corner, corner + 1, corner + width, corner + (width + 1)], dim=-1)
+    right_below = x * y
+    right_above, left_below = x - right_below, y - right_below
+    left_above = 1 - x - left_below
+    return (
+        torch.cat([rows, own_row.view(-1, 1, 1, 1).expand(*rows.shape[:-1], 1)], dim=-1),
+        torch.stack([left_above, right_above, left_below, right_below, x.new_full((), -1).expand_as(x)], dim=-1),
+        seen,
+    )
+
+
+def _to_image(values: Tensor, batch: int, inner: tuple[int, int]) -> Tensor:
+    """(samples, D) -> (B, D, h, w), zero in the border."""
+    image = values.view(batch, *inner, -1).permute(0, 3, 1, 2)
+    return F.pad(image, (BORDER,) * 4)

@@ -1,0 +1,244 @@
+"""Encoders that match a frame against the frames before it: a ResNet, and the hybrid encoder with a cost volume inside.
+
+Both are called as the original's matching encoder is (UPSTREAM), and return what it returns:
+
+    features, lowest_cost, confidence = encoder(current, lookup, poses, K, inv_K, min_depth_bin, max_depth_bin)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hybrid_encoder.config import check_image_size
+from hybrid_encoder.encoder import HybridEncoder, HybridFeatures
+from hybrid_encoder.resnet import ResnetEncoder
+from hybrid_encoder.weights import load_state
+
+from .cost_volume import Binning, depth_bins, inner_pixels, match
+
+MATCHING_STRIDE = 4
+
+
+class MatchingEncoder(nn.Module):
+    """Common to both encoders: bins, matching, and the convolution that joins the cost volume to the current map.
+
+    Args:
+        channels: of the maps that are matched.
+        input_height, input_width: of the images.
+        min_depth_bin, max_depth_bin: range of the bins until another is given.
+        num_depth_bins: how many.
+        adaptive_bins: take the range of the bins from the call.
+        depth_binning: bins evenly spaced in depth ("linear") or in 1 / depth ("inverse").
+        max_bytes: working memory of matching; None: what suits the device.
+
+    Raises:
+        UserError: a side that is no multiple of 32.
+    """
+
+    depth_bins: Tensor
+    pixels: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        input_height: int,
+        input_width: int,
+        min_depth_bin: float = 0.1,
+        max_depth_bin: float = 20.0,
+        num_depth_bins: int = 96,
+        adaptive_bins: bool = False,
+        depth_binning: Binning = "linear",
+        max_bytes: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_image_size(input_height, input_width)
+        self.input_height, self.input_width = input_height, input_width
+        self.matching_height, self.matching_width = input_height // MATCHING_STRIDE, input_width // MATCHING_STRIDE
+        self.num_depth_bins, self.adaptive_bins, self.depth_binning = num_depth_bins, adaptive_bins, depth_binning
+        self.max_bytes = max_bytes
+        self.register_buffer("pixels", inner_pixels(self.matching_height, self.matching_width), persistent=False)
+        self.register_buffer("depth_bins", torch.empty(num_depth_bins), persistent=False)
+        self.compute_depth_bins(min_depth_bin, max_depth_bin)
+        self.reduce_conv = nn.Sequential(nn.Conv2d(channels + num_depth_bins, channels, 3, padding=1), nn.ReLU())
+
+    @torch.no_grad()
+    def compute_depth_bins(self, min_depth_bin: Tensor | float, max_depth_bin: Tensor | float) -> None:
+        """Sets the range of the bins; called after loading, with the range that was saved."""
+        self.depth_bins.copy_(depth_bins(min_depth_bin, max_depth_bin, self.num_depth_bins, self.depth_binning))
+
+    def join(
+        self, current: Tensor, lookup: Tensor, poses: Tensor, K: Tensor, inv_K: Tensor, near: Any, far: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Matches features and joins the cost volume to the current ones.
+
+        Args:
+            current: (B, C, H/4, W/4).
+            lookup: (B, F, C, H/4, W/4), without gradient.
+            poses, K, inv_K: as `match` takes them.
+            near, far: range of the bins, used if `adaptive_bins`.
+
+        Returns:
+            (B, C, H/4, W/4); 1 / depth of the lowest cost (B, H/4, W/4); confidence (B, H/4, W/4), 0 or 1.
+        """
+        if self.adaptive_bins and near is not None and far is not None:
+            self.compute_depth_bins(near, far)
+        with torch.autocast(current.device.type, enabled=False):
+            found = match(current, lookup, poses, K, inv_K, self.depth_bins, self.pixels, self.max_bytes)
+        confidence = found.confidence.to(found.cost.dtype)
+        # Where some bin was out of sight the costs say little: the decoder is to rely on the image alone there.
+        cost = found.cost * confidence[:, None]
+        joined = self.reduce_conv(torch.cat([current, cost.to(current.dtype)], dim=1))
+        return joined, 1 / self.depth_bins[found.best], confidence
+
+
+class ResnetMatchingEncoder(MatchingEncoder):
+    """A ResNet that matches after its first layer, under the original's tensor names.
+
+    Args:
+        num_layers: 18, 34, 50, 101 or 152.
+        weights: "pretrained" (ImageNet), "random", or a file.
+        input_height, input_width, settings: as `MatchingEncoder` takes them.
+
+    Attributes:
+        num_ch_enc: channels of the five maps.
+    """
+
+    def __init__(self, num_layers: int, weights: str, input_height: int, input_width: int, **settings: Any) -> None:
+        resnet = ResnetEncoder(num_layers, weights)
+        super().__init__(int(resnet.num_ch_enc[1]), input_height, input_width, **settings)
+        self.num_layers = num_layers
+        self.num_ch_enc: np.ndarray = resnet.num_ch_enc
+        net: Any = resnet.encoder
+        self.layer0 = nn.Sequential(net.conv1, net.bn1, nn.ReLU())
+        self.layer1 = nn.Sequential(nn.MaxPool2d(3, 2, 1), net.layer1)
+        self.layer2, self.layer3, self.layer4 = net.layer2, net.layer3, net.layer4
+        # Computes nothing: a part of the original's checkpoints that its own code does not use either.
+        self.prematching_conv = nn.Sequential(nn.Conv2d(64, 16, 1), nn.ReLU()).requires_grad_(False)
+
+    def forward(
+        self,
+        current: Tensor,
+        lookup: Tensor,
+        poses: Tensor,
+        K: Tensor,
+        inv_K: Tensor,
+        min_depth_bin: Tensor | float | None = None,
+        max_depth_bin: Tensor | float | None = None,
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Matches a batch of frames against their lookup frames.
+
+        Args:
+            current: (B, 3, H, W), RGB in [0, 1].
+            lookup: (B, F, 3, H, W), the frames before.
+            poses: (B, F, 4, 4), from the current camera to each lookup camera; all zeros: there is no such frame.
+            K, inv_K: (B, 3, 3) or (B, 4, 4), of images at a quarter of the size.
+            min_depth_bin, max_depth_bin: range of the bins, used if `adaptive_bins`.
+
+        Returns:
+            Five maps at strides 2, 4, 8, 16, 32, the second of them before matching; 1 / depth of the lowest cost
+            (B, H/4, W/4); confidence (B, H/4, W/4), 1 where every bin was seen, else 0.
+        """
+        maps = self._shallow(current)
+        with torch.no_grad():
+            seen = self._shallow(lookup.flatten(0, 1))[1].unflatten(0, lookup.shape[:2])
+        joined, lowest_cost, confidence = self.join(maps[1], seen, poses, K, inv_K, min_depth_bin, max_depth_bin)
+        maps.append(self.layer2(joined))
+        maps.append(self.layer3(maps[-1]))
+        maps.append(self.layer4(maps[-1]))
+        return maps, lowest_cost, confidence
+
+    def _shallow(self, image: Tensor) -> list[Tensor]:
+        first = self.layer0((image - 0.45) / 0.225)
+        return [first, self.layer1(first)]
+
+    def original_state_dict(self) -> dict[str, Tensor]:
+        """The state dict with the original's fixed grids, which it keeps among its weights and loads strictly."""
+        height, width = self.matching_height, self.matching_width
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        grid = torch.stack([x, y]).to(self.pixels)
+        ones = grid.new_ones(self.num_depth_bins, 1, height * width)
+        homogeneous = torch.cat([grid.view(1, 2, -1).expand(self.num_depth_bins, -1, -1), ones], dim=1)
+        return {
+            **self.state_dict(),
+            "backprojector.id_coords": grid,
+            "backprojector.ones": ones,
+            "backprojector.pix_coords": homogeneous,
+        }
+
+    def load_original_state_dict(self, tensors: Mapping[str, Tensor], source: str) -> None:
+        """Fills the encoder from an original's encoder.pth of any image size; its fixed grids are left aside.
+
+        Raises:
+            UserError: tensors missing, surplus or of another shape; `source` names the file.
+        """
+        load_state(self, {k: v for k, v in tensors.items() if not k.startswith("backprojector.")}, source)
+
+
+class HybridMatchingEncoder(MatchingEncoder):
+    """The hybrid encoder with a cost volume between CLIP's layers 1 and 2 (METHOD, section 4).
+
+    CLIP's stride-4 maps of all frames are matched, layers 2 to 4 run on the joined map; DINO sees the current frame
+    alone; fusion and language are the single-frame encoder's own.
+
+    Args:
+        encoder: its image tower must be convolutional.
+        input_height, input_width, settings: as `MatchingEncoder` takes them.
+
+    Attributes:
+        num_ch_enc: channels of the five maps of `forward`.
+
+    Raises:
+        UserError: an image tower without a stride-4 map.
+    """
+
+    def __init__(self, encoder: HybridEncoder, input_height: int, input_width: int, **settings: Any) -> None:
+        channels = encoder.matching_tower.channels[0]
+        super().__init__(channels, input_height, input_width, **settings)
+        self.encoder = encoder
+        self.num_ch_enc: np.ndarray = encoder.num_ch_enc
+        # Starts as the identity on CLIP's (non-negative) map, so that its pretrained layers 2 to 4 see what they know;
+        # the kernels of the costs keep their random start.
+        convolution = self.reduce_conv[0]
+        assert isinstance(convolution, nn.Conv2d)
+        assert convolution.bias is not None
+        nn.init.dirac_(convolution.weight[:, :channels].data)
+        nn.init.zeros_(convolution.bias)
+
+    def forward(
+        self,
+        current: Tensor,
+        lookup: Tensor,
+        poses: Tensor,
+        K: Tensor,
+        inv_K: Tensor,
+        min_depth_bin: Tensor | float | None = None,
+        max_depth_bin: Tensor | float | None = None,
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """As `ResnetMatchingEncoder.forward`; all five maps know the cost volume. Needs an encoder with its pyramid."""
+        features, lowest_cost, confidence = self.forward_features(
+            current, lookup, poses, K, inv_K, min_depth_bin, max_depth_bin
+        )
+        return self.encoder.drop_in_maps(features), lowest_cost, confidence
+
+    def forward_features(
+        self,
+        current: Tensor,
+        lookup: Tensor,
+        poses: Tensor,
+        K: Tensor,
+        inv_K: Tensor,
+        min_depth_bin: Tensor | float | None = None,
+        max_depth_bin: Tensor | float | None = None,
+    ) -> tuple[HybridFeatures, Tensor, Tensor]:
+        """As `forward`, with the features that a DPT decoder reads in place of the five maps."""
+        tower = self.encoder.matching_tower
+        shallow = tower.shallow(current)
+        with torch.no_grad():
+            seen = tower.shallow(lookup.flatten(0, 1)).unflatten(0, lookup.shape[:2])
+        joined, lowest_cost, confidence = self.join(shallow, seen, poses, K, inv_K, min_depth_bin, max_depth_bin)
+        return self.encoder.combine(current, [shallow, *tower.deep(joined)]), lowest_cost, confidence
