@@ -246,8 +246,8 @@ class SyntheticSource:
         if frame_id == "s":
             if sequence.images_right is None:
                 raise UserError("the synthetic scenes were made without a right camera: ask for stereo")
-            return sequence.images_right[frame].permute(1, 2, 0).numpy()
-        return sequence.images[frame].permute(1, 2, 0).numpy()
+            return np.ascontiguousarray(sequence.images_right[frame].permute(1, 2, 0).numpy())
+        return np.ascontiguousarray(sequence.images[frame].permute(1, 2, 0).numpy())
 
     def intrinsics(self, index: int) -> np.ndarray:
         """(3, 3) float32, pixels of the images."""
@@ -260,7 +260,7 @@ class SyntheticSource:
     def depth(self, index: int) -> np.ndarray:
         """Exact depth of frame 0, float32 (H, W), metres; 0 where there is none."""
         sequence, frame = self._find(index, 0)
-        return sequence.depth[frame, 0].numpy()
+        return sequence.depth[frame, 0].numpy().copy()
 
     def pose(self, index: int, frame_id: int = 0) -> np.ndarray:
         """(4, 4) float32, world from camera; inv(pose(i, 1)) @ pose(i, 0) maps points of frame 0 to frame 1."""
