@@ -1,0 +1,217 @@
+"""What the original trainers were written for and today's libraries lack: old names and old behaviour, file by file.
+
+A patched file of theirs calls `mend(globals())` after its imports. The libraries themselves stay as they are: the
+file gets shadows of the modules that it uses, in which some names are as they used to be. patches/README.md lists why.
+"""
+
+from __future__ import annotations
+
+import random
+import types
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import StepLR
+from torch.utils.data import DataLoader
+
+from hybrid_encoder.data.object_arrays import read_npy
+from hybrid_encoder.errors import UserError
+
+_cpu_only = False
+
+
+class Shadow(types.ModuleType):
+    """A module with some names changed; the module behind it stays as it is."""
+
+    def __init__(self, module: types.ModuleType, **names: Any) -> None:
+        super().__init__(module.__name__)
+        self.__dict__.update(names)
+        self._behind = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_behind"], name)
+
+
+def mend(names: dict[str, Any], **more: Callable[[Any], Any]) -> None:
+    """Puts shadows in the place of the modules and classes that a file of an original has imported.
+
+    Args:
+        names: the file's `globals()`.
+        more: further names and what makes their shadows, for one host alone.
+    """
+    for name, shadow in {**_SHADOWS, **more}.items():
+        if name in names and not isinstance(names[name], Shadow):
+            names[name] = shadow(names[name])
+
+
+def use_device(options: Any) -> None:
+    """Obeys `--no_cuda` where an original calls `.cuda()` all the same; so does a machine without CUDA.
+
+    Args:
+        options: the original's parsed options.
+    """
+    global _cpu_only
+    _cpu_only = bool(options.no_cuda) or not torch.cuda.is_available()
+    if _cpu_only:
+        for kind in (Tensor, torch.nn.Module):
+            kind.cuda = _stay  # type: ignore[method-assign]
+
+
+class BeforeEpochStepLR(StepLR):
+    """`StepLR` for trainers that step it when an epoch begins, as with torch 1.0: the first call changes no epoch.
+
+    It brings the rate that was asked for back, too, where a loaded optimizer state has brought another.
+    """
+
+    _begun = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._begun = False
+
+    def step(self, epoch: int | None = None) -> None:
+        """The first call is epoch 0, later ones go on by one."""
+        if self._begun:
+            super().step(epoch)
+            return
+        self._begun = True
+        for group, rate in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = group["initial_lr"] = rate
+
+
+def aligned_grid_sample(
+    input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool = True
+) -> Tensor:
+    """`F.grid_sample` with the default of torch 1.0 to 1.2: -1 and 1 are the centres of the corner pixels."""
+    return F.grid_sample(input, grid, mode, padding_mode, align_corners)
+
+
+class Jitter:
+    """One drawn colour jitter, for all images of a sample."""
+
+    def __init__(self, *steps: tuple[str, float]) -> None:
+        self.steps = steps
+
+    def __call__(self, image: Any) -> Any:
+        """A PIL image or tensor -> same, the steps applied in their order."""
+        from torchvision.transforms import functional
+
+        for name, factor in self.steps:
+            image = getattr(functional, name)(image, factor)
+        return image
+
+
+def draw_jitter(brightness: Any, contrast: Any, saturation: Any, hue: Any) -> Jitter:
+    """`ColorJitter.get_params` as until torchvision 0.8: factors and order drawn once, from `random`, in this order.
+
+    Args:
+        brightness, contrast, saturation, hue: (lowest, highest) each, or None.
+    """
+    ranges = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+    steps = [(f"adjust_{kind}", random.uniform(*span)) for kind, span in ranges.items() if span is not None]
+    random.shuffle(steps)
+    return Jitter(*steps)
+
+
+def load_anywhere(file: Any, map_location: Any = "cpu", **settings: Any) -> Any:
+    """`torch.load` onto the CPU where no device is named: what was saved on a GPU opens on machines without one."""
+    return torch.load(file, map_location=map_location, **settings)
+
+
+def ragged_array(values: Any, *args: Any, **settings: Any) -> np.ndarray:
+    """`np.array` that puts arrays of several sizes into an object array, as numpy did until 1.23."""
+    try:
+        return np.array(values, *args, **settings)
+    except ValueError:
+        if args or settings or not isinstance(values, list):
+            raise
+        ragged = np.empty(len(values), dtype=object)
+        for i, value in enumerate(values):
+            ragged[i] = value
+        return ragged
+
+
+class ObjectArchive:
+    """An .npz whose object arrays open without `allow_pickle`: plain arrays are read out, no code of the file runs."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        try:
+            found: np.ndarray = self.file[name]
+            return found
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+        archive: zipfile.ZipFile = self.file.zip
+        try:
+            return ragged_array(read_npy(archive.read(f"{name}.npy")))
+        except ValueError as error:
+            raise UserError(f"{archive.filename}, {name}: {error}; export the ground truth again") from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["file"], name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.file)
+
+
+def load_array(file: Any, *args: Any, **settings: Any) -> Any:
+    """`np.load` that opens the object arrays of exported ground truth."""
+    loaded = np.load(file, *args, **settings)
+    return (
+        ObjectArchive(loaded)
+        if isinstance(loaded, np.lib.npyio.NpzFile) and not settings.get("allow_pickle")
+        else loaded
+    )
+
+
+class OldDataLoader(DataLoader[Any]):
+    """A loader whose iterators have a method `next`, as until torch 1.12."""
+
+    def __iter__(self) -> Any:
+        iterator: Any = super().__iter__()
+        iterator.next = iterator.__next__
+        return iterator
+
+
+def _stay(self: Any, *_: Any, **__: Any) -> Any:
+    return self
+
+
+def _torch(module: Any) -> Shadow:
+    cuda = Shadow(module.cuda, is_available=lambda: not _cpu_only and module.cuda.is_available())
+    return Shadow(module, load=load_anywhere, cuda=cuda)
+
+
+def _transforms(module: Any) -> Shadow:
+    class ColorJitter(module.ColorJitter):
+        get_params = staticmethod(draw_jitter)
+
+        def forward(self, image: Any) -> Any:
+            return draw_jitter(self.brightness, self.contrast, self.saturation, self.hue)(image)
+
+    return Shadow(module, ColorJitter=ColorJitter)
+
+
+def _torchvision_models(module: Any) -> Shadow:
+    layers = (18, 34, 50, 101, 152)
+    urls = {f"resnet{n}": getattr(module, f"ResNet{n}_Weights").IMAGENET1K_V1.url for n in layers}
+    return Shadow(module, resnet=Shadow(module.resnet, model_urls=urls))
+
+
+_SHADOWS: dict[str, Callable[[Any], Any]] = {
+    "np": lambda module: Shadow(module, int=int, array=ragged_array, load=load_array),
+    "torch": _torch,
+    "Image": lambda module: Shadow(module, ANTIALIAS=module.LANCZOS),
+    "transforms": _transforms,
+    "models": _torchvision_models,
+    "DataLoader": lambda _: OldDataLoader,
+}
+"""What a file may have imported under these names, and the shadow of it."""

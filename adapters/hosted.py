@@ -1,0 +1,295 @@
+"""The hybrid nets in the shape that the original trainers' own code handles, shared by both hosts' `upstream.py`.
+
+Their scripts build encoder and decoder by `networks.ResnetEncoder(...)` and `networks.DepthDecoder(...)`, pass a list
+of maps from one to the other and write `state_dict()`s. `HybridNetworks` takes the place of their `networks`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybrid_encoder.config import HybridEncoderConfig
+from hybrid_encoder.decoder import DPTDecoder
+from hybrid_encoder.encoder import HybridEncoder, HybridFeatures
+from hybrid_encoder.errors import UserError
+from hybrid_encoder.pose import ClassTokenPose
+from hybrid_encoder.proxy.training import load_stage1
+from hybrid_encoder.weights import load_state, read_checkpoint
+
+from .current_stack import Shadow
+
+
+@dataclass(frozen=True)
+class Nets:
+    """What to build.
+
+    Attributes:
+        config: the hybrid encoder.
+        kind: "dpt" or "unet".
+        head: end of the DPT decoder.
+        scales: disparity scales; None: those that the host asks for.
+        stage1: weights of stage 1, or None.
+        encoder_lr: learning rate of the encoder; None: the host's.
+    """
+
+    config: HybridEncoderConfig
+    kind: str
+    head: str = "sigmoid"
+    scales: tuple[int, ...] | None = None
+    stage1: str | None = None
+    encoder_lr: float | None = None
+
+    @classmethod
+    def of_file(cls, path: str | Path) -> Nets | None:
+        """What wrote an encoder's file; None for a ResNet.
+
+        Raises:
+            UserError: missing or damaged.
+        """
+        entries = read_checkpoint(path)
+        if not entries.get("hybrid_config"):
+            return None
+        config = HybridEncoderConfig.from_dict(json.loads(entries["hybrid_config"])).without_downloads()
+        decoder = json.loads(entries.get("decoder_config") or "{}")
+        return cls(
+            config, decoder.get("kind", "unet"), decoder.get("head", "sigmoid"), tuple(decoder.get("scales", range(4)))
+        )
+
+
+class DepthEncoder(HybridEncoder):
+    """The hybrid encoder as one that returns a plain list: what its decoder reads, then the coarsest fused level.
+
+    The fused level is what a pose net that shares the encoder reads; decoders leave it out.
+
+    Attributes:
+        image_size: (H, W) of the last images.
+    """
+
+    def __init__(self, nets: Nets) -> None:
+        super().__init__(nets.config.replace(pyramid=nets.kind == "unet"))
+        self.image_size = (0, 0)
+        self.lr = nets.encoder_lr
+        self._token: tuple[Tensor, Tensor | None] | None = None
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) in [0, 1] -> five maps at strides 2..32, or four aligned levels for the DPT decoder; and a fused
+        level."""
+        features = self.forward_features(image)
+        self.image_size = features.image_size
+        self._token = (image, features.class_token)
+        return self.listed(features)
+
+    def listed(self, features: HybridFeatures) -> list[Tensor]:
+        """Features as the list that `forward` returns."""
+        read = features.aligned if self.pyramid is None else self.drop_in_maps(features)
+        return [*read, features.fused[-1]]
+
+    def class_token(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, class_width); of the images that `forward` saw last, without another look."""
+        if self._token is not None and self._token[0] is image and self._token[1] is not None:
+            return self._token[1]
+        assert self.dino is not None
+        token = self.dino(image).class_token
+        assert token is not None
+        return token
+
+
+class ListedDPTDecoder(DPTDecoder):
+    """The DPT decoder on the list that a `DepthEncoder` returns."""
+
+    def __init__(self, encoder: DepthEncoder, scales: tuple[int, ...], head: str) -> None:
+        super().__init__(encoder, scales, head)  # type: ignore[arg-type]
+        self._encoder = (encoder,)  # in a tuple, so that it is no part of this net
+
+    def forward(self, features: Any) -> dict[tuple[str, int], Tensor]:
+        """Four levels and a fused one -> {("disp", s): (B, 1, H / 2^s, W / 2^s)}."""
+        return super().forward(HybridFeatures([], list(features[:4]), [], None, self._encoder[0].image_size))
+
+
+class PairPose(ClassTokenPose):
+    """The class-token pose head called on a pair of images, the earlier first."""
+
+    def __init__(self, encoder: DepthEncoder) -> None:
+        super().__init__(encoder.class_width)
+        self._encoder = (encoder,)
+
+    def forward(self, images: Any, *_: Any) -> tuple[Tensor, Tensor]:
+        """Two images (B, 3, H, W) -> axis-angle and translation, each (B, 1, 1, 3)."""
+        first, second = (self._encoder[0].class_token(image) for image in images)
+        return super().forward(first, second)
+
+
+class HybridNetworks(Shadow):
+    """An original's `networks` module in which the depth encoder and its decoder are ours; pose nets stay theirs.
+
+    Args:
+        networks: the original's module.
+        nets: what to build.
+    """
+
+    def __init__(self, networks: ModuleType, nets: Nets, **names: Any) -> None:
+        super().__init__(
+            networks, ResnetEncoder=self.encoder, DepthDecoder=self.decoder, PoseDecoder=self.pose_decoder, **names
+        )
+        self.nets = nets
+        self.built: list[DepthEncoder] = []
+
+    def encoder(self, num_layers: int, pretrained: bool, num_input_images: int = 1, **settings: Any) -> nn.Module:
+        """In the place of `ResnetEncoder`: ours, or theirs for pairs of images."""
+        if num_input_images > 1:
+            theirs: nn.Module = self._behind.ResnetEncoder(num_layers, pretrained, num_input_images, **settings)
+            return theirs
+        return self.add(DepthEncoder(self.nets))
+
+    def add(self, encoder: Any) -> Any:
+        """Fills an encoder with stage 1's weights, where there are any, and remembers it for its decoder."""
+        if self.nets.stage1 is not None:
+            load_stage1(encoder, self.nets.stage1)
+        self.built.append(encoder)
+        return encoder
+
+    def decoder(self, num_ch_enc: Any, scales: Any = range(4), *args: Any, **settings: Any) -> nn.Module:
+        """In the place of `DepthDecoder`: the decoder of the encoder that these channels are an attribute of."""
+        encoder = self.owner(num_ch_enc)
+        if encoder is None:
+            theirs: nn.Module = self._behind.DepthDecoder(num_ch_enc, scales, *args, **settings)
+            return theirs
+        scales = self.nets.scales or tuple(scales)
+        if self.nets.kind == "dpt":
+            return ListedDPTDecoder(encoder, scales, self.nets.head)
+
+        networks: Any = self._behind
+
+        class FirstFive(networks.DepthDecoder):
+            def forward(self, features: Any) -> Any:
+                return super().forward(list(features[:5]))
+
+        listed: nn.Module = FirstFive(num_ch_enc, scales, *args, **settings)
+        return listed
+
+    def pose_decoder(self, num_ch_enc: Any, *args: Any, **settings: Any) -> nn.Module:
+        """In the place of `PoseDecoder`: theirs, on the fused level where it shares our encoder."""
+        encoder = self.owner(num_ch_enc)
+        channels = num_ch_enc if encoder is None else [encoder.fused_channels[-1]]
+        theirs: nn.Module = self._behind.PoseDecoder(channels, *args, **settings)
+        return theirs
+
+    def owner(self, num_ch_enc: Any) -> DepthEncoder | None:
+        """The encoder built here whose `num_ch_enc` this very array is."""
+        return next((encoder for encoder in self.built if encoder.num_ch_enc is num_ch_enc), None)
+
+
+class HybridOptim(Shadow):
+    """`torch.optim` whose `Adam` gives a hybrid encoder's parameters the groups that our trainer gives them."""
+
+    def __init__(self, optim: ModuleType, networks: HybridNetworks) -> None:
+        super().__init__(optim, Adam=self.adamw)
+        self.networks = networks
+
+    def adamw(self, parameters: Any, lr: float) -> torch.optim.Optimizer:
+        """AdamW in the place of Adam; parameters that do not train are left out."""
+        given = list(parameters)
+        trained = {id(p) for p in given if p.requires_grad}
+        groups: list[dict[str, Any]] = []
+        for encoder in self.networks.built:
+            if any(id(p) in trained for p in encoder.parameters()):
+                groups += encoder.parameter_groups(encoder.lr or lr)
+        own = {id(p) for group in groups for p in group["params"]}
+        rest = [p for p in given if id(p) in trained - own]
+        return torch.optim.AdamW([*groups, {"params": rest, "lr": lr}], lr=lr)
+
+
+def add_options(parser: argparse.ArgumentParser, encoders: tuple[str, ...] = ("resnet", "hybrid")) -> None:
+    """Adds the options of the hybrid encoder to an original's parser."""
+    group = parser.add_argument_group("hybrid encoder")
+    group.add_argument("--encoder", choices=encoders, default="resnet", help="depth encoder")
+    group.add_argument("--preset", default="paper", help="hybrid encoder: paper, released, small, dinov3 or tiny")
+    group.add_argument("--encoder_option", action="append", default=[], help="NAME=VALUE of HybridEncoderConfig")
+    group.add_argument("--clip_weights", help="CLIP's weights: a file, an open_clip tag, or random")
+    group.add_argument("--dino_weights", help="DINO's weights: a file, pretrained, or random")
+    group.add_argument("--decoder", choices=("dpt", "unet"), help="depth decoder (hybrid: dpt)")
+    group.add_argument("--head", choices=("sigmoid", "relu"), default="sigmoid", help="end of the DPT decoder")
+    group.add_argument("--stage1", help="stage1.pth of `hybrid-encoder pretrain`")
+    group.add_argument("--encoder_lr", type=float, help="learning rate of the encoder, where it differs")
+
+
+def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace, hybrid: bool) -> None:
+    """Settles what depends on other options.
+
+    Args:
+        parser: which filled them: its defaults tell what was not asked for.
+        hybrid: whether any encoder is a hybrid one.
+
+    Raises:
+        UserError: options that contradict each other.
+    """
+    if not hybrid:
+        for name in ("decoder", "stage1", "encoder_lr", "clip_weights", "dino_weights"):
+            value = getattr(options, name)
+            if value not in (None, "unet"):
+                raise UserError(f"--{name} {value} is for the hybrid encoder: add --encoder hybrid")
+        return
+    options.decoder = options.decoder or "dpt"
+    if options.decoder == "dpt" and options.scales is parser.get_default("scales"):
+        options.scales = [0]
+    if options.head == "relu" and options.decoder != "dpt":
+        raise UserError("--head relu is an end of the DPT decoder: use --decoder dpt")
+
+
+def asked_nets(options: Any) -> Nets:
+    """What the options of a training run ask for."""
+    from hybrid_encoder.options import EncoderOptions
+
+    config = EncoderOptions(
+        preset=options.preset,
+        clip_weights=options.clip_weights,
+        dino_weights=options.dino_weights,
+        weights_init=options.weights_init,
+        encoder_option=tuple(options.encoder_option),
+    ).config()
+    loaded = options.load_weights_folder is not None and "encoder" in options.models_to_load
+    if loaded or options.stage1 is not None:
+        config = config.without_downloads()
+    return Nets(config, options.decoder, options.head, None, options.stage1, options.encoder_lr)
+
+
+def describe(to_save: dict[str, Any], encoder: nn.Module, decoder: nn.Module, options: Any) -> None:
+    """Adds to an encoder's state dict what its nets are, so that its file can be opened without the options of the run.
+
+    A ResNet's file stays as the original writes it, unless scales or depth limits are unusual.
+    """
+    from .monodepth2.checkpoint import encoder_extras
+
+    limits = (options.min_depth, options.max_depth)
+    if not isinstance(encoder, HybridEncoder) and list(options.scales) == [0, 1, 2, 3] and limits == (0.1, 100.0):
+        return
+    extras = encoder_extras(encoder, decoder, options.height, options.width, *limits)
+    to_save.update({name: extras[name] for name in extras if name not in ("height", "width")})
+
+
+def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
+    """Refuses a file that does not fill a net of ours; an original's own nets keep what a file lacks, as they do.
+
+    Raises:
+        UserError: what does not fit.
+    """
+    if isinstance(model, (HybridEncoder, DPTDecoder, ClassTokenPose)):
+        load_state(model, {name: value for name, value in tensors.items() if isinstance(value, Tensor)}, path)
+
+
+def fitting_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """A loaded optimizer state, or the optimizer's own one where the loaded one is of other parameters."""
+    own = optimizer.state_dict()
+    sizes = [[len(group["params"]) for group in found["param_groups"]] for found in (state, own)]
+    if sizes[0] == sizes[1]:
+        return state
+    print("adam.pth is of other parameters: the optimizer starts anew")
+    return own

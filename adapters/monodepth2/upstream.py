@@ -1,0 +1,227 @@
+"""What a patched clone of Monodepth2 calls: old behaviour on today's libraries, and the hybrid encoder behind a flag.
+
+    hybrid-encoder patch monodepth2 PATH
+
+Every function here is one line in the clone; patches/README.md says where. Modules of the clone are passed in by their
+`globals()`, never imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybrid_encoder.adapters import current_stack
+from hybrid_encoder.adapters.current_stack import Shadow
+from hybrid_encoder.errors import UserError
+
+STACK = {
+    "F": lambda module: Shadow(module, grid_sample=current_stack.aligned_grid_sample),
+    "optim": lambda module: Shadow(
+        module, lr_scheduler=Shadow(module.lr_scheduler, StepLR=current_stack.BeforeEpochStepLR)
+    ),
+}
+"""Shadows that Monodepth2 needs and ManyDepth does not: it was written for torch 0.4 to 1.2."""
+
+
+def mend(names: dict[str, Any]) -> None:
+    """Mends a file of the clone, given its `globals()` after its imports."""
+    current_stack.mend(names)
+
+
+def mend_trainer(names: dict[str, Any]) -> None:
+    """Mends the trainer before its last import, of IPython, which it never uses and which need not be there."""
+    if importlib.util.find_spec("IPython") is None:
+        absent = types.ModuleType("IPython")
+        absent.embed = None  # type: ignore[attr-defined]
+        sys.modules["IPython"] = absent
+    current_stack.mend(names, **STACK)
+
+
+def parsed(options: Any) -> None:
+    """Settles the device and the hybrid encoder's options.
+
+    Args:
+        options: the clone's `MonodepthOptions`, its `parser` and the parsed `options`.
+    """
+    current_stack.use_device(options.options)
+    if hasattr(options.options, "encoder_option"):
+        try:
+            check_options(options.parser, options.options)
+        except UserError as error:
+            options.parser.error(str(error))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the hybrid encoder, and `--pose_model_type class_token`."""
+    from hybrid_encoder.adapters import hosted
+
+    hosted.add_options(parser)
+    pose = _action(parser, "pose_model_type")
+    pose.choices = [*(pose.choices or ()), "class_token"]
+
+
+def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Settles options that depend on others.
+
+    Raises:
+        UserError: options that contradict each other.
+    """
+    from hybrid_encoder.adapters import hosted
+
+    hybrid = options.encoder == "hybrid"
+    hosted.check_options(parser, options, hybrid)
+    if hybrid and options.predictive_mask and options.decoder == "dpt":
+        raise UserError("--predictive_mask is a U-Net on the encoder's five maps: add --decoder unet")
+    if options.pose_model_type == "class_token":
+        if not hybrid:
+            raise UserError("--pose_model_type class_token needs DINO's class token: add --encoder hybrid")
+        if options.pose_model_input != "pairs":
+            raise UserError("--pose_model_type class_token looks at pairs: drop --pose_model_input all")
+        if options.models_to_load is parser.get_default("models_to_load"):
+            options.models_to_load = ["encoder", "depth", "pose"]
+
+
+def parts(names: dict[str, Any], options: Any) -> tuple[Any, Any]:
+    """The trainer's `networks` and `optim`: its own with `--encoder resnet`.
+
+    Args:
+        names: the trainer's `globals()`.
+        options: parsed options.
+    """
+    if options.encoder == "resnet":
+        return names["networks"], names["optim"]
+    from hybrid_encoder.adapters.hosted import HybridNetworks, HybridOptim, asked_nets
+
+    networks = HybridNetworks(names["networks"], asked_nets(options))
+    return networks, HybridOptim(names["optim"], networks)
+
+
+def class_token_pose(encoder: Any) -> nn.Module:
+    """The pose head on DINO's class tokens, called on a pair of images as the other pose nets are.
+
+    Raises:
+        UserError: the encoder has no DINO.
+    """
+    from hybrid_encoder.adapters.hosted import PairPose
+
+    if not encoder.class_width:
+        raise UserError("--pose_model_type class_token needs DINO's class token, and this preset has no DINO")
+    return PairPose(encoder)
+
+
+def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
+    """Adds to encoder.pth what its nets are."""
+    if name == "encoder":
+        from hybrid_encoder.adapters import hosted
+
+        hosted.describe(to_save, trainer.models["encoder"], trainer.models["depth"], trainer.opt)
+
+
+def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
+    """Refuses weights that do not fill a net of ours.
+
+    Raises:
+        UserError: what does not fit.
+    """
+    from hybrid_encoder.adapters import hosted
+
+    hosted.check_weights(model, tensors, path)
+
+
+def fitting_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """A loaded adam.pth, or a fresh start where it is of other parameters, such as another trainer's."""
+    from hybrid_encoder.adapters import hosted
+
+    return hosted.fitting_state(state, optimizer)
+
+
+def networks_in(names: dict[str, Any], folder: str) -> Any:
+    """The `networks` that a folder of weights was written with.
+
+    Args:
+        names: `globals()` of the script.
+        folder: holds encoder.pth.
+    """
+    from hybrid_encoder.adapters.hosted import HybridNetworks, Nets
+
+    nets = Nets.of_file(Path(folder).expanduser() / "encoder.pth")
+    return names["networks"] if nets is None else HybridNetworks(names["networks"], nets)
+
+
+def pose_networks_in(names: dict[str, Any], folder: str, pose_encoder_path: str) -> tuple[Any, str]:
+    """The `networks` that read poses with a folder's weights, and the file that the pose encoder's lie in.
+
+    Pose nets that read the hybrid depth encoder have no pose_encoder.pth; for them the depth encoder stands in.
+    """
+    from hybrid_encoder.adapters.hosted import Nets
+
+    path = Path(folder) / "encoder.pth"
+    if Path(pose_encoder_path).exists() or not path.exists():
+        return names["networks"], pose_encoder_path
+    nets = Nets.of_file(path)
+    if nets is None:
+        return names["networks"], pose_encoder_path
+    return _depth_encoder_poses(names["networks"], nets, Path(folder)), str(path)
+
+
+def accept_folders(parser: argparse.ArgumentParser) -> None:
+    """Lets `test_simple.py --model_name` take a folder of weights besides the published names."""
+    action = _action(parser, "model_name")
+    known = list(action.choices or ())
+
+    def name_or_folder(text: str) -> str:
+        folder = Path(text).expanduser()
+        if text in known:
+            return text
+        if (folder / "encoder.pth").is_file():
+            return str(folder.resolve())
+        raise argparse.ArgumentTypeError(f"{text}: no folder with encoder.pth, and none of {', '.join(known)}")
+
+    action.choices, action.type = None, name_or_folder
+    action.metavar, action.help = "NAME", f"folder of weights, or a published model: {', '.join(known)}"
+
+
+def _action(parser: argparse.ArgumentParser, name: str) -> argparse.Action:
+    return next(action for action in parser._actions if action.dest == name)
+
+
+def _depth_encoder_poses(networks: Any, nets: Any, folder: Path) -> Shadow:
+    """`networks` whose pose encoder is the hybrid depth encoder, and whose pose decoder takes what it gives."""
+    from hybrid_encoder.adapters.hosted import HybridNetworks, PairPose
+    from hybrid_encoder.weights import read_tensors
+
+    ours = HybridNetworks(networks, nets)
+    encoder: Any = ours.encoder(0, False)
+    class_token = "linear.weight" in read_tensors(folder / "pose.pth")
+
+    class PairEncoder(nn.Module):
+        num_ch_enc = encoder.num_ch_enc
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+
+        def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+            own = self.encoder.state_dict()
+            return self.encoder.load_state_dict({k: v for k, v in state_dict.items() if k in own}, strict, assign)
+
+        def forward(self, images: Tensor) -> list[Any]:
+            pair = images.chunk(2, dim=1)
+            return list(pair) if class_token else [self.encoder(image) for image in pair]
+
+    if class_token:
+        decoder: nn.Module = PairPose(encoder)
+    else:
+        decoder = ours.pose_decoder(encoder.num_ch_enc, 2)
+    forward: Callable[[Any], Any] = decoder.forward
+    decoder.forward = lambda features: forward(features[0])
+    return Shadow(networks, ResnetEncoder=lambda *_, **__: PairEncoder(), PoseDecoder=lambda *_, **__: decoder)
