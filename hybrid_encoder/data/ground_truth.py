@@ -1,0 +1,117 @@
+"""Ground-truth depth of a split in one file, one plain array per image; reads the original trainers' file, too."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import UserError
+from ..files import atomic_path
+from .object_arrays import read_npy
+from .splits import SplitEntry
+from .velodyne import DepthReference, improved_depth_path, read_depth_png, read_scan_depth
+
+NAMES_KEY = "names"
+FIELD_KEY = "data"
+
+
+def export_ground_truth(
+    data_path: str | Path,
+    entries: Sequence[SplitEntry],
+    out: str | Path,
+    source: Literal["velodyne", "improved"] = "velodyne",
+    reference: DepthReference = "scanner",
+    progress: bool = True,
+) -> None:
+    """Write the depth maps of a split's frames to `out` (.npz), in the split's order; `GroundTruth` reads them.
+
+    Args:
+        data_path: KITTI raw.
+        entries: what `read_split` returns.
+        source: "velodyne" projects the raw scans; "improved" reads the 16-bit PNGs of KITTI's depth benchmark.
+        reference: of velodyne depth. "scanner" as in published figures on the Eigen split, which count depth along the
+            scanner's forward axis (0.27 m more than the camera's z); see `DepthReference`.
+
+    Raises:
+        UserError: empty split, or a scan, image or calibration that is missing or damaged; then `out` is not written.
+    """
+    out = Path(out)
+    if out.suffix != ".npz":
+        raise UserError(f"ground truth is stored as .npz, not as {out.name}")
+    if not entries:
+        raise UserError("the split has no frame to export ground truth for")
+    with atomic_path(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=4) as archive:
+        for index, entry in enumerate(tqdm(entries, desc="ground truth", unit="map", disable=not progress)):
+            if source == "improved":
+                depth = read_depth_png(improved_depth_path(data_path, entry.folder, entry.frame, entry.side))
+            else:
+                depth = read_scan_depth(data_path, entry.folder, entry.frame, entry.side, reference)
+            _write(archive, _key(index), depth)
+        _write(archive, NAMES_KEY, np.array([str(entry) for entry in entries]))
+
+
+class GroundTruth:
+    """Depth maps of a file, float32 (H, W) each, metres, 0 where unknown; read one at a time, in the split's order."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open `path`: an .npz of `export_ground_truth`, or the original trainers' gt_depths.npz (key "data").
+
+        Raises:
+            UserError: missing, damaged or foreign file, or one whose pickle asks for anything but plain arrays.
+        """
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UserError(f"no ground truth at {self.path}: make it with `hybrid-encoder export-gt`")
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                members = {name.removesuffix(".npy") for name in archive.namelist()}
+        except (zipfile.BadZipFile, OSError) as error:
+            raise UserError(f"{self.path} is no .npz file of depth maps: {error}") from error
+        self._stored: list[np.ndarray] | None = None
+        self.names: tuple[str, ...]
+        if NAMES_KEY in members:
+            self.names = tuple(str(name) for name in self._read(NAMES_KEY))
+            missing = [key for key in map(_key, range(len(self.names))) if key not in members]
+            if missing:
+                raise UserError(f"{self.path} is incomplete: it names {len(self.names)} maps and lacks {missing[0]}")
+        elif FIELD_KEY in members:
+            self._stored = list(self._read(FIELD_KEY))
+            self.names = tuple(f"image {index}" for index in range(len(self._stored)))
+        else:
+            found = ", ".join(sorted(members)[:5]) or "nothing"
+            raise UserError(f"{self.path} holds no ground truth: expected arrays `names` or `data`, found {found}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        index = range(len(self))[index]
+        depth = np.asarray(self._read(_key(index))) if self._stored is None else self._stored[index]
+        if depth.ndim != 2 or depth.dtype.kind not in "fiu":
+            raise UserError(f"{self.path}: map {index} is {depth.dtype} {depth.shape}, expected depths of shape (H, W)")
+        return depth.astype(np.float32)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[index] for index in range(len(self)))
+
+    def _read(self, key: str) -> np.ndarray | list[np.ndarray]:
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return read_npy(archive.read(f"{key}.npy"))
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
+            raise UserError(f"{self.path}: the array {key} cannot be read: {error}") from error
+
+
+def _write(archive: zipfile.ZipFile, key: str, array: np.ndarray) -> None:
+    with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _key(index: int) -> str:
+    return f"depth_{index:06d}"

@@ -1,0 +1,145 @@
+"""Depth from KITTI's laser scanner: reads scans, and projects them to a camera as the Eigen split's evaluation does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from ..errors import UserError
+from .calibration import read_calibration
+
+DepthReference = Literal["camera", "scanner"]
+"""Where depth counts from: the camera's z, or the scanner's forward axis, whose origin lies 0.27 m behind the camera.
+Published figures on the Eigen split use the scanner's, so evaluation does; everything else wants the camera's."""
+
+CAMERA_OF_SIDE = {"l": "02", "r": "03"}
+BYTES_PER_POINT = 16
+
+
+def read_scan(path: str | Path) -> np.ndarray:
+    """Points of a velodyne .bin file, float32 (N, 4): x forward, y left, z up in metres, and reflectance.
+
+    Raises:
+        UserError: missing, empty or truncated file, or values that are not finite.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the velodyne scan {path}: {error.strerror}") from error
+    if not raw or len(raw) % BYTES_PER_POINT:
+        raise UserError(
+            f"{path} is no whole velodyne scan: {len(raw)} bytes, expected a positive multiple of {BYTES_PER_POINT} "
+            "(four float32 per point); copy or extract it again"
+        )
+    points = np.frombuffer(raw, dtype="<f4").reshape(-1, 4)
+    if not np.isfinite(points).all():
+        raise UserError(f"{path} holds values that are not finite: it is damaged or no velodyne scan")
+    return points
+
+
+def velodyne_projection(calibration_folder: str | Path, side: str = "l") -> tuple[np.ndarray, tuple[int, int]]:
+    """What takes velodyne points to pixels of a rectified colour camera.
+
+    Args:
+        calibration_folder: the day's folder, with calib_cam_to_cam.txt and calib_velo_to_cam.txt.
+        side: "l" (camera 2) or "r" (camera 3).
+
+    Returns:
+        P_rect R_rect_00 [R | T], float64 (3, 4), and the image size (height, width) from S_rect.
+    """
+    folder = Path(calibration_folder)
+    if side not in CAMERA_OF_SIDE:
+        raise UserError(f"unknown camera side {side!r}: use l or r")
+    camera = CAMERA_OF_SIDE[side]
+    cameras, scanner = folder / "calib_cam_to_cam.txt", folder / "calib_velo_to_cam.txt"
+    cam_to_cam, velo_to_cam = read_calibration(cameras), read_calibration(scanner)
+    rectify = np.eye(4)
+    rectify[:3, :3] = _entry(cam_to_cam, "R_rect_00", 9, cameras).reshape(3, 3)
+    rigid = np.eye(4)
+    rigid[:3, :3] = _entry(velo_to_cam, "R", 9, scanner).reshape(3, 3)
+    rigid[:3, 3] = _entry(velo_to_cam, "T", 3, scanner)
+    projection = _entry(cam_to_cam, f"P_rect_{camera}", 12, cameras).reshape(3, 4)
+    width, height = _entry(cam_to_cam, f"S_rect_{camera}", 2, cameras)
+    return projection @ rectify @ rigid, (int(height), int(width))
+
+
+def _entry(calibration: dict[str, np.ndarray], key: str, count: int, path: Path) -> np.ndarray:
+    if key not in calibration:
+        raise UserError(f"{path} has no entry {key}: depth from the scanner needs it; use KITTI's own calibration file")
+    values = np.asarray(calibration[key], dtype=np.float64).ravel()
+    if len(values) != count:
+        raise UserError(f"{path}: {key} has {len(values)} numbers, expected {count}")
+    return values
+
+
+def project_scan(
+    points: np.ndarray,
+    projection: np.ndarray,
+    size: tuple[int, int],
+    reference: DepthReference = "camera",
+) -> np.ndarray:
+    """Depth map of a scan: float32 (H, W), metres, 0 where no point falls; the nearest of a pixel's points counts.
+
+    As in the field's `generate_depth_map` (and KITTI's MATLAB kit), points behind the scanner are dropped and 1 is
+    subtracted from the rounded pixel coordinates, so that figures are comparable: the map lies one pixel up and to the
+    left of where `K` projects a point.
+
+    Args:
+        points: (N, 3 or more), velodyne coordinates.
+        projection: (3, 4), velodyne to pixels; its third row gives the camera's z.
+        size: (height, width) of the map.
+    """
+    height, width = size
+    xyz = points[points[:, 0] >= 0, :3].astype(np.float64)
+    projected = xyz @ projection[:, :3].T + projection[:, 3]
+    in_front = projected[:, 2] > 0
+    xyz, projected = xyz[in_front], projected[in_front]
+    columns, rows = (np.round(projected[:, :2] / projected[:, 2:]) - 1).T
+    inside = (columns >= 0) & (rows >= 0) & (columns < width) & (rows < height)
+    depth = (xyz[:, 0] if reference == "scanner" else projected[:, 2])[inside]
+    flat = np.full(height * width, np.inf, dtype=np.float64)
+    np.minimum.at(flat, (rows[inside] * width + columns[inside]).astype(np.int64), depth)
+    return np.where(np.isinf(flat), 0.0, flat).astype(np.float32).reshape(height, width)
+
+
+def scan_path(data_path: str | Path, folder: str, frame: int) -> Path:
+    """Where KITTI keeps a frame's scan; folder as in split files, "day/drive"."""
+    return Path(data_path) / folder / "velodyne_points" / "data" / f"{frame:010d}.bin"
+
+
+def read_scan_depth(
+    data_path: str | Path, folder: str, frame: int, side: str = "l", reference: DepthReference = "camera"
+) -> np.ndarray:
+    """Depth map (H, W) of one frame of KITTI raw, from its scan and the calibration of its day (see `project_scan`)."""
+    points = read_scan(scan_path(data_path, folder, frame))
+    projection, size = velodyne_projection((Path(data_path) / folder).parent, side)
+    return project_scan(points, projection, size, reference)
+
+
+def read_depth_png(path: str | Path) -> np.ndarray:
+    """KITTI's depth PNG, for instance of the improved ground truth: float32 (H, W), metres, 0 where unknown.
+
+    Raises:
+        UserError: missing or unreadable file, or not a 16-bit grey image.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no depth image at {path}")
+    raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if raw is None:
+        raise UserError(f"{path} cannot be read as an image: it is damaged or no PNG")
+    if raw.dtype != np.uint16 or raw.ndim != 2:
+        raise UserError(
+            f"{path} is no depth image: found {raw.dtype} {raw.shape}, expected 16-bit grey (depth in m x 256)"
+        )
+    return raw.astype(np.float32) / 256.0
+
+
+def improved_depth_path(data_path: str | Path, folder: str, frame: int, side: str = "l") -> Path:
+    """Where the improved ground truth (KITTI depth benchmark) of a frame lies once unpacked into KITTI raw."""
+    camera = f"image_{CAMERA_OF_SIDE[side]}"
+    return Path(data_path) / folder / "proj_depth" / "groundtruth" / camera / f"{frame:010d}.png"
