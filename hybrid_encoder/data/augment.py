@@ -64,17 +64,15 @@ def _grey(images: Tensor) -> Tensor:
 def _shift_hue(images: Tensor, shift: Tensor) -> Tensor:
     """Turn the hue of (B, F, 3, H, W) by shift (B, 1, 1, 1, 1) turns, in HSV; value and chroma stay."""
     red, green, blue = images.unbind(2)
-    value, chroma = images.amax(2), images.amax(2) - images.amin(2)
-    divisor = torch.where(chroma == 0, 1.0, chroma)
+    low, value = images.amin(2), images.amax(2)
+    chroma = value - low
+    divisor = chroma.masked_fill(chroma == 0, 1)
     hue = torch.where(
         value == red,
         (green - blue) / divisor,
         torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
     )
-    hue = hue + 6 * shift[:, :, 0]  # sixths of a turn: 0 red, 2 green, 4 blue
-    channels = []
-    for offset in (5, 3, 1):
-        # How far the channel falls short of the value, as a trapezoid over the circle of hues.
-        sector = (hue + offset).remainder(6)
-        channels.append(value - chroma * torch.minimum(sector, 4 - sector).clamp(0, 1))
-    return torch.stack(channels, dim=2)
+    hue = (hue + 6 * shift[:, :, 0]).remainder_(6)  # sixths of a turn: 0 red, 2 green, 4 blue
+    # How much of the chroma each channel has: a trapezoid around its own hue.
+    shares = ((hue - 3).abs_().sub_(1), 2 - (hue - 2).abs_(), 2 - (hue - 4).abs_())
+    return torch.stack([torch.addcmul(low, chroma, share.clamp_(0, 1)) for share in shares], dim=2)
