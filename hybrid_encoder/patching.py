@@ -1,0 +1,271 @@
+"""Patches a clone of an original trainer, or undoes it: all files or none, and never a line in the wrong place.
+
+git's own `apply` trusts line numbers where there is no context. Here a file is patched directly only if its blob id
+is the one that the patch was made for; a changed file is merged three ways with the original, which git keeps in the
+clone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import UserError
+from .patch_files import HostPatches, blob_id, is_marked, read_patches, without_marked
+
+_MARKER_SIZE = 31
+"""Of conflict markers in a merge: unlike any that a user's file may hold."""
+
+_SCRIPTS = {
+    "monodepth2": ("evaluate_depth.py", "evaluate_pose.py", "export_gt_depth.py", "test_simple.py"),
+    "manydepth": ("manydepth/evaluate_depth.py", "manydepth/export_gt_depth.py", "manydepth/test_simple.py"),
+}
+"""Files that nothing else needs: a fork may have deleted them."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to happen to one file; `after` is None where nothing is, `problem` says why it cannot be."""
+
+    path: str
+    before: bytes
+    after: bytes | None
+    note: str
+    problem: str = ""
+
+
+class Clone:
+    """A folder that holds an original or a fork of it, under git or not."""
+
+    def __init__(self, folder: Path, patches: HostPatches) -> None:
+        self.folder = folder
+        self.patches = patches
+
+    def read(self, path: str) -> bytes | None:
+        """A file's content; None where there is none."""
+        try:
+            return (self.folder / path).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def git(self, *command: str) -> bytes | None:
+        """Output of a git command in the folder; None where it fails or git is missing."""
+        environment = {**os.environ, "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+        try:
+            done = subprocess.run(["git", "-C", str(self.folder), *command], capture_output=True, env=environment)
+        except FileNotFoundError:
+            return None
+        return done.stdout if done.returncode == 0 else None
+
+    def describe(self) -> str:
+        """Which commit or fork this is, in words."""
+        top = self.git("rev-parse", "--show-toplevel")
+        if top is None or Path(top.decode().strip()).resolve() != self.folder.resolve():
+            return "a copy without git"
+        known = self.patches.commit
+        head = (self.git("rev-parse", "HEAD") or b"").decode().strip()
+        if head == known:
+            return f"commit {known[:7]}, which the patches are made for"
+        if self.git("merge-base", "--is-ancestor", known, "HEAD") is not None:
+            count = (self.git("rev-list", "--count", f"{known}..HEAD") or b"?").decode().strip()
+            return f"commit {head[:7]}, a fork {count} commits after {known[:7]}"
+        if self.git("merge-base", "--is-ancestor", "HEAD", known) is not None:
+            count = (self.git("rev-list", "--count", f"HEAD..{known}") or b"?").decode().strip()
+            return f"commit {head[:7]}, {count} commits before {known[:7]}"
+        return f"commit {head[:7]}, of another history than {known[:7]}"
+
+    def uncommitted(self) -> set[str]:
+        """Files with uncommitted changes, inserted lines aside."""
+        found = set()
+        for path in self.patches.paths:
+            committed, now = self.git("show", f"HEAD:./{path}"), self.read(path)
+            if committed is not None and now is not None:
+                same = without_marked(_unix(now)[0]) == without_marked(_unix(committed)[0])
+                found |= set() if same else {path}
+        return found
+
+
+def patch_clone(host: str, path: str | Path, check: bool = False, revert: bool = False) -> str:
+    """Patches a clone so that it runs on today's libraries and knows `--encoder hybrid`, or undoes that.
+
+    Args:
+        host: "monodepth2" or "manydepth".
+        path: the clone's folder.
+        check: only say what would be done.
+        revert: take the inserted lines out again; every file gets back the bytes that it had.
+
+    Returns:
+        What was found and done, in lines of text.
+
+    Raises:
+        UserError: this is no such clone, or lines go to places that have changed; nothing is written then.
+    """
+    return patch_with(read_patches(host), Path(path), check, revert)
+
+
+def patch_with(patches: HostPatches, folder: Path, check: bool = False, revert: bool = False) -> str:
+    """`patch_clone` with given patches."""
+    clone = Clone(folder, patches)
+    missing = [path for path in patches.paths if clone.read(path) is None]
+    needed = [path for path in missing if path not in _SCRIPTS[patches.host]]
+    if needed and not revert:
+        raise UserError(f"{folder} holds no {', '.join(needed)}: expected a clone of {patches.repository}")
+    changes = [_revert(clone, path) if revert else _plan(clone, path) for path in patches.paths if path not in missing]
+    problems = [f"  {change.path}: {change.problem}" for change in changes if change.problem]
+    if problems:
+        raise UserError("\n".join([f"{folder} ({clone.describe()}) is not patched, nothing was written:", *problems]))
+    todo = [change for change in changes if change.after is not None and change.after != change.before]
+    if not check:
+        _write_all(folder, todo)
+    lines = [f"{patches.host} at {folder}: {clone.describe()}"]
+    uncommitted = clone.uncommitted() if not revert else set()
+    for change in changes:
+        lines.append(f"  {change.path}: {change.note}{' (uncommitted ones, too)' * (change.path in uncommitted)}")
+    lines += [f"  {path}: not there, left out" for path in missing]
+    done = "would change" if check else "changed"
+    lines.append(f"{len(todo)} files {done}" if todo else "Nothing to do.")
+    if todo and not revert and not check:
+        lines.append(f"Undo with: hybrid-encoder patch {patches.host} {folder} --revert")
+    return "\n".join(lines)
+
+
+def _revert(clone: Clone, path: str) -> Change:
+    before = clone.read(path) or b""
+    known = set(clone.patches.lines(path))
+    marked = [line for line in before.splitlines() if is_marked(line)]
+    others = [line.decode(errors="replace").strip() for line in marked if line.rstrip() not in known]
+    note = f"{len(marked)} lines taken out" if marked else "no inserted lines"
+    if others:
+        note += f", of which this version would insert others: {'; '.join(others)}"
+    return Change(path, before, without_marked(before), note)
+
+
+def _plan(clone: Clone, path: str) -> Change:
+    """Where the lines go in one file."""
+    patches, before = clone.patches, clone.read(path) or b""
+    text, windows = _unix(before)
+    marked = sorted(line for line in text.splitlines() if is_marked(line))
+    if marked == patches.lines(path):
+        return Change(path, before, None, "patched already")
+    own = without_marked(text)
+    note = f"{len(marked)} lines of another version replaced, " if marked else ""
+    if blob_id(own) == patches.original_id(path):
+        after, note = patches.apply(path, own), note + "as the original"
+    else:
+        original = clone.git("cat-file", "blob", patches.original_id(path))
+        if original is None:
+            return Change(path, before, None, "", _no_base(clone))
+        merged, place = _merge(own, original, patches.apply(path, original))
+        if merged is None:
+            inserted = _texts(patches.lines(path))
+            return Change(path, before, None, "", f"{place}; what goes into this file: {inserted}")
+        after, note = merged, note + "merged with your changes"
+        problem = _misplaced(path, own, original, after, patches)
+        if problem:
+            return Change(path, before, None, "", problem)
+    return Change(path, before, after.replace(b"\n", b"\r\n") if windows else after, note)
+
+
+def _no_base(clone: Clone) -> str:
+    commit, repository = clone.patches.commit, clone.patches.repository
+    return (
+        f"it differs from the original at {commit[:7]}, which the git of this folder does not know, so that a merge is "
+        f"not possible; get it with `git fetch https://github.com/{repository} {commit}`"
+    )
+
+
+def _merge(own: bytes, original: bytes, patched: bytes) -> tuple[bytes | None, str]:
+    """Three-way merge: the result, or None and the place of the first conflict in the user's file."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = ["own", "original", "patched"]
+        for name, content in zip(names, (own, original, patched), strict=True):
+            (Path(folder) / name).write_bytes(content)
+        command = ["git", "merge-file", "-p", f"--marker-size={_MARKER_SIZE}", *names]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True)
+        except FileNotFoundError:
+            return None, "it differs from the original, and git, which merges it, is not installed"
+    if done.returncode == 0:
+        return done.stdout, ""
+    line = 1
+    for text in done.stdout.splitlines():
+        if text.startswith(b"<" * _MARKER_SIZE):
+            return None, f"about line {line}, the place where a line goes has changed"
+        line += not is_marked(text)
+    return None, f"git merge-file failed: {done.stderr.decode(errors='replace').strip()}"
+
+
+def _misplaced(path: str, own: bytes, original: bytes, merged: bytes, patches: HostPatches) -> str:
+    """Why a merge is not trusted; empty if it is."""
+    if without_marked(merged) != own:
+        return "the merge would change lines of yours"
+    if _neighbours(merged) != _neighbours(patches.apply(path, original)):
+        return "the merge would put lines elsewhere than in the original"
+    try:
+        compile(own, path, "exec", dont_inherit=True)
+    except SyntaxError:
+        return ""  # as it was, Python could not read it either
+    try:
+        compile(merged, path, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        return f"after the merge, Python could not read line {error.lineno}"
+    return ""
+
+
+def _neighbours(content: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    """Every inserted line with the file's own lines before and after it."""
+    lines = content.splitlines()
+    found, before = [], b""
+    for i, line in enumerate(lines):
+        if is_marked(line):
+            after = next((other for other in lines[i:] if not is_marked(other)), b"")
+            found.append((before, line, after))
+        else:
+            before = line
+    return found
+
+
+def _write_all(folder: Path, changes: list[Change]) -> None:
+    """Writes all files or none: first beside them, then in their place; if that fails, the old ones come back."""
+    prepared: list[tuple[Change, Path, Path]] = []
+    replaced: list[tuple[Change, Path]] = []
+    try:
+        for change in changes:
+            target = (folder / change.path).resolve()
+            partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+            prepared.append((change, target, partial))
+            partial.write_bytes(change.after or b"")
+            shutil.copymode(target, partial)
+        for change, target, partial in prepared:
+            if target.read_bytes() != change.before:
+                raise UserError(f"{target} changed meanwhile: run the command again")
+            os.replace(partial, target)
+            replaced.append((change, target))
+    except BaseException as error:
+        for change, target in replaced:
+            target.write_bytes(change.before)
+        if isinstance(error, OSError):
+            name = error.filename or folder
+            raise UserError(f"{name} cannot be written ({error.strerror}): nothing changed") from error
+        raise
+    finally:
+        for _, _, partial in prepared:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def _unix(content: bytes) -> tuple[bytes, bool]:
+    """A file with Unix line ends, and whether all of its lines had Windows'."""
+    windows = content.count(b"\r\n")
+    if windows and windows == content.count(b"\n"):
+        return content.replace(b"\r\n", b"\n"), True
+    return content, False
+
+
+def _texts(lines: list[bytes]) -> str:
+    return "; ".join(f"`{line.decode().strip()}`" for line in lines)

@@ -1,0 +1,1 @@
+"""Patch files for clones of the original trainers (data), and the script that makes them."""
