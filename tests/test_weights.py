@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,24 @@ def test_damaged_bytes_never_fill_a_model(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"bad\.ckpt"):
         read_tensors(path)
+
+
+def test_any_damage_ends_in_an_error_or_in_tensors(tmp_path: Path) -> None:
+    whole, damaged = tmp_path / "whole.ckpt", tmp_path / "damaged.ckpt"
+    torch.save({"state_dict": Net().state_dict(), "h": Hyperparameters()}, whole)
+    data, rng = whole.read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(150):
+        changed = bytearray(data[: rng.randrange(len(data))] if rng.random() < 0.3 else data)
+        for _ in range(rng.choice([1, 3, 30])):
+            # Most of the pickle's instructions lie at the start, most of the archive's directory at the end.
+            changed[rng.choice([1, -1]) * rng.randrange(min(3000, len(changed)))] = rng.randrange(256)
+        damaged.write_bytes(changed)
+        try:
+            read_tensors(damaged)
+        except UserError:  # nothing else may come through
+            refused += 1
+    assert refused > 100
 
 
 def test_load_state_is_strict_and_all_or_nothing() -> None:

@@ -52,6 +52,14 @@ def describe_tensors(names: Iterable[str]) -> str:
     return f"something unknown to this package, with the tensors {shown}"
 
 
+def is_zip(path: Path) -> bool:
+    """Whether a file is a whole zip archive, as torch writes them."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # zipfile raises where the archive's end is odd instead of missing
+        return False
+
+
 def describe_file(path: Path) -> str:
     """What a file that holds no readable tensors is, in words, with the remedy where there is one."""
     with path.open("rb") as file:
@@ -62,7 +70,7 @@ def describe_file(path: Path) -> str:
         if head.lstrip().startswith(start):
             return meaning
     if head.startswith(b"PK"):
-        if not zipfile.is_zipfile(path):
+        if not is_zip(path):
             return "a truncated file of torch: download or copy it again"
         return "a damaged file of torch, or a zip archive of something else"
     if head[8:9] == b"{":

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .describe import describe_file, describe_tensors
+from .describe import describe_file, describe_tensors, is_zip
 from .safe_pickle import STATE_KEYS, UnsafeArchiveError, read_archive
 
 _SHOWN = 3
@@ -40,13 +40,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors" or head[8:] == b"{":
             return dict(load_file(path))
-        is_zip = zipfile.is_zipfile(path)
-        if is_zip and _has_code(path):
+        whole_zip = is_zip(path)
+        if whole_zip and _has_code(path):
             return dict(read_archive(path))
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=whole_zip)
         except pickle.UnpicklingError:
-            if not is_zip:
+            if not whole_zip:
                 raise
             return dict(read_archive(path))
     except (SafetensorError, UnsafeArchiveError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:

@@ -7,6 +7,7 @@ names inside an archive lead nowhere but into it.
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -173,8 +174,7 @@ class _Archive:
         self.storages: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def tensors(self) -> dict[str, Tensor]:
-        with self.archive.open(self._info("data.pkl")) as file:
-            top = _InertUnpickler(file).load()
+        top = _InertUnpickler(io.BytesIO(self._bytes("data.pkl"))).load()
         if isinstance(top, Inert):
             views: dict[str, _TensorView] = {}
             _flatten(top, "", views, set())
@@ -191,6 +191,8 @@ class _Archive:
         key = (view.storage.key, view.storage.dtype)
         if key not in self.storages:
             data = bytearray(self._bytes(f"data/{view.storage.key}"))
+            if len(data) % key[1].itemsize:
+                raise UnsafeArchiveError(f"the numbers of tensor {name} are cut off")
             self.storages[key] = torch.frombuffer(data, dtype=key[1]) if data else torch.empty(0, dtype=key[1])
         # as_strided checks that the view lies inside the storage.
         return self.storages[key].as_strided(tuple(view.size), tuple(view.stride), view.offset)
