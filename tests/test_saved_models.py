@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hybrid_encoder.backbones import build_clip, build_timm
 from hybrid_encoder.config import HybridEncoderConfig
+from hybrid_encoder.convert import convert, open_depth_model
 from hybrid_encoder.decoder import DPTDecoder
 from hybrid_encoder.depth_model import DepthModel
 from hybrid_encoder.encoder import HybridEncoder, create_encoder
@@ -214,6 +215,33 @@ def test_damaged_folders_name_the_file(tmp_path: Path) -> None:
         DepthModel.from_pretrained(folder)
 
 
+def test_folders_of_the_original_code_pass_both_ways(tmp_path: Path) -> None:
+    """UPSTREAM: encoder.pth holds 122 tensors and three numbers, depth.pth 28 tensors."""
+    model = tiny_model("resnet")
+    expected = model.predict(IMAGE)
+    model.save_pretrained(tmp_path / "hub")
+    folder = tmp_path / "weights_19"
+    convert(tmp_path / "hub", folder, layout="monodepth2")
+    encoder = torch.load(folder / "encoder.pth", weights_only=True)
+    tensors = {name: value for name, value in encoder.items() if isinstance(value, Tensor)}
+    assert len(tensors) == 122
+    assert {name.split(".")[1] for name in tensors} == {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}
+    assert (encoder["height"], encoder["width"], encoder["use_stereo"]) == (64, 96, False)
+    depth = torch.load(folder / "depth.pth", weights_only=True)
+    assert len(depth) == 28
+    assert depth["decoder.13.conv.weight"].shape == (1, 128, 3, 3)
+
+    # As torch 1.0 wrote them: no zip archive, and nothing but tensors and the three numbers.
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    sizes = {"height": 64, "width": 96, "use_stereo": False}
+    torch.save({**tensors, **sizes}, theirs / "encoder.pth", _use_new_zipfile_serialization=False)
+    torch.save(depth, theirs / "depth.pth", _use_new_zipfile_serialization=False)
+    convert(theirs, tmp_path / "back", training_data="KITTI raw")
+    for source in (folder, theirs, tmp_path / "back"):
+        np.testing.assert_array_equal(open_depth_model(source).predict(IMAGE), expected)
+
+
 @pytest.fixture(scope="module")
 def small_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A CLIP ResNet of OpenAI's make, small enough to write to disk in a test."""
@@ -237,6 +265,7 @@ def equal(module: nn.Module, expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(value, expected[name].to(value.dtype), rtol=0, atol=0, msg=name)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
 def test_clip_files(small_clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = build_clip(small_clip, "random").eval()
     state = {name: value.clone() for name, value in clip.state_dict().items()}

@@ -78,6 +78,7 @@ def test_reads_every_layout(tmp_path: Path) -> None:
         equal(read_tensors(path), state)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_reads_torchscript_without_running_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = Net().eval()
     torch.jit.trace(net, torch.rand(1, 3, 8, 8)).save(str(tmp_path / "scripted.pt"))
@@ -104,6 +105,7 @@ def test_plain_values_come_along(tmp_path: Path) -> None:
     assert set(read_tensors(tmp_path / "encoder.pth")) == {"w"}
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_hostile_pickles_run_nothing(tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     state = {"w": torch.ones(2)}
