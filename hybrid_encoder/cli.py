@@ -90,7 +90,46 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--part", default="test", choices=["test", "val", "train"], help="which file (default: test)")
     export.add_argument("--truth", default="velodyne", choices=["velodyne", "improved"], help="(default: velodyne)")
     export.add_argument("--out", type=Path, required=True, help="the .npz to write")
+
+    info = add("info", _info, "which pretrained files a preset needs, where they are looked for, their licences")
+    info.add_argument("preset", help="paper, released, small, dinov3 or tiny")
+    info.add_argument("--weights_dir", type=Path, help="folder of weights (default: $HYBRID_ENCODER_WEIGHTS)")
+
+    convert = add("convert", _convert, "write a trainer's or the authors' weights in the hub's format")
+    convert.add_argument(
+        "source", type=Path, help="folder of a trainer or of the authors, or the authors' stage-1 .ckpt"
+    )
+    convert.add_argument("--out", type=Path, required=True, help="folder to write")
+    convert.add_argument("--teacher", action="store_true", help="ManyDepth folders: take the single-frame teacher")
+    convert.add_argument("--training_data", help="what the weights were trained on, for the model card")
     return parser
+
+
+def _info(arguments: Arguments) -> int:
+    from .weights.inventory import format_inventory, inventory
+
+    print(format_inventory(inventory(arguments.preset, arguments.weights_dir)))
+    return 0
+
+
+def _convert(arguments: Arguments) -> int:
+    from .adapters.monodepth2.checkpoint import load_depth_model
+    from .released import is_released, load_released, load_released_teacher
+    from .weights.hub import HubModel
+
+    source: Path = arguments.source
+    model: HubModel
+    if source.is_file():
+        model, _ = load_released(source)
+    elif arguments.teacher and is_released(source):
+        model = load_released_teacher(source)
+    elif arguments.teacher:
+        model = load_depth_model(source, "mono_encoder", "mono_depth")
+    else:
+        model = load_depth_model(source)
+    model.save_pretrained(arguments.out, arguments.training_data)
+    print(f"{type(model).__name__} in {arguments.out}: {type(model).__name__}.from_pretrained({str(arguments.out)!r})")
+    return 0
 
 
 def _demo(arguments: Arguments) -> int:

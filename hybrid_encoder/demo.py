@@ -133,7 +133,7 @@ def _stage2_options(options: DemoOptions, stage1: Path | None) -> Monodepth2Opti
         scenes=options.scenes,
         height=options.height,
         width=options.width,
-        encoder=options.encoder,  # type: ignore[arg-type]
+        encoder=options.encoder,
         preset="tiny",
         weights_init="scratch",
         stage1=stage1,

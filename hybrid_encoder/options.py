@@ -55,6 +55,7 @@ def _add(parser: argparse.ArgumentParser, field: Any, hint: Any) -> None:
         settings["type"] = get_args(hint)[0]
         if field.metadata["repeat"]:
             settings["action"] = "append"
+            settings["default"] = list(default)  # argparse copies it before it appends
         else:
             settings["nargs"] = "+"
     else:
@@ -108,7 +109,3 @@ def _parse_value(text: str) -> Any:
         return {"True": True, "False": False, "None": None}.get(text, text)
     return tuple(value) if isinstance(value, list) else value
 
-
-def path_option(default: Any, help: str) -> Path:
-    """An `option` that holds a path."""
-    return option(default, help)  # type: ignore[no-any-return]

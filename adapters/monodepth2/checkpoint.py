@@ -16,8 +16,10 @@ from hybrid_encoder.depth_model import DepthModel
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.state import write_torch
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.released import is_released, load_released_model
 from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors
+from hybrid_encoder.weights.hub import CONFIG_FILE
 
 
 def weights_folder(run: Path, epoch: int | str) -> Path:
@@ -68,7 +70,8 @@ def load_weights(folder: Path, files: Mapping[str, nn.Module]) -> None:
 
 
 def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_file: str = "depth") -> DepthModel:
-    """The depth net of a folder, in eval mode: ours, a patched original's, or an original's ResNet.
+    """The depth net of a folder, in eval mode: a trainer's (ours, a patched original's, an original's ResNet), the
+    authors', or one that `save_pretrained` wrote.
 
     Args:
         folder: weights_N, or a run's folder, of which the last epoch is taken.
@@ -77,7 +80,12 @@ def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_
     Raises:
         UserError: no such folder, missing or damaged files.
     """
-    folder = newest_weights(Path(folder))
+    folder = Path(folder)
+    if (folder / CONFIG_FILE).exists():
+        return DepthModel.from_pretrained(folder).eval()
+    folder = newest_weights(folder)
+    if encoder_file == "encoder" and is_released(folder):
+        return load_released_model(folder)
     entries = read_checkpoint(folder / f"{encoder_file}.pth")
     sizes = entries if "height" in entries else read_checkpoint(folder / "encoder.pth")
     if "height" not in sizes or "width" not in sizes:

@@ -32,13 +32,15 @@ def open_source(options: DataOptions, part: Part, frame_ids: tuple[FrameId, ...]
     """
     if options.dataset == "synthetic":
         count = options.scenes if part == "train" else max(options.scenes // 8, 4)
+        reach = max(abs(frame_id) for frame_id in frame_ids if frame_id != "s")
         return SyntheticSource(
             seed=seed + _SEED_OFFSET[part],
             sequences=count,
-            frames=5,
+            frames=3 + 2 * reach,
             height=options.height,
             width=options.width,
             stereo="s" in frame_ids,
+            margin=reach,
         )
     if options.data_path is None:
         raise UserError(f"--dataset {options.dataset} needs --data_path")
@@ -49,7 +51,8 @@ def open_source(options: DataOptions, part: Part, frame_ids: tuple[FrameId, ...]
             raise UserError("--use_stereo: a video has no second camera")
         if options.intrinsics is None:
             raise UserError("--dataset video needs --intrinsics fx,fy,cx,cy or a JSON file with K and image_size")
-        return VideoSource(options.data_path, read_intrinsics(options.intrinsics), frame_ids, part)
+        size = (options.height, options.width)
+        return VideoSource(options.data_path, read_intrinsics(options.intrinsics), frame_ids, part, size)
     file = find_split(options.split, options.data_path) / f"{part}_files.txt"
     source = KittiRawSource if options.dataset == "kitti" else KittiOdometrySource
     return source(options.data_path, read_split(file), frame_ids, png=options.png)

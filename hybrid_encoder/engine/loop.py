@@ -110,6 +110,7 @@ class _Loop:
         try:
             if self.options.validate_first and self.step == 0:
                 self._validate()
+                self.best = None  # nets that were not trained are no candidate
             while self.epoch < self.options.epochs:
                 self._train_epoch()
                 self.epoch += 1

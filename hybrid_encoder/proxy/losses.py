@@ -9,22 +9,23 @@ import torch
 from torch import Tensor
 
 
-def ranking_loss(logits: Tensor, bidirectional: bool = False) -> Tensor:
+def ranking_loss(logits: Tensor, bidirectional: bool = False, margin: float = 0.0) -> Tensor:
     """Patch j fits prompt j better than the patches before it do (and, both ways, those behind it).
 
-    The sum of max(0, logits[i, j] - logits[j, j]) over i < j (both ways: over i != j), averaged over the sequences.
+    The sum of max(0, margin + logits[i, j] - logits[j, j]) over i < j (both ways: over i != j), averaged over the
+    sequences.
 
     Args:
         logits: (N, n, n), patches x prompts.
         bidirectional: also over i > j.
+        margin: by how much it fits better; at 0, as published, patches that are all alike cost nothing.
 
     Returns:
         Scalar.
     """
     own = logits.diagonal(dim1=1, dim2=2)[:, None, :]
-    excess = (logits - own).clamp_min(0)  # zero on the diagonal by itself
-    if not bidirectional:
-        excess = excess.triu(diagonal=1)
+    excess = (margin + logits - own).clamp_min(0)
+    excess = excess.triu(diagonal=1) + excess.tril(diagonal=-1) if bidirectional else excess.triu(diagonal=1)
     return excess.sum() / max(len(logits), 1)  # a batch may have no sequence at all
 
 

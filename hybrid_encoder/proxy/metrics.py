@@ -10,8 +10,8 @@ def distance_score(logits: Tensor, bidirectional: bool = False) -> Tensor:
     """How distant each patch appears, by what its ranking loss makes of the logits.
 
     One way, patch j only has to fit prompt j better than NEARER patches do: logits grow with distance for every prompt,
-    and their mean is the score. Both ways, every prompt fits the patches of its own rank best: the score is the slope of
-    the logits from the nearest prompt (-1) to the farthest (+1), which no prompt that fits everything can disturb.
+    and their mean is the score. Both ways, every prompt fits the patches of its own rank best: the score is the slope
+    of the logits from the nearest prompt (-1) to the farthest (+1), which no prompt that fits everything can disturb.
 
     Args:
         logits: (..., m) over the m prompts, near to far.

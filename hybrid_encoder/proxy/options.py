@@ -28,6 +28,7 @@ class PretrainOptions(EncoderOptions):
     bidirectional: bool = option(
         False, "rank both ways: a patch also fits its prompt better than the patches behind it"
     )
+    margin: float = option(0.0, "by how many logits a patch fits its prompt better; above 0 when towers start random")
     region: bool = option(False, "patch features are 32x32-pixel averages in place of single cells")
     contrastive_weight: float = option(1.0, "weight of the ordinal contrastive loss")
     num_workers: int = option(4, "processes that load data")

@@ -183,8 +183,8 @@ def open_sources(specs: list[str], part: str, size: tuple[int, int], seed: int =
     """The sources of `--data SOURCE:PATH[:SPLIT]`, mixed.
 
     "tusimple:FOLDER[:LABEL]", "kitti:FOLDER[:SPLIT]", "synthetic:" or "synthetic:SEED" (rendered in memory), and
-    "synthetic:FOLDER" (written by `hybrid-encoder synth`: both of its layouts). `size` is the height and width of what is
-    rendered in memory.
+    "synthetic:FOLDER" (written by `hybrid-encoder synth`: both of its layouts). `size` is the height and width of
+    what is rendered in memory.
 
     Raises:
         UserError: unknown source, or what the source itself finds wrong.

@@ -24,6 +24,7 @@ from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.state import write_torch
 from ..errors import UserError
+from ..released import fill_from_stage1
 from ..weights import load_state, read_checkpoint
 from .dataset import ProxyBatch, ProxyDataset, collate, to_batch
 from .losses import ordinal_contrastive_loss, ranking_loss
@@ -40,31 +41,29 @@ NUM_PICTURES = 4
 class ProxyModel(nn.Module):
     """The encoder's fused levels, read at patches and compared with the seven prompts."""
 
-    def __init__(
-        self, encoder: HybridEncoder, bidirectional: bool = False, region: bool = False, contrastive_weight: float = 1.0
-    ) -> None:
+    def __init__(self, encoder: HybridEncoder, options: PretrainOptions) -> None:
         super().__init__()
         self.encoder = encoder
-        self.bidirectional, self.region, self.contrastive_weight = bidirectional, region, contrastive_weight
+        self.options = options
 
     def logits(self, batch: ProxyBatch) -> tuple[Tensor, Tensor]:
         """Unit features (N, 7, D) of all patches and their logits (N, 7, 7) over the prompts."""
         fused = self.encoder.forward_features(batch.images).fused
         text = self.encoder.language.word_features()
         size = (batch.images.shape[-2], batch.images.shape[-1])
-        features = patch_features(fused, batch.points, batch.image_index, size, text.shape[1], self.region)
+        features = patch_features(fused, batch.points, batch.image_index, size, text.shape[1], self.options.region)
         return features, patch_logits(features, text)
 
     def forward(self, batch: ProxyBatch) -> dict[str, Tensor]:
         """Scalars "loss", "ranking", "contrastive"."""
         features, logits = self.logits(batch)
-        ranking = ranking_loss(logits, self.bidirectional)
+        ranking = ranking_loss(logits, self.options.bidirectional, self.options.margin)
         contrastive = ordinal_contrastive_loss(features)
         return {
-            "loss": ranking + self.contrastive_weight * contrastive,
+            "loss": ranking + self.options.contrastive_weight * contrastive,
             "ranking": ranking,
             "contrastive": contrastive,
-            "accuracy": pairwise_accuracy(distance_score(logits, self.bidirectional)).mean(),
+            "accuracy": pairwise_accuracy(distance_score(logits, self.options.bidirectional)).mean(),
         }
 
     def score_maps(self, images: Tensor) -> Tensor:
@@ -76,7 +75,7 @@ class ProxyModel(nn.Module):
         text = self.encoder.language.word_features()
         owner = torch.arange(batch, device=images.device)
         features = patch_features(fused, cells, owner, (rows, columns), text.shape[1])
-        return distance_score(patch_logits(features, text), self.bidirectional).view(batch, rows, columns)
+        return distance_score(patch_logits(features, text), self.options.bidirectional).view(batch, rows, columns)
 
 
 class ProxyTask:
@@ -87,7 +86,7 @@ class ProxyTask:
     def __init__(self, options: PretrainOptions, steps_per_epoch: int, val_loader: DataLoader[Any]) -> None:
         self.options = options
         encoder = HybridEncoder(stage1_config(options.config()))
-        self.model = ProxyModel(encoder, options.bidirectional, options.region, options.contrastive_weight)
+        self.model = ProxyModel(encoder, options)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
         total = max(options.epochs * steps_per_epoch, 2)
@@ -120,7 +119,7 @@ class ProxyTask:
         return {
             "ranking_accuracy": float(pairwise_accuracy(scores).mean()),
             "kendall_tau": float(kendall_tau(scores).mean()),
-            "ranking_loss": float(ranking_loss(logits, self.options.bidirectional)),
+            "ranking_loss": float(ranking_loss(logits, self.options.bidirectional, self.options.margin)),
         }
 
     def save(self, epoch: int, figures: dict[str, float], best: bool) -> None:
@@ -200,21 +199,15 @@ def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
         UserError: no such file, damaged, or of another architecture.
     """
     path = Path(path)
-    content = read_checkpoint(path)
-    tensors = content.get("encoder", content)
+    if path.suffix == ".ckpt":
+        fill_from_stage1(encoder, path)
+        return
+    tensors = read_checkpoint(path).get("encoder")
     if not isinstance(tensors, dict):
         raise UserError(f"{path} is no stage-1 checkpoint: expected the stage1.pth of `hybrid-encoder pretrain`")
     own = encoder.state_dict()
     untrained = {k: v for k, v in own.items() if k == "language.tokens" or k.startswith("pyramid.")}
     load_state(encoder, {**tensors, **untrained}, str(path))
-
-
-def stage1_file_config(path: str | Path) -> HybridEncoderConfig:
-    """The architecture that a `stage1.pth` was trained with, towers random."""
-    content = read_checkpoint(path)
-    if not isinstance(content.get("config"), str):
-        raise UserError(f"{path} is no stage-1 checkpoint: expected the stage1.pth of `hybrid-encoder pretrain`")
-    return HybridEncoderConfig.from_dict(json.loads(content["config"]))
 
 
 def _loader(source: OrderedPatchSource, options: PretrainOptions, processes: Processes, train: bool) -> DataLoader[Any]:

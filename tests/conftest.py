@@ -1,0 +1,34 @@
+"""What tests share: one thread a process, small written scenes, and the real data where it lies beside the checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hybrid_encoder.data.synthetic_files import write_synthetic
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with kitti/ and tusimple/ as `hybrid-encoder synth` writes them, small."""
+    out = tmp_path_factory.mktemp("synth") / "scenes"
+    write_synthetic(
+        out, seed=3, sequences=4, frames=5, height=96, width=320, clips=10, clip_size=(180, 320), progress=False
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The shared real data; skips where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data at {SHARED_DATA}")
+    return SHARED_DATA
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(max(torch.get_num_threads() // 2, 1))
