@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     predict = add("predict", _predict, "depth of images, folders and videos")
     predict.add_argument("inputs", nargs="+", help="images, folders, globs or videos")
-    predict.add_argument("--weights", type=Path, required=True, help="folder of weights that a trainer wrote")
+    predict.add_argument("--weights", required=True, help="folder of weights, or a hub id")
     predict.add_argument("--out", type=Path, required=True, help="folder to write")
     predict.add_argument("--npy", action="store_true", help="also depth as .npy")
     predict.add_argument(
@@ -95,12 +95,12 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_argument("preset", help="paper, released, small, dinov3 or tiny")
     info.add_argument("--weights_dir", type=Path, help="folder of weights (default: $HYBRID_ENCODER_WEIGHTS)")
 
-    convert = add("convert", _convert, "write a trainer's or the authors' weights in the hub's format")
-    convert.add_argument(
-        "source", type=Path, help="folder of a trainer or of the authors, or the authors' stage-1 .ckpt"
-    )
+    convert = add("convert", _convert, "write a trainer's or the authors' weights in another layout")
+    convert.add_argument("source", help="folder of a trainer or of the authors, or the authors' stage-1 .ckpt")
     convert.add_argument("--out", type=Path, required=True, help="folder to write")
+    convert.add_argument("--layout", default="hub", choices=["hub", "monodepth2"], help="(default: hub)")
     convert.add_argument("--teacher", action="store_true", help="ManyDepth folders: take the single-frame teacher")
+    convert.add_argument("--ignore", action="append", default=[], help="pattern of tensors that may be left over")
     convert.add_argument("--training_data", help="what the weights were trained on, for the model card")
     return parser
 
@@ -113,22 +113,11 @@ def _info(arguments: Arguments) -> int:
 
 
 def _convert(arguments: Arguments) -> int:
-    from .adapters.monodepth2.checkpoint import load_depth_model
-    from .released import is_released, load_released, load_released_teacher
-    from .weights.hub import HubModel
+    from .convert import convert
 
-    source: Path = arguments.source
-    model: HubModel
-    if source.is_file():
-        model, _ = load_released(source)
-    elif arguments.teacher and is_released(source):
-        model = load_released_teacher(source)
-    elif arguments.teacher:
-        model = load_depth_model(source, "mono_encoder", "mono_depth")
-    else:
-        model = load_depth_model(source)
-    model.save_pretrained(arguments.out, arguments.training_data)
-    print(f"{type(model).__name__} in {arguments.out}: {type(model).__name__}.from_pretrained({str(arguments.out)!r})")
+    given = arguments
+    for path in convert(given.source, given.out, given.layout, given.teacher, given.ignore, given.training_data):
+        print(path)
     return 0
 
 
@@ -177,14 +166,14 @@ def _train_monodepth2(arguments: Arguments) -> int:
 
 
 def _evaluate(arguments: Arguments) -> int:
-    from .adapters.monodepth2.checkpoint import load_depth_model
     from .adapters.monodepth2.evaluate import evaluate
     from .adapters.monodepth2.options import EvaluateOptions
+    from .convert import open_depth_model
     from .engine.processes import choose_device
     from .evaluation import format_table, save_csv
 
     options = read_options(EvaluateOptions, arguments)
-    model = load_depth_model(options.weights).to(choose_device(options.device))
+    model = open_depth_model(options.weights).to(choose_device(options.device))
     result = evaluate(options, model)
     if options.csv is not None:
         save_csv(result, options.csv)
@@ -193,11 +182,11 @@ def _evaluate(arguments: Arguments) -> int:
 
 
 def _predict(arguments: Arguments) -> int:
-    from .adapters.monodepth2.checkpoint import load_depth_model
+    from .convert import open_depth_model
     from .engine.processes import choose_device
     from .prediction import predict_paths
 
-    model = load_depth_model(arguments.weights).to(choose_device(arguments.device))
+    model = open_depth_model(arguments.weights).to(choose_device(arguments.device))
     written = predict_paths(
         model,
         arguments.inputs,

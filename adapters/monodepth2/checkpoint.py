@@ -16,10 +16,8 @@ from hybrid_encoder.depth_model import DepthModel
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.state import write_torch
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.released import is_released, load_released_model
 from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors
-from hybrid_encoder.weights.hub import CONFIG_FILE
 
 
 def weights_folder(run: Path, epoch: int | str) -> Path:
@@ -70,8 +68,7 @@ def load_weights(folder: Path, files: Mapping[str, nn.Module]) -> None:
 
 
 def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_file: str = "depth") -> DepthModel:
-    """The depth net of a folder, in eval mode: a trainer's (ours, a patched original's, an original's ResNet), the
-    authors', or one that `save_pretrained` wrote.
+    """The depth net of a trainer's folder, in eval mode: ours, a patched original's, or an original's ResNet.
 
     Args:
         folder: weights_N, or a run's folder, of which the last epoch is taken.
@@ -80,22 +77,17 @@ def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_
     Raises:
         UserError: no such folder, missing or damaged files.
     """
-    folder = Path(folder)
-    if (folder / CONFIG_FILE).exists():
-        return DepthModel.from_pretrained(folder).eval()
-    folder = newest_weights(folder)
-    if encoder_file == "encoder" and is_released(folder):
-        return load_released_model(folder)
+    folder = newest_weights(Path(folder))
     entries = read_checkpoint(folder / f"{encoder_file}.pth")
     sizes = entries if "height" in entries else read_checkpoint(folder / "encoder.pth")
     if "height" not in sizes or "width" not in sizes:
         raise UserError(f"{folder / encoder_file}.pth says no height and width: expected a depth trainer's encoder.pth")
-    decoder_config = json.loads(entries.get("decoder_config") or "{}")
+    decoder_config = _parse(entries.get("decoder_config"), folder)
     scales = tuple(decoder_config.get("scales", (0, 1, 2, 3)))
     encoder: nn.Module
     decoder: nn.Module
     if entries.get("hybrid_config"):
-        config = HybridEncoderConfig.from_dict(json.loads(entries["hybrid_config"]))
+        config = HybridEncoderConfig.from_dict(_parse(entries["hybrid_config"], folder))
         encoder = HybridEncoder(config.without_downloads())
     else:
         encoder = ResnetEncoder(resnet_layers(entries, str(folder)), "random")
@@ -115,6 +107,17 @@ def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_
         decoder_config.get("max_depth", 100.0),
     )
     return model.eval()
+
+
+def _parse(text: Any, folder: Path) -> dict[str, Any]:
+    """The JSON object in an entry of encoder.pth; empty where there is none."""
+    try:
+        values = json.loads(text or "{}")
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder}: the config in its encoder.pth is damaged ({error})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{folder}: the config in its encoder.pth is no JSON object")
+    return values
 
 
 def newest_weights(folder: Path) -> Path:

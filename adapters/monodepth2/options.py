@@ -126,7 +126,7 @@ class Monodepth2Options(RunOptions, DataOptions, DepthOptions, EncoderOptions):
 class EvaluateOptions(DataOptions):
     """All options of `hybrid-encoder evaluate`; the names are the original's where they mean the same."""
 
-    weights: Path = option(None, "folder of weights that a trainer wrote", required=True)
+    weights: str = option("", "folder of weights that a trainer or save_pretrained wrote, or a hub id", required=True)
     part: Literal["test", "val", "train"] = option("test", "which file of the split")
     truth: str = option("velodyne", "velodyne, improved (16-bit PNG), or an .npz made by export-gt")
     crop: Literal["auto", "garg", "eigen", "none"] = option("auto", "auto: garg for raw LiDAR, else none")

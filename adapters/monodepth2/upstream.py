@@ -79,6 +79,8 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
 
     hybrid = options.encoder == "hybrid"
     hosted.check_options(parser, options, hybrid)
+    if options.head == "relu" and options.decoder != "dpt":
+        raise UserError("--head relu is an end of the DPT decoder: use --encoder hybrid --decoder dpt")
     if hybrid and options.predictive_mask and options.decoder == "dpt":
         raise UserError("--predictive_mask is a U-Net on the encoder's five maps: add --decoder unet")
     if options.pose_model_type == "class_token":
@@ -90,19 +92,21 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
             options.models_to_load = ["encoder", "depth", "pose"]
 
 
-def parts(names: dict[str, Any], options: Any) -> tuple[Any, Any]:
+def parts(names: dict[str, Any], trainer: Any) -> tuple[Any, Any]:
     """The trainer's `networks` and `optim`: its own with `--encoder resnet`.
 
     Args:
         names: the trainer's `globals()`.
-        options: parsed options.
+        trainer: has its options `opt` and the dict `models`, to be filled.
     """
+    options = trainer.opt
     if options.encoder == "resnet":
         return names["networks"], names["optim"]
     from hybrid_encoder.adapters.hosted import HybridNetworks, HybridOptim, asked_nets
 
-    networks = HybridNetworks(names["networks"], asked_nets(options))
-    return networks, HybridOptim(names["optim"], networks)
+    filled = options.load_weights_folder is not None and "encoder" in options.models_to_load
+    networks = HybridNetworks(names["networks"], asked_nets(options, options.decoder, filled))
+    return networks, HybridOptim(names["optim"], trainer.models)
 
 
 def class_token_pose(encoder: Any) -> nn.Module:

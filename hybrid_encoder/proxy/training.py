@@ -189,7 +189,8 @@ def save_stage1(path: Path, encoder: HybridEncoder, config: HybridEncoderConfig,
 
 
 def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
-    """Fills an encoder with what stage 1 trained: towers and fusion; tokens and pyramid stay as they are.
+    """Fills an encoder with what stage 1 trained: towers and fusion; the pyramid stays as it is, and so do tokens that
+    do not start from words.
 
     Args:
         encoder: of the same architecture.
@@ -208,6 +209,8 @@ def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
     own = encoder.state_dict()
     untrained = {k: v for k, v in own.items() if k == "language.tokens" or k.startswith("pyramid.")}
     load_state(encoder, {**tensors, **untrained}, str(path))
+    if encoder.config.token_init == "words":
+        encoder.language.reset_tokens()
 
 
 def _loader(source: OrderedPatchSource, options: PretrainOptions, processes: Processes, train: bool) -> DataLoader[Any]:
