@@ -1,0 +1,193 @@
+"""Weights of two-frame runs in the original's layout, and the model that a folder of them holds.
+
+`models/weights_N/{encoder,depth,mono_encoder,mono_depth,pose_encoder,pose,adam}.pth`; encoder.pth also says the image
+size and the range of the bins, and what the nets are where they are not the original's.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybrid_encoder.config import HybridEncoderConfig
+from hybrid_encoder.decoder import DPTDecoder
+from hybrid_encoder.encoder import HybridEncoder
+from hybrid_encoder.engine.state import write_torch
+from hybrid_encoder.errors import UserError
+from hybrid_encoder.released import is_released
+from hybrid_encoder.released_matching import load_released_matching
+from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
+from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors
+
+from ..monodepth2.checkpoint import encoder_extras, load_depth_model, newest_weights, resnet_layers
+from ..monodepth2.networks import PoseNetworks
+from ..monodepth2.options import DepthOptions
+from .encoder import HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
+from .model import TwoFrameDepth, TwoFrameNet
+from .two_frame_model import TwoFrameModel
+
+_BINS = ("min_depth_bin", "max_depth_bin")
+
+
+def save_weights(folder: Path, model: TwoFrameDepth, optimizer: torch.optim.Optimizer) -> None:
+    """Writes every net to its file."""
+    options = model.options
+    limits = (options.height, options.width, options.min_depth, options.max_depth)
+    encoder = model.net.encoder
+    extras = encoder_extras(_single_frame(encoder), model.net.depth, *limits)
+    extras.update(min_depth_bin=float(model.bins.near), max_depth_bin=float(model.bins.far))
+    extras["matching_config"] = json.dumps({"binning": encoder.depth_binning, "frames": list(options.matching_ids)})
+    for name, net in model.files().items():
+        content: dict[str, Any] = dict(net.state_dict())
+        if name == "encoder":
+            tensors = encoder.original_state_dict() if isinstance(encoder, ResnetMatchingEncoder) else content
+            content = {**tensors, **extras}
+        elif name == "mono_encoder":
+            content.update(encoder_extras(net, model.teacher.depth, *limits))
+        write_torch(folder / f"{name}.pth", content)
+    write_torch(folder / "adam.pth", optimizer.state_dict())
+
+
+def load_weights(folder: Path, model: TwoFrameDepth) -> None:
+    """Fills all nets and the range of the bins from a folder, strictly.
+
+    Raises:
+        UserError: a file is missing, damaged or of another architecture.
+    """
+    for name, net in model.files().items():
+        path = folder / f"{name}.pth"
+        if isinstance(net, MatchingEncoder):
+            near, far = _fill_encoder(net, path)
+            model.bins.near.fill_(near)
+            model.bins.far.fill_(far)
+        else:
+            load_state(net, read_tensors(path), str(path))
+
+
+def load_teacher(folder: Path, model: TwoFrameDepth) -> None:
+    """Fills teacher and pose nets from a single-frame run's folder, or from a two-frame run's.
+
+    Raises:
+        UserError: a file is missing, damaged or of another architecture.
+    """
+    two_frame = (folder / "mono_encoder.pth").exists()
+    for name, net in model.teacher.files().items():
+        path = folder / (f"mono_{name}.pth" if two_frame and not name.startswith("pose") else f"{name}.pth")
+        load_state(net, read_tensors(path), str(path))
+
+
+def is_two_frame(folder: str | Path) -> bool:
+    """Whether a run's folder, or a folder of weights, holds a two-frame model.
+
+    Raises:
+        UserError: no such folder, or a damaged encoder.pth.
+    """
+    if not (Path(folder) / "encoder.pth").exists() and not (Path(folder) / "models").is_dir():
+        return False
+    return all(name in read_checkpoint(newest_weights(Path(folder)) / "encoder.pth") for name in _BINS)
+
+
+def load_two_frame_model(folder: str | Path, max_bytes: int | None = None) -> TwoFrameModel:
+    """The two-frame model of a folder, in eval mode: ours, a patched original's, an original's ResNet, or the authors'.
+
+    Args:
+        folder: weights_N, or a run's folder, of which the last epoch is taken.
+        max_bytes: working memory of matching.
+
+    Raises:
+        UserError: no such folder, missing or damaged files, or a single-frame model.
+    """
+    folder = newest_weights(Path(folder))
+    path = folder / "encoder.pth"
+    entries = read_checkpoint(path)
+    if any(name not in entries for name in (*_BINS, "height", "width")):
+        raise UserError(f"{path} says no range of depth bins: expected the weights of a two-frame (ManyDepth) run")
+    size = (int(entries["height"]), int(entries["width"]))
+    matching = json.loads(entries.get("matching_config") or "{}")
+    decoder_config = json.loads(entries.get("decoder_config") or "{}")
+    settings = {"adaptive_bins": True, "depth_binning": matching.get("binning", "linear"), "max_bytes": max_bytes}
+    encoder: MatchingEncoder
+    decoder: nn.Module
+    if is_released(folder):
+        released = load_released_matching(folder)
+        encoder = HybridMatchingEncoder(released.encoder, *size, num_depth_bins=released.num_bins, **settings)
+        load_state(encoder.reduce_conv, {"0.weight": released.join_weight, "0.bias": released.join_bias}, str(path))
+        encoder.compute_depth_bins(released.min_depth_bin, released.max_depth_bin)
+        decoder = released.decoder
+    else:
+        encoder = _build_encoder(entries, size, settings, str(folder))
+        _fill_encoder(encoder, path)
+        scales = tuple(decoder_config.get("scales", (0, 1, 2, 3)))
+        if decoder_config.get("kind") == "dpt" and isinstance(encoder, HybridMatchingEncoder):
+            decoder = DPTDecoder(encoder.encoder, scales, decoder_config["head"])
+        else:
+            decoder = UNetDecoder(_single_frame(encoder).num_ch_enc, scales)  # type: ignore[arg-type]
+        load_state(decoder, read_tensors(folder / "depth.pth"), str(folder / "depth.pth"))
+    poses, read_by_poses = _load_poses(folder)
+    model = TwoFrameModel(
+        TwoFrameNet(encoder, decoder),
+        poses,
+        read_by_poses,
+        tuple(matching.get("frames", (-1,))),
+        size,
+        (decoder_config.get("min_depth", 0.1), decoder_config.get("max_depth", 100.0)),
+    )
+    return model.eval()
+
+
+def _single_frame(encoder: MatchingEncoder) -> nn.Module:
+    return encoder.encoder if isinstance(encoder, HybridMatchingEncoder) else encoder
+
+
+def _build_encoder(
+    entries: dict[str, Any], size: tuple[int, int], settings: dict[str, Any], source: str
+) -> MatchingEncoder:
+    join = entries.get("reduce_conv.0.weight")
+    if not isinstance(join, Tensor) or join.ndim != 4 or join.shape[1] <= join.shape[0]:
+        raise UserError(f"{source}: encoder.pth has no reduce_conv: expected the weights of a two-frame run")
+    settings = {**settings, "num_depth_bins": join.shape[1] - join.shape[0]}
+    if entries.get("hybrid_config"):
+        config = HybridEncoderConfig.from_dict(json.loads(entries["hybrid_config"]))
+        return HybridMatchingEncoder(HybridEncoder(config.without_downloads()), *size, **settings)
+    layers = resnet_layers({f"encoder.{name}": value for name, value in entries.items()}, source)
+    return ResnetMatchingEncoder(layers, "random", *size, **settings)
+
+
+def _fill_encoder(encoder: MatchingEncoder, path: Path) -> tuple[float, float]:
+    """Fills an encoder from its file; returns the range of its bins."""
+    tensors = {name: value for name, value in read_tensors(path).items() if name not in (*_BINS, "height", "width")}
+    if isinstance(encoder, ResnetMatchingEncoder):
+        encoder.load_original_state_dict(tensors, str(path))
+    else:
+        load_state(encoder, tensors, str(path))
+    entries = read_checkpoint(path)
+    near, far = (float(entries[name]) for name in _BINS)
+    encoder.compute_depth_bins(near, far)
+    return near, far
+
+
+def _load_poses(folder: Path) -> tuple[PoseNetworks, nn.Module]:
+    """The pose nets, and the teacher's encoder where they read it (else nothing of use)."""
+    head_path, resnet_path = folder / "pose.pth", folder / "pose_encoder.pth"
+    head = read_tensors(head_path)
+    reader: nn.Module = nn.Identity()
+    if resnet_path.exists():
+        tensors = read_tensors(resnet_path)
+        poses = PoseNetworks(
+            DepthOptions(encoder="resnet", num_layers=resnet_layers(tensors, str(folder))),  # type: ignore[arg-type]
+            reader,
+            "random",
+        )
+        assert poses.pose_encoder is not None
+        load_state(poses.pose_encoder, tensors, str(resnet_path))
+    else:
+        reader = load_depth_model(folder, "mono_encoder", "mono_depth").encoder
+        kind = "class_token" if "linear.weight" in head else "shared"
+        name = "resnet" if isinstance(reader, ResnetEncoder) else "hybrid"
+        poses = PoseNetworks(DepthOptions(encoder=name, pose_model_type=kind), reader, "random")  # type: ignore[arg-type]
+    load_state(poses.pose, head, str(head_path))
+    return poses, reader

@@ -1,0 +1,83 @@
+"""Frames with the lookup frames before them; where there is none, as at the start of a drive, a black one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hybrid_encoder.data.cityscapes import CityscapesSource
+from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
+from hybrid_encoder.data.sample import FrameId
+from hybrid_encoder.data.source import FrameSource
+from hybrid_encoder.data.splits import find_split
+from hybrid_encoder.errors import UserError
+
+from ..monodepth2.data import Part, open_source
+from ..monodepth2.options import DataOptions
+
+
+class LookupSource:
+    """A KITTI source of which some frames may not exist; those read black, which matching takes for "no such frame".
+
+    Args:
+        source: where the frames come from.
+        optional: ids of the frames that may not exist.
+    """
+
+    def __init__(self, source: KittiRawSource | KittiOdometrySource, optional: tuple[FrameId, ...]) -> None:
+        self.source, self.optional = source, optional
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def name(self, index: int) -> str:
+        """The line of the split file."""
+        return self.source.name(index)
+
+    def read(self, index: int, frame_id: FrameId) -> np.ndarray:
+        """uint8 RGB (h, w, 3); an optional frame without a file is black.
+
+        Raises:
+            UserError: any other file that is missing, and any that is unreadable or cut off; names it.
+        """
+        if frame_id in self.optional and not self._exists(index, frame_id):
+            return np.zeros_like(self.source.read(index, 0))
+        return self.source.read(index, frame_id)
+
+    def intrinsics(self, index: int) -> np.ndarray:
+        """(3, 3) float32, pixels of the image as read."""
+        return self.source.intrinsics(index)
+
+    def stereo_sign(self, index: int) -> int:
+        """-1 for a frame of the left camera, +1 for one of the right."""
+        return self.source.stereo_sign(index)
+
+    def _exists(self, index: int, frame_id: FrameId) -> bool:
+        entry = self.source.entries[index]
+        if frame_id != "s" and entry.frame + frame_id < 0:
+            return False
+        return self.source.path(entry, frame_id).is_file()
+
+
+def open_lookup_source(
+    options: DataOptions, part: Part, required: tuple[FrameId, ...], optional: tuple[FrameId, ...], seed: int = 0
+) -> FrameSource:
+    """The frames of one part of a data set.
+
+    Args:
+        required: frames that every sample has.
+        optional: frames that are black where they do not exist. KITTI's drives have such samples; of rendered scenes
+            and videos those samples are left out.
+
+    Raises:
+        UserError: no such folder or split, missing required frames, missing intrinsics.
+    """
+    if options.dataset == "cityscapes_preprocessed":  # type: ignore[comparison-overlap]
+        if options.data_path is None:
+            raise UserError("--dataset cityscapes_preprocessed needs --data_path")
+        file = find_split(options.split, options.data_path) / f"{part}_files.txt"
+        return CityscapesSource(options.data_path, file, (*required, *optional))
+    if options.dataset in ("kitti", "kitti_odom"):
+        source = open_source(options, part, required, seed)
+        assert isinstance(source, KittiRawSource | KittiOdometrySource)
+        return LookupSource(source, optional)
+    return open_source(options, part, (*required, *optional), seed)

@@ -1,0 +1,124 @@
+"""Evaluates two-frame models: every frame with the frames before it in the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybrid_encoder.data.cityscapes import CityscapesSequenceSource, evaluated_part
+from hybrid_encoder.data.images import resize_image
+from hybrid_encoder.data.source import FrameSource
+from hybrid_encoder.data.splits import find_split
+from hybrid_encoder.errors import UserError
+from hybrid_encoder.evaluation import STEREO_SCALE_FACTOR, EvaluationResult, evaluate_depths, flip_post_process
+from hybrid_encoder.prediction import DepthPredictor
+
+from ..monodepth2.evaluate import _cut as cut
+from ..monodepth2.evaluate import _truths as measured_depths
+from .data import LookupSource, open_lookup_source
+from .options import TwoFrameEvaluateOptions
+from .two_frame_model import TwoFrameModel
+
+
+def evaluate_two_frame(options: TwoFrameEvaluateOptions, model: TwoFrameModel | DepthPredictor) -> EvaluationResult:
+    """Predicts the part's frames and compares them with the truth.
+
+    Args:
+        model: a two-frame model, or its teacher, which is then evaluated on the very same frames.
+
+    Raises:
+        UserError: no such data, or no ground truth for it.
+    """
+    matching_ids = model.matching_ids if isinstance(model, TwoFrameModel) else (-1,)
+    source = open_evaluation_source(options, matching_ids)
+    names = [source.name(index) for index in range(len(source))]
+    crop = options.crop
+    if crop == "auto":
+        crop = "garg" if options.dataset == "kitti" and options.truth != "improved" else "none"
+    kept = 1 - options.crop_bottom
+    return evaluate_depths(
+        _predictions(options, model, source),
+        (cut(truth, kept) for truth in _truths(options, source, names)),
+        options.min_eval_depth,
+        options.max_eval_depth,
+        median_scaling=not (options.eval_stereo or options.disable_median_scaling),
+        crop=None if crop == "none" else crop,
+        scale_factor=options.pred_depth_scale_factor * (STEREO_SCALE_FACTOR if options.eval_stereo else 1.0),
+        names=names,
+    )
+
+
+def open_evaluation_source(options: TwoFrameEvaluateOptions, matching_ids: tuple[int, ...]) -> FrameSource:
+    """The frames to evaluate, their lookup frames black where there are none."""
+    if options.dataset == "cityscapes":
+        if options.data_path is None:
+            raise UserError("--dataset cityscapes needs --data_path")
+        file = find_split(options.split, options.data_path) / f"{options.part}_files.txt"
+        return CityscapesSequenceSource(options.data_path, file, options.part)
+    return open_lookup_source(options, options.part, (0,), matching_ids, options.seed)
+
+
+def _truths(options: TwoFrameEvaluateOptions, source: FrameSource, names: list[str]) -> Iterator[np.ndarray]:
+    if not isinstance(source, CityscapesSequenceSource):
+        inner = source.source if isinstance(source, LookupSource) else source
+        yield from measured_depths(options, inner, names)
+        return
+    folder = Path(options.truth)
+    for index in range(len(source)):
+        if options.truth == "velodyne":  # the default: what was measured, here a stereo pair's disparity
+            yield source.depth(index)
+            continue
+        path = folder / f"{index:03d}_depth.npy"
+        try:
+            depth = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: {error}; expected the depth maps that ManyDepth's authors provide") from error
+        yield evaluated_part(depth.astype(np.float32))
+
+
+@torch.no_grad()
+def _predictions(
+    options: TwoFrameEvaluateOptions, model: TwoFrameModel | DepthPredictor, source: FrameSource
+) -> Iterator[np.ndarray]:
+    """1 / depth, (height, width), of every frame."""
+    for start in range(0, len(source), options.batch_size):
+        indices = range(start, min(start + options.batch_size, len(source)))
+        frames, K = _read(options, model, source, indices)
+        predicted = _predict(model, frames, K)
+        if options.post_process:
+            mirrored = K.clone()
+            mirrored[:, 0, 2] = model.width - 1 - K[:, 0, 2]
+            flipped = _predict(model, {i: image.flip(3) for i, image in frames.items()}, mirrored)
+            predicted = flip_post_process(predicted, flipped)
+        yield from predicted
+
+
+def _predict(model: TwoFrameModel | DepthPredictor, frames: dict[int, Tensor], K: Tensor) -> np.ndarray:
+    inverse = model(frames, K) if isinstance(model, TwoFrameModel) else model.disparity(frames[0])
+    return inverse[:, 0].float().cpu().numpy()
+
+
+def _read(
+    options: TwoFrameEvaluateOptions,
+    model: TwoFrameModel | DepthPredictor,
+    source: FrameSource,
+    indices: Sequence[int],
+) -> tuple[dict[int, Tensor], Tensor]:
+    """Frames (B, 3, height, width) in [0, 1] by frame id, and K (B, 3, 3) in their pixels."""
+    lookup = model.matching_ids if isinstance(model, TwoFrameModel) and not options.zero_cost_volume else ()
+    frames: dict[int, Tensor] = {}
+    scales = np.ones((len(indices), 3, 1))
+    for frame_id in (0, *lookup):
+        read = []
+        for n, index in enumerate(indices):
+            image = source.read(index, 0 if options.static_camera else frame_id)
+            image = cut(image, 1 - options.crop_bottom)
+            scales[n, :2, 0] = model.width / image.shape[1], model.height / image.shape[0]
+            read.append(resize_image(image, model.height, model.width))
+        frames[frame_id] = torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).float() / 255
+    K = np.stack([source.intrinsics(index) for index in indices]) * scales
+    return frames, torch.from_numpy(K.astype(np.float32))

@@ -1,0 +1,265 @@
+"""Two-frame self-supervised depth as one module: teacher, pose nets and the two-frame net; a batch in, the loss out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_encoder.config import HybridEncoderConfig
+from hybrid_encoder.decoder import DPTDecoder
+from hybrid_encoder.depth_model import decode, encode
+from hybrid_encoder.encoder import HybridEncoder, HybridFeatures
+from hybrid_encoder.resnet import UNetDecoder
+from hybrid_encoder.selfsup.geometry import disp_to_depth, scale_intrinsics
+from hybrid_encoder.selfsup.losses import text_bin_loss
+from hybrid_encoder.selfsup.objective import View, self_supervised_loss
+
+from ..monodepth2.model import DepthBatch, MonoDepth
+from ..monodepth2.networks import PoseNetworks, build_decoder
+from .cost_volume import DepthBinTracker
+from .encoder import MATCHING_STRIDE, HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
+from .objective import matching_agrees, two_frame_loss
+from .options import ManydepthOptions
+
+STATIC_SHARE = 0.25
+MISSING_SHARE = 0.25
+"""Shares of training samples that are shown a static camera, or no lookup frame at all (ManyDepth, section 3.5)."""
+
+Features = HybridFeatures | list[Tensor]
+
+
+class TwoFrameNet(nn.Module):
+    """The two-frame depth net: matching encoder and decoder.
+
+    Args:
+        encoder: whose features `depth` decodes.
+        depth: a DPT decoder (hybrid encoder) or a U-Net decoder.
+    """
+
+    def __init__(self, encoder: MatchingEncoder, depth: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.depth = depth
+
+    def forward(
+        self,
+        current: Tensor,
+        lookup: Tensor,
+        poses: Tensor,
+        K: Tensor,
+        near: Tensor | float | None = None,
+        far: Tensor | float | None = None,
+    ) -> tuple[dict[tuple[str, int], Tensor], Tensor, Tensor, Features]:
+        """Depth of a frame from itself and its lookup frames.
+
+        Args:
+            current: (B, 3, H, W) in [0, 1].
+            lookup: (B, F, 3, H, W).
+            poses: (B, F, 4, 4), from the current camera to each lookup camera; all zeros: there is no such frame.
+            K: (B, 3, 3), pixels of H x W.
+            near, far: range of the bins; None: that of the last call or of loading.
+
+        Returns:
+            {("disp", s): (B, 1, H / 2^s, W / 2^s)}; 1 / depth of the lowest cost and confidence, (B, H/4, W/4) each;
+            the encoder's features.
+        """
+        small = scale_intrinsics(K, 1 / MATCHING_STRIDE, 1 / MATCHING_STRIDE)
+        see = self.encoder
+        if isinstance(see, HybridMatchingEncoder) and isinstance(self.depth, DPTDecoder):
+            see = see.forward_features  # type: ignore[assignment]
+        features, lowest_cost, confidence = see(current, lookup, poses, small, torch.linalg.inv(small), near, far)
+        return self.depth(features), lowest_cost, confidence, features
+
+
+class TwoFrameDepth(nn.Module):
+    """All nets of a ManyDepth run; called on a `DepthBatch` it returns scalars, among them "loss".
+
+    In training mode it also tracks the range of the teacher's depth.
+
+    Attributes:
+        teacher: the single-frame net and the pose nets.
+        net: the two-frame net.
+        bins: the tracked range.
+        frozen: whether teacher and pose nets have stopped training.
+        steps: how many batches it was trained on.
+    """
+
+    def __init__(self, options: ManydepthOptions, config: HybridEncoderConfig, resnet_weights: str) -> None:
+        super().__init__()
+        self.options = options
+        self.objective = options.objective()
+        self.teacher = MonoDepth(options.teacher(), config, resnet_weights)
+        self.net = build_two_frame_net(options, config, resnet_weights)
+        self.bins = DepthBinTracker(options.min_depth)
+        self.frozen = False
+        self.steps = 0
+
+    def files(self) -> dict[str, nn.Module]:
+        """The nets by the name of their checkpoint file."""
+        teacher = {f"mono_{name}": net for name, net in self.teacher.files().items() if name in ("encoder", "depth")}
+        poses = {name: net for name, net in self.teacher.files().items() if name.startswith("pose")}
+        return {"encoder": self.net.encoder, "depth": self.net.depth, **teacher, **poses}
+
+    def freeze_teacher(self) -> None:
+        """Teacher, pose nets and the range of the bins stay as they are from now on, batch-norm statistics included."""
+        self.frozen = True
+        self.teacher.requires_grad_(False)
+        for parameter in self.teacher.parameters():
+            parameter.grad = None  # what was accumulated must not move them once more
+        self.teacher.eval()
+
+    def train(self, mode: bool = True) -> TwoFrameDepth:
+        super().train(mode)
+        if self.frozen:
+            self.teacher.eval()
+        return self
+
+    def forward(self, batch: DepthBatch) -> dict[str, Tensor]:
+        """Scalars: "loss", its parts, the teacher's loss, the range of the bins, the mean depth."""
+        if self.training:
+            if self.steps == self.options.freeze_teacher_step:
+                self.freeze_teacher()
+            self.steps += 1
+        learns = self.training and not self.frozen
+        known = {i: batch.frames[i] for i in self.options.all_frame_ids}
+        with torch.autocast(batch.K.device.type, enabled=False):
+            view = View.of(known, batch.K, self.objective)
+        with torch.set_grad_enabled(learns):
+            features = encode(self.teacher.encoder, batch.augmented[0])
+            mono_disparities = decode(self.teacher.encoder, self.teacher.depth, features)
+            poses = self.teacher.predict_poses(batch, features)
+        scalars: dict[str, Tensor] = {}
+        if learns or not self.training:
+            mono = self_supervised_loss(mono_disparities, view, poses, self.objective)
+            mono_depth, scalars["teacher_loss"] = mono.depth, mono.loss
+        else:
+            mono_depth = self._full_depth(mono_disparities)
+        with torch.no_grad():
+            lookup, relative = self.lookup(batch, poses)
+            trusted = torch.ones_like(mono_depth, dtype=torch.bool)
+            if self.training and not self.options.no_matching_augmentation:
+                lookup, relative, changed = augment_matching(batch.frames[0], lookup, relative)
+                trusted &= ~changed.view(-1, 1, 1, 1)
+        disparities, lowest_cost, confidence, seen = self.net(
+            batch.augmented[0], lookup, relative, batch.K, self.bins.near, self.bins.far
+        )
+        if not self.options.disable_motion_masking:
+            confident = F.interpolate(confidence[:, None], trusted.shape[-2:], mode="nearest") > 0
+            trusted &= confident & matching_agrees(lowest_cost, mono_depth)
+        two = two_frame_loss(disparities, view, poses, mono_depth, trusted, self.objective)
+        scalars.update(two.scalars(), confident_share=confidence.mean(), mean_depth=two.depth.mean())
+        if learns:
+            self.bins.update(mono_depth)
+            scalars["loss"] = scalars["loss"] + scalars["teacher_loss"]
+        if self.options.text_weight:
+            taught = [(seen, two.depth), *([(features, mono_depth)] if learns else [])]
+            named = [
+                text_bin_loss(logits, depth, self.objective.min_depth, self.objective.max_depth)
+                for read, depth in taught
+                if isinstance(read, HybridFeatures)
+                for logits in read.logits
+            ]
+            scalars["text"] = torch.stack(named).mean()
+            scalars["loss"] = scalars["loss"] + self.options.text_weight * scalars["text"]
+        scalars.update(near_bin=self.bins.near.clone(), far_bin=self.bins.far.clone())
+        return scalars
+
+    @torch.no_grad()
+    def inverse_depths(self, batch: DepthBatch) -> tuple[Tensor, Tensor]:
+        """1 / depth, (B, 1, H, W), of the two-frame net and of the teacher."""
+        features = encode(self.teacher.encoder, batch.augmented[0])
+        mono = decode(self.teacher.encoder, self.teacher.depth, features)
+        lookup, relative = self.lookup(batch, {})
+        two, *_ = self.net(batch.augmented[0], lookup, relative, batch.K, self.bins.near, self.bins.far)
+        return 1 / self._full_depth(two), 1 / self._full_depth(mono)
+
+    def _full_depth(self, disparities: dict[tuple[str, int], Tensor]) -> Tensor:
+        """(B, 1, H, W) of the finest scale."""
+        finest = disparities["disp", min(scale for _, scale in disparities)]
+        size = (self.options.height, self.options.width)
+        if finest.shape[-2:] != size:
+            finest = F.interpolate(finest, size, mode="bilinear", align_corners=False)
+        return disp_to_depth(finest, self.objective.min_depth, self.objective.max_depth)[1]
+
+    @torch.no_grad()
+    def lookup(self, batch: DepthBatch, poses: dict[Any, Tensor]) -> tuple[Tensor, Tensor]:
+        """The frames to match with, (B, F, 3, H, W), and the poses from frame 0 to them, (B, F, 4, 4).
+
+        Args:
+            poses: what is known already.
+        """
+        frames = {i: batch.augmented[i] for i in (0, *self.options.matching_ids)}
+        assert self.teacher.poses is not None
+        relative = matching_poses(self.teacher.poses, self.teacher.encoder, frames, poses)
+        ids = self.options.matching_ids
+        return torch.stack([frames[i] for i in ids], dim=1), torch.stack([relative[i] for i in ids], dim=1)
+
+
+def matching_poses(
+    nets: PoseNetworks, encoder: nn.Module, frames: dict[int, Tensor], known: dict[Any, Tensor]
+) -> dict[int, Tensor]:
+    """Poses from frame 0 to every other frame, composed of steps between neighbours; zeros where a frame is black.
+
+    Pose nets know neighbouring frames only, so frame -2 is reached by way of frame -1.
+
+    Args:
+        nets, encoder: the pose nets, and the teacher's encoder that some of them read.
+        frames: (B, 3, H, W) by frame id; black stands for a frame that does not exist.
+        known: poses from frame 0 that need not be predicted again.
+
+    Returns:
+        (B, 4, 4) by frame id, without gradient.
+    """
+    poses: dict[int, Tensor] = {}
+    exist = {frame_id: image.flatten(1).any(1) for frame_id, image in frames.items()}
+    for frame_id in sorted((i for i in frames if i != 0), key=abs):
+        nearer = frame_id + 1 if frame_id < 0 else frame_id - 1
+        if abs(frame_id) == 1 and frame_id in known:
+            pose = known[frame_id].detach()
+        else:
+            step = -1 if frame_id < 0 else 1
+            pose = nets(encoder, {0: frames[nearer], step: frames[frame_id]})[step]
+            if nearer != 0:
+                pose = pose @ poses[nearer]
+        poses[frame_id] = pose * exist[frame_id].view(-1, 1, 1)
+    return poses
+
+
+def augment_matching(current: Tensor, lookup: Tensor, poses: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Shows some samples a camera that stands still (the lookup frames are the current one), others no lookup frame.
+
+    Args:
+        current: (B, 3, H, W), not colour-jittered, so that it differs from what the net sees.
+        lookup: (B, F, 3, H, W).
+        poses: (B, F, 4, 4).
+
+    Returns:
+        Lookup frames and poses; (B,) bool, True where a sample was changed.
+    """
+    draw = torch.rand(len(current)).to(current.device)
+    static = draw < STATIC_SHARE
+    missing = (draw >= STATIC_SHARE) & (draw < STATIC_SHARE + MISSING_SHARE)
+    lookup = torch.where(static.view(-1, 1, 1, 1, 1), current[:, None], lookup)
+    poses = torch.where(missing.view(-1, 1, 1, 1), 0, poses)
+    return lookup, poses, static | missing
+
+
+def build_two_frame_net(options: ManydepthOptions, config: HybridEncoderConfig, resnet_weights: str) -> TwoFrameNet:
+    """The nets of `--encoder` and `--decoder`."""
+    settings: dict[str, Any] = {
+        "num_depth_bins": options.num_depth_bins,
+        "adaptive_bins": True,
+        "depth_binning": options.depth_binning,
+        "max_bytes": None if options.matching_memory is None else options.matching_memory << 20,
+    }
+    if options.encoder == "resnet":
+        resnet = ResnetMatchingEncoder(options.num_layers, resnet_weights, options.height, options.width, **settings)
+        return TwoFrameNet(resnet, UNetDecoder(resnet.num_ch_enc, options.disparity_scales))
+    hybrid = HybridEncoder(config.replace(pyramid=options.decoder_kind == "unet"))
+    return TwoFrameNet(
+        HybridMatchingEncoder(hybrid, options.height, options.width, **settings),
+        build_decoder(hybrid, options.student()),
+    )

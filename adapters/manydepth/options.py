@@ -1,0 +1,102 @@
+"""The options of the ManyDepth trainer: the original's names where they mean the same, and ours."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hybrid_encoder.config import check_image_size
+from hybrid_encoder.data.sample import FrameId
+from hybrid_encoder.errors import UserError
+from hybrid_encoder.options import EncoderOptions, option
+
+from ..monodepth2.options import DataOptions, DepthOptions, EvaluateOptions, RunOptions, check_depth_options
+
+Dataset = Literal["kitti", "kitti_odom", "video", "synthetic", "cityscapes_preprocessed"]
+EvaluatedDataset = Literal["kitti", "kitti_odom", "video", "synthetic", "cityscapes"]
+
+
+@dataclass(frozen=True)
+class MatchingOptions:
+    """How frames are matched, and what the teacher is."""
+
+    teacher_encoder: Literal["resnet", "hybrid"] = option("resnet", "encoder of the single-frame teacher")
+    teacher_decoder: Literal["dpt", "unet"] | None = option(None, "default: dpt for hybrid, unet for resnet")
+    mono_weights_folder: Path | None = option(
+        None, "teacher and pose nets start from this folder: a Monodepth2 run's weights, or a ManyDepth run's"
+    )
+    freeze_teacher_and_pose: bool = option(False, "teacher and pose nets do not train at all")
+    freeze_teacher_epoch: int = option(15, "from this epoch on (counted from 0) they are frozen")
+    freeze_teacher_step: int = option(-1, "from this step on they are frozen; -1: the epoch decides")
+    depth_binning: Literal["linear", "inverse"] = option("linear", "bins evenly spaced in depth or in 1 / depth")
+    num_depth_bins: int = option(96, "depth bins of the cost volume")
+    num_matching_frames: int = option(1, "frames before the current one that it is matched with")
+    use_future_frame: bool = option(False, "match with the frame after it, too")
+    disable_motion_masking: bool = option(False, "trust the two-frame depth where it contradicts the teacher, too")
+    no_matching_augmentation: bool = option(False, "do not train for static cameras and first frames")
+    matching_memory: int | None = option(None, "MiB that matching may work in (default: what suits the device)")
+
+    @property
+    def matching_ids(self) -> tuple[int, ...]:
+        """The lookup frames, in the order in which encoders get them."""
+        return (1,) * self.use_future_frame + tuple(-n for n in range(1, self.num_matching_frames + 1))
+
+
+@dataclass(frozen=True)
+class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, EncoderOptions):
+    """All options of `hybrid-encoder train manydepth`; those of single-frame depth are the two-frame net's."""
+
+    dataset: Dataset = option("kitti", "what lies under --data_path")  # type: ignore[assignment]
+    clip_grad: float | None = option(10.0, "largest norm of the gradient")
+
+    @property
+    def loaded_ids(self) -> tuple[FrameId, ...]:
+        """Frames of a sample: those of the loss, then those that are only matched."""
+        return (*self.all_frame_ids, *(i for i in self.matching_ids if i not in self.frame_ids))
+
+    def teacher(self) -> DepthOptions:
+        """The options of the teacher and the pose nets, in the manner of the single-frame trainer."""
+        options = dataclasses.replace(self, encoder=self.teacher_encoder, decoder=self.teacher_decoder)
+        return options if options.decoder_kind == "dpt" else dataclasses.replace(options, head="sigmoid")
+
+    def student(self) -> DepthOptions:
+        """The options of the two-frame net; poses are the teacher's."""
+        return dataclasses.replace(
+            self, pose_model_type="separate_resnet", stage1=self.stage1 if self.encoder == "hybrid" else None
+        )
+
+    def check(self) -> None:
+        """Raises `UserError` for options that contradict each other, before any data is read."""
+        check_image_size(self.height, self.width)
+        if self.teacher_encoder == "resnet" and self.pose_model_type == "class_token":
+            raise UserError("--pose_model_type class_token needs a teacher with class tokens: --teacher_encoder hybrid")
+        if "hybrid" not in (self.encoder, self.teacher_encoder) and self.stage1 is not None:
+            raise UserError("--stage1 holds a hybrid encoder: use --encoder hybrid or --teacher_encoder hybrid")
+        if "hybrid" not in (self.encoder, self.teacher_encoder) and self.text_weight:
+            raise UserError("--text_weight needs the text logits of a hybrid encoder")
+        check_depth_options(self.student())
+        teacher = self.teacher()
+        check_depth_options(teacher if self.teacher_encoder == "hybrid" else dataclasses.replace(teacher, stage1=None))
+        if len(self.frame_ids) < 2:
+            raise UserError("--frame_ids 0 gives the pose nets, which matching needs, nothing to learn from: add -1 1")
+        if self.num_matching_frames < 0 or not self.matching_ids:
+            raise UserError(
+                f"--num_matching_frames {self.num_matching_frames}: expected at least 1, or --use_future_frame"
+            )
+        if self.num_depth_bins < 2:
+            raise UserError(f"--num_depth_bins {self.num_depth_bins}: expected at least 2")
+        if self.matching_memory is not None and self.matching_memory < 1:
+            raise UserError(f"--matching_memory {self.matching_memory}: expected at least 1 (MiB)")
+
+
+@dataclass(frozen=True)
+class TwoFrameEvaluateOptions(EvaluateOptions):
+    """All options of `hybrid-encoder evaluate`, for single-frame and two-frame weights alike."""
+
+    dataset: EvaluatedDataset = option("kitti", "what lies under --data_path")  # type: ignore[assignment]
+    eval_teacher: bool = option(False, "the single-frame teacher of a two-frame run")
+    static_camera: bool = option(False, "two-frame: every frame is its own previous frame")
+    zero_cost_volume: bool = option(False, "two-frame: no previous frame, as at the start of a sequence")
+    matching_memory: int | None = option(None, "two-frame: MiB that matching may work in")

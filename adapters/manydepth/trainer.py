@@ -1,0 +1,194 @@
+"""Two-frame self-supervised depth: a cost volume, and a single-frame teacher for what moves (METHOD, section 4).
+
+hybrid-encoder train manydepth --data_path KITTI --encoder hybrid --teacher_encoder hybrid --stage1 stage1.pth
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, StepLR
+from torch.utils.data import DataLoader, default_collate
+
+from hybrid_encoder.data.source import SelfSupervisedDataset, make_loader
+from hybrid_encoder.encoder import HybridEncoder
+from hybrid_encoder.engine.loop import fit
+from hybrid_encoder.engine.processes import Processes
+from hybrid_encoder.errors import UserError
+from hybrid_encoder.evaluation import evaluate_depths
+from hybrid_encoder.proxy.training import load_stage1
+
+from ..monodepth2.checkpoint import newest_weights, weights_folder
+from ..monodepth2.data import Part, ground_truth
+from ..monodepth2.model import DepthBatch, to_batch
+from ..monodepth2.trainer import MAX_TRUTHS, loop_options, save_options
+from .checkpoint import load_teacher, load_weights, save_weights
+from .data import LookupSource, open_lookup_source
+from .encoder import HybridMatchingEncoder
+from .model import TwoFrameDepth
+from .options import ManydepthOptions
+
+
+class ManydepthTask:
+    """The two-frame trainer for the training loop."""
+
+    schedule_per_step = False
+
+    def __init__(self, options: ManydepthOptions, val_loader: DataLoader[Any], processes: Processes) -> None:
+        self.options = options
+        self.model = build_model(options)
+        self.model.to(processes.device)
+        if options.freeze_teacher_and_pose:
+            self.model.freeze_teacher()
+        self.optimizer = build_optimizer(self.model, options)
+        # Parameters that freeze later stay in the optimiser: it passes over what has no gradient, and the schedule
+        # goes on.
+        self.scheduler: LRScheduler = StepLR(self.optimizer, options.scheduler_step_size, 0.1)
+        self.val_loader = val_loader
+
+    def to_device(self, batch: Any, device: torch.device) -> DepthBatch:
+        return to_batch(batch, self.options.loaded_ids, device)
+
+    def names(self, batch: Any) -> list[str]:
+        names: list[str] = batch["name"]
+        return names
+
+    def start_epoch(self, epoch: int) -> None:
+        """Freezes teacher and pose nets from their last epoch on."""
+        if epoch >= self.options.freeze_teacher_epoch and not self.model.frozen:
+            self.model.freeze_teacher()
+
+    def validate(self, processes: Processes) -> dict[str, float]:
+        """The loss on the validation part; where the truth is known, the errors of the two-frame net and the
+        teacher."""
+        losses = []
+        for collated in self.val_loader:
+            scalars = self.model(self.to_device(collated, processes.device))
+            losses.append({name: float(value) for name, value in scalars.items()})
+        figures = {name: float(np.mean([loss[name] for loss in losses])) for name in (losses[0] if losses else ())}
+        figures.update(self._depth_figures(processes.device))
+        return figures
+
+    def save(self, epoch: int, figures: dict[str, float], best: bool) -> None:
+        """Weights of the epoch, and of the best one under `weights_best`."""
+        for name in (str(epoch), *(["best"] if best else [])):
+            save_weights(weights_folder(self.options.folder, name), self.model, self.optimizer)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"steps": self.model.steps, "frozen": self.model.frozen}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.model.steps = state["steps"]
+        if state["frozen"]:
+            self.model.freeze_teacher()
+
+    def _depth_figures(self, device: torch.device) -> dict[str, float]:
+        dataset = self.val_loader.dataset
+        assert isinstance(dataset, SelfSupervisedDataset)
+        source = dataset.source.source if isinstance(dataset.source, LookupSource) else dataset.source
+        indices = np.unique(np.linspace(0, len(dataset) - 1, MAX_TRUTHS).round().astype(int))
+        found: dict[str, list[np.ndarray]] = {"": [], "teacher_": []}
+        truths = []
+        for index in indices.tolist():
+            truth = ground_truth(self.options, source, index)
+            if truth is None:
+                continue
+            truths.append(truth[: round(truth.shape[0] * (1 - self.options.crop_bottom))])
+            inverse = self.model.inverse_depths(self.to_device(default_collate([dataset[index]]), device))
+            for values, predicted in zip(found.values(), inverse, strict=True):
+                values.append(predicted[0, 0].float().cpu().numpy())
+        if not truths:
+            return {}
+        figures = {}
+        for name, predictions in found.items():
+            errors = evaluate_depths(predictions, truths, crop="garg" if self.options.dataset == "kitti" else None).mean
+            figures.update({f"{name}abs_rel": errors.abs_rel, f"{name}a1": errors.a1})
+        return figures
+
+
+def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
+    """Trains teacher, pose nets and two-frame net; leaves weights, metrics and TensorBoard events in `options.folder`.
+
+    Returns:
+        The last validation's figures.
+
+    Raises:
+        UserError: bad options or data, before anything is written; or a run that cannot go on.
+    """
+    options.check()
+    torch.manual_seed(options.seed)
+    loader, val_loader = (open_loader(options, part, processes) for part in ("train", "val"))
+    task = ManydepthTask(options, val_loader, processes)
+    if processes.is_main:
+        save_options(options.folder, options)
+    return fit(task, loader, loop_options(options), processes)
+
+
+def build_model(options: ManydepthOptions) -> TwoFrameDepth:
+    """The nets with the weights that the options name: pretrained towers, then stage 1, then weights folders."""
+    config = options.config()
+    if options.load_weights_folder is not None or options.stage1 is not None:
+        config = config.without_downloads()
+    model = TwoFrameDepth(options, config, "random" if options.weights_init == "scratch" else "pretrained")
+    if options.stage1 is not None:
+        for encoder in _hybrid_encoders(model):
+            load_stage1(encoder, options.stage1)
+    if options.mono_weights_folder is not None:
+        load_teacher(newest_weights(options.mono_weights_folder), model)
+    if options.load_weights_folder is not None:
+        load_weights(newest_weights(options.load_weights_folder), model)
+    return model
+
+
+def build_optimizer(model: TwoFrameDepth, options: ManydepthOptions) -> torch.optim.Optimizer:
+    """AdamW where a hybrid encoder trains, else Adam; the encoders' rate may differ."""
+    encoder_lr = options.encoder_lr or options.learning_rate
+    hybrid = [encoder for encoder in _hybrid_encoders(model) if any(p.requires_grad for p in encoder.parameters())]
+    groups = [group for encoder in hybrid for group in encoder.parameter_groups(encoder_lr)]
+    taken = {id(p) for group in groups for p in group["params"]}
+    for nets, lr in (((model.net.encoder, model.teacher.encoder), encoder_lr), ((model,), options.learning_rate)):
+        rest = [p for p in nn.ModuleList(nets).parameters() if p.requires_grad and id(p) not in taken]
+        taken.update(id(p) for p in rest)
+        if rest:
+            groups.append({"params": rest, "lr": lr})
+    kind = torch.optim.AdamW if hybrid else torch.optim.Adam
+    return kind(groups, lr=options.learning_rate)
+
+
+def open_loader(options: ManydepthOptions, part: Part, processes: Processes) -> DataLoader[Any]:
+    """The samples of one part, in batches.
+
+    Raises:
+        UserError: what the source finds wrong, or fewer training samples than a batch holds.
+    """
+    train = part == "train"
+    required = options.all_frame_ids
+    optional = tuple(i for i in options.loaded_ids if i not in required)
+    source = open_lookup_source(options, part, required, optional, options.seed)
+    dataset = SelfSupervisedDataset(
+        source, options.height, options.width, options.loaded_ids, train, options.seed, options.crop_bottom
+    )
+    loader = make_loader(
+        dataset,
+        options.batch_size,
+        train=train,
+        num_workers=options.num_workers,
+        seed=options.seed,
+        rank=processes.rank,
+        world_size=processes.world_size,
+    )
+    if train and not len(loader):
+        raise UserError(f"{len(dataset)} training samples are fewer than --batch_size {options.batch_size}: lower it")
+    return loader
+
+
+def _hybrid_encoders(model: TwoFrameDepth) -> list[HybridEncoder]:
+    encoders = []
+    if isinstance(model.net.encoder, HybridMatchingEncoder):
+        encoders.append(model.net.encoder.encoder)
+    if isinstance(model.teacher.encoder, HybridEncoder):
+        encoders.append(model.teacher.encoder)
+    return encoders

@@ -1,0 +1,101 @@
+"""A trained two-frame model: depth of a frame from itself and the frames before it, or from itself alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_encoder.selfsup.geometry import disp_to_depth
+
+from ..monodepth2.networks import PoseNetworks
+from .model import TwoFrameNet, matching_poses
+
+
+class TwoFrameModel(nn.Module):
+    """Two-frame net and pose nets in one piece.
+
+    Args:
+        net: the two-frame net; its bins are set.
+        poses: the pose nets.
+        read_by_poses: the teacher's encoder, which some pose nets read.
+        matching_ids: the lookup frames, in the order in which the net was trained with them.
+        size: height and width of the images.
+        limits: nearest and farthest depth.
+    """
+
+    def __init__(
+        self,
+        net: TwoFrameNet,
+        poses: PoseNetworks,
+        read_by_poses: nn.Module,
+        matching_ids: tuple[int, ...],
+        size: tuple[int, int],
+        limits: tuple[float, float],
+    ) -> None:
+        super().__init__()
+        self.net, self.poses, self.read_by_poses = net, poses, read_by_poses
+        self.matching_ids = matching_ids
+        self.height, self.width = size
+        self.min_depth, self.max_depth = limits
+
+    @torch.no_grad()
+    def forward(self, frames: dict[int, Tensor], K: Tensor) -> Tensor:
+        """1 / depth, (B, 1, height, width), of frame 0.
+
+        Args:
+            frames: (B, 3, height, width) in [0, 1], on any device, by frame id; a lookup frame that is absent or black
+                does not exist, and one that equals frame 0 is a camera that stands still. Without any, the net relies
+                on frame 0 alone, as it learnt to.
+            K: (B, 3, 3), pixels.
+        """
+        device = self.net.encoder.depth_bins.device
+        current = frames[0].to(device)
+        known = {i: frames[i].to(device) if i in frames else torch.zeros_like(current) for i in self.matching_ids}
+        poses = matching_poses(self.poses, self.read_by_poses, {0: current, **known}, {})
+        lookup = torch.stack([known[i] for i in self.matching_ids], dim=1)
+        relative = torch.stack([poses[i] for i in self.matching_ids], dim=1)
+        disparities, *_ = self.net(current, lookup, relative, K.to(device))
+        finest = disparities["disp", min(scale for _, scale in disparities)]
+        if finest.shape[-2:] != current.shape[-2:]:
+            finest = F.interpolate(finest, current.shape[-2:], mode="bilinear", align_corners=False)
+        return disp_to_depth(finest, self.min_depth, self.max_depth)[0]
+
+    def disparity(self, image: Tensor) -> Tensor:
+        """1 / depth of single images, (B, 3, height, width) -> (B, 1, height, width): nothing to match with."""
+        anything = torch.eye(3).repeat(len(image), 1, 1)
+        anything[:, 0, 0] = anything[:, 1, 1] = self.width
+        return self({0: image}, anything)  # type: ignore[no-any-return]
+
+    def video(self, K: np.ndarray, width: int, height: int) -> VideoPredictor:
+        """A predictor for the frames of one video, in order.
+
+        Args:
+            K: (3, 3) intrinsics, pixels of frames of width x height.
+        """
+        scale = np.array([[self.width / width], [self.height / height], [1.0]])
+        return VideoPredictor(self, torch.from_numpy((K * scale).astype(np.float32)))
+
+
+class VideoPredictor:
+    """Depth of a video's frames, given in order and in batches of any size; the first frame has none before it.
+
+    A model that also matches with the next frame goes without it at the end of every batch.
+    """
+
+    def __init__(self, model: TwoFrameModel, K: Tensor) -> None:
+        self.model, self.K = model, K
+        self.height, self.width = model.height, model.width
+        self.min_depth, self.max_depth = model.min_depth, model.max_depth
+        self._before: Tensor | None = None
+
+    def disparity(self, image: Tensor) -> Tensor:
+        """1 / depth, (B, 1, height, width), of the next B frames (B, 3, height, width)."""
+        reach = max(max(-i for i in self.model.matching_ids), 1)
+        count = len(image)
+        before = image.new_zeros(reach, *image.shape[1:]) if self._before is None else self._before
+        line = torch.cat([before, image, torch.zeros_like(image[:1])])
+        self._before = line[count : count + reach]
+        frames = {i: line[reach + i : reach + i + count] for i in (0, *self.model.matching_ids)}
+        return self.model(frames, self.K.expand(count, 3, 3))  # type: ignore[no-any-return]

@@ -1,0 +1,266 @@
+"""Cityscapes: the triples of frames that the ManyDepth trainers learn from, and the sequences that they are tested on.
+
+Training data is what SfMLearner's prepare_train_data.py writes (--img_height 512 --img_width 1024 --seq_length 3): per
+sample `<city>/<frame>.jpg`, three frames side by side, already without the bonnet (the lower quarter), and
+`<city>/<frame>_cam.txt`, the nine numbers of K. Test data is Cityscapes as published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from ..errors import UserError
+from .images import read_image
+from .sample import FrameId
+
+KEPT = 0.75
+"""Upper part of a published image that is used: below lies the car's bonnet."""
+EVALUATED = (slice(256, 768), slice(192, 1856))
+"""Rows and columns of a published image (1024x2048) that are evaluated: its middle (ManyDepth's README)."""
+TEST_STEP = 2
+"""Published frames between two frames of a sample, as in the triples: 17 frames a second are more than KITTI's 10."""
+BASELINE_METRES = 0.209313
+
+FORM = '"city frame", for instance "aachen aachen_000000_000004"'
+
+
+class CityscapesEntry(NamedTuple):
+    """One line of a split file."""
+
+    city: str
+    frame: str
+
+    def __str__(self) -> str:
+        return f"{self.city} {self.frame}"
+
+
+def read_cityscapes_split(path: str | Path) -> list[CityscapesEntry]:
+    """The frames that a split file lists, in its order; blank lines are passed over.
+
+    Raises:
+        UserError: missing file, no frame in it, or a line of another form, named by its number.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the split file {path}: {error}") from error
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) != 2 or any(set(field) & set("/\\:") or field in (".", "..") for field in fields):
+            raise UserError(f"{path}, line {number}: {line[:100]!r}; expected {FORM}")
+        entries.append(CityscapesEntry(fields[0], fields[1].removesuffix("_leftImg8bit")))
+    if not entries:
+        raise UserError(f"the split file {path} lists no frame: expected lines of the form {FORM}")
+    return entries
+
+
+class CityscapesSource:
+    """The preprocessed triples: frames -1, 0 and 1.
+
+    Args:
+        data_path: the folder that holds a folder of each city.
+        split_file: lines of city and frame.
+        frame_ids: the frames that will be read.
+
+    Raises:
+        UserError: a frame that triples do not hold, no such folder, a split file of another form, or missing files.
+    """
+
+    def __init__(
+        self, data_path: str | Path, split_file: str | Path, frame_ids: Sequence[FrameId] = (0, -1, 1)
+    ) -> None:
+        self.data_path = Path(data_path)
+        others = [frame_id for frame_id in frame_ids if frame_id not in (-1, 0, 1)]
+        if others:
+            raise UserError(f"frame {others[0]}: preprocessed Cityscapes holds frames -1, 0 and 1 only")
+        if not self.data_path.is_dir():
+            raise UserError(f"data folder {self.data_path}: no such folder")
+        self.entries = read_cityscapes_split(split_file)
+        needed = (self.image_path(entry) for entry in self.entries)
+        _require_files([*needed, *(self.camera_path(entry) for entry in self.entries)], split_file)
+
+    def image_path(self, entry: CityscapesEntry) -> Path:
+        """The three frames of an entry, side by side."""
+        return self.data_path / entry.city / f"{entry.frame}.jpg"
+
+    def camera_path(self, entry: CityscapesEntry) -> Path:
+        """The camera of an entry."""
+        return self.data_path / entry.city / f"{entry.frame}_cam.txt"
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def name(self, index: int) -> str:
+        """The line of the split file."""
+        return str(self.entries[index])
+
+    def read(self, index: int, frame_id: FrameId) -> np.ndarray:
+        """uint8 RGB (h, w, 3), a third of the file's image.
+
+        Raises:
+            UserError: the file is missing, unreadable, cut off or no triple; names it.
+        """
+        path = self.image_path(self.entries[index])
+        triple = read_image(path)
+        if frame_id not in (-1, 0, 1):
+            raise UserError(f"{path}: has no frame {frame_id}, preprocessed Cityscapes holds frames -1, 0 and 1 only")
+        width, rest = divmod(triple.shape[1], 3)
+        if rest:
+            raise UserError(f"{path} is {triple.shape[1]} pixels wide: expected three frames of one width side by side")
+        start = (int(frame_id) + 1) * width
+        return np.ascontiguousarray(triple[:, start : start + width])
+
+    def intrinsics(self, index: int) -> np.ndarray:
+        """(3, 3) float32, pixels of a frame.
+
+        Raises:
+            UserError: the camera file does not hold the nine numbers of K.
+        """
+        path = self.camera_path(self.entries[index])
+        try:
+            fields = path.read_text().replace("\n", ",").split(",")
+            numbers = np.array([float(field) for field in fields if field.strip()])
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read the camera file {path}: {error}") from error
+        if numbers.size != 9 or not np.isfinite(numbers).all() or not (numbers[[0, 4]] > 0).all():
+            raise UserError(f"{path}: expected the nine numbers of K, row by row, with commas between them")
+        K = np.eye(3, dtype=np.float32)
+        K[0, 0], K[0, 2], K[1, 1], K[1, 2] = numbers[[0, 2, 4, 5]]
+        return K
+
+    def stereo_sign(self, index: int) -> int:
+        """-1: all frames are of the left camera."""
+        return -1
+
+
+class CityscapesSequenceSource:
+    """Cityscapes as published, for evaluation: leftImg8bit_sequence/test, with camera/test; the bonnet is cut off.
+
+    Frame -n is the one 2 n published frames before.
+
+    Args:
+        data_path: the folder that holds leftImg8bit_sequence and camera.
+        split_file: lines of city and frame.
+        part: folder within them: test, val or train.
+
+    Raises:
+        UserError: no such folder, a split file of another form, or missing files of the frames themselves.
+    """
+
+    def __init__(self, data_path: str | Path, split_file: str | Path, part: str = "test") -> None:
+        self.data_path, self.part = Path(data_path), part
+        self.entries = read_cityscapes_split(split_file)
+        if any(len(entry.frame.split("_")) != 3 for entry in self.entries):
+            raise UserError(f"{split_file}: expected frames of the form city_sequence_frame, as aachen_000000_000019")
+        needed = (self.image_path(entry) for entry in self.entries)
+        _require_files([*needed, *(self.camera_path(entry) for entry in self.entries)], split_file)
+
+    def image_path(self, entry: CityscapesEntry, frame_id: FrameId = 0) -> Path:
+        """The image of a frame of an entry's sample."""
+        city, sequence, frame = entry.frame.split("_")
+        number = int(frame) + TEST_STEP * int(frame_id)
+        name = f"{city}_{sequence}_{number:06d}_leftImg8bit.png"
+        return self.data_path / "leftImg8bit_sequence" / self.part / entry.city / name
+
+    def camera_path(self, entry: CityscapesEntry) -> Path:
+        """The camera of an entry."""
+        return self.data_path / "camera" / self.part / entry.city / f"{entry.frame}_camera.json"
+
+    def disparity_path(self, entry: CityscapesEntry) -> Path:
+        """The measured disparity of an entry."""
+        return self.data_path / "disparity" / self.part / entry.city / f"{entry.frame}_disparity.png"
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def name(self, index: int) -> str:
+        """The line of the split file."""
+        return str(self.entries[index])
+
+    def read(self, index: int, frame_id: FrameId) -> np.ndarray:
+        """uint8 RGB (768, 2048, 3); a neighbour that does not exist is black.
+
+        Raises:
+            UserError: the image is unreadable or cut off; names it.
+        """
+        path = self.image_path(self.entries[index], frame_id)
+        if frame_id != 0 and not path.is_file():
+            return np.zeros_like(self.read(index, 0))
+        image = read_image(path)
+        return image[: round(KEPT * image.shape[0])]
+
+    def intrinsics(self, index: int) -> np.ndarray:
+        """(3, 3) float32, pixels."""
+        camera = self._camera(index)["intrinsic"]
+        K = np.eye(3, dtype=np.float32)
+        K[0, 0], K[0, 2], K[1, 1], K[1, 2] = (float(camera[name]) for name in ("fx", "u0", "fy", "v0"))
+        return K
+
+    def stereo_sign(self, index: int) -> int:
+        """-1: all frames are of the left camera."""
+        return -1
+
+    def depth(self, index: int) -> np.ndarray:
+        """float32 (768, 2048), metres, from the measured disparity; 0 where unknown and outside `EVALUATED`.
+
+        Raises:
+            UserError: the disparity is missing or no 16-bit PNG.
+        """
+        path = self.disparity_path(self.entries[index])
+        raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+        if raw is None or raw.dtype != np.uint16 or raw.ndim != 2:
+            raise UserError(f"{path}: expected Cityscapes' 16-bit disparity PNG (disparity_trainvaltest.zip)")
+        disparity = (raw.astype(np.float32) - 1) / 256
+        focal = self.intrinsics(index)[0, 0]
+        depth = np.where(disparity > 0, BASELINE_METRES * focal / np.maximum(disparity, 1e-6), 0)
+        return evaluated_part(depth.astype(np.float32))
+
+    def _camera(self, index: int) -> Any:
+        path = self.camera_path(self.entries[index])
+        try:
+            camera = json.loads(path.read_bytes())
+            if all(float(camera["intrinsic"][name]) > 0 for name in ("fx", "fy", "u0", "v0")):
+                return camera
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"cannot read the camera file {path}: {error}") from error
+        raise UserError(f"{path}: expected positive fx, fy, u0 and v0 under intrinsic")
+
+
+def evaluated_part(depth: np.ndarray) -> np.ndarray:
+    """(1024, 2048) depth of a published image -> (768, 2048), 0 outside the part that is evaluated.
+
+    Raises:
+        UserError: another size.
+    """
+    if depth.shape != (1024, 2048):
+        raise UserError(f"a depth map of {depth.shape[0]}x{depth.shape[1]}: Cityscapes' images are 1024x2048")
+    kept = np.zeros_like(depth[: round(KEPT * depth.shape[0])])
+    kept[EVALUATED] = depth[EVALUATED]
+    return kept
+
+
+def _require_files(paths: Sequence[Path], split_file: str | Path) -> None:
+    """One look into each folder.
+
+    Raises:
+        UserError: files that do not exist: how many, and the first of them.
+    """
+    present: dict[Path, set[str]] = {}
+    for folder in {path.parent for path in paths}:
+        present[folder] = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    missing = [path for path in paths if path.name not in present[path.parent]]
+    if missing:
+        raise UserError(
+            f"{len(missing)} files that {split_file} needs are missing, the first is {missing[0]}: check --data_path "
+            "and --split"
+        )
