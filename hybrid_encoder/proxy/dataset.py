@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..data.augment import color_jitter
+from ..data.images import resize_image
 from ..data.source import draw_jitter
 from .sources import OrderedPatchSource
 
@@ -62,7 +62,7 @@ class ProxyDataset(Dataset[ProxySample]):
         rng = np.random.default_rng([self.seed, epoch, index])
         image, points = self.source.read(index, rng)
         scale = np.array([self.width / image.shape[1], self.height / image.shape[0]], dtype=np.float32)
-        image = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
+        image = resize_image(image, self.height, self.width)
         points = points * scale
         if self.train and rng.random() < 0.5:
             image = image[:, ::-1]
