@@ -28,7 +28,7 @@ class TwoFrameObjective:
         loss: scalar, averaged over scales.
         photometric, consistency, smoothness: scalars, averaged over scales, smoothness before weighting.
         depth: (B, 1, H, W) of the finest scale.
-        chosen: (B, 1, H, W) bool, pixels of the photometric loss at the finest scale; the others follow the teacher.
+        trusted: (B, 1, H, W) bool, pixels of the photometric loss; the others follow the teacher.
     """
 
     loss: Tensor
@@ -36,7 +36,7 @@ class TwoFrameObjective:
     consistency: Tensor
     smoothness: Tensor
     depth: Tensor
-    chosen: Tensor
+    trusted: Tensor
 
     def scalars(self) -> dict[str, Tensor]:
         """What is logged."""
@@ -45,7 +45,7 @@ class TwoFrameObjective:
             "photometric": self.photometric,
             "consistency": self.consistency,
             "smoothness": self.smoothness,
-            "photometric_share": self.chosen.float().mean(),
+            "trusted_share": self.trusted.float().mean(),
         }
 
 
@@ -78,7 +78,7 @@ def two_frame_loss(
         view: the frames.
         poses: (B, 4, 4) from frame 0 to each source; they get no gradient from here.
         teacher_depth: (B, 1, H, W), no gradient.
-        trusted: (B, 1, H, W) bool; elsewhere, and where a pixel does not move, the depth is to be the teacher's.
+        trusted: (B, 1, H, W) bool; elsewhere the depth is to be the teacher's, who knows about pixels that do not move.
         options: weights and switches.
     """
     height, width = view.target.image.shape[-2:]
@@ -93,26 +93,18 @@ def two_frame_loss(
             if disp.shape[-2:] != (height, width):
                 full = F.interpolate(disp, (height, width), mode="bilinear", align_corners=False)
             _, depth = disp_to_depth(full, options.min_depth, options.max_depth)
-            best = _over_sources(view.reprojections(depth, poses), options)
-            chosen = trusted
-            if view.identities is not None:
-                chosen = trusted & (best < _over_sources(view.identities, options))
-            share = chosen.sum() + 1e-7
-            explained = torch.where(chosen, best, 0).sum() / share
-            follows = torch.where(chosen, 0, (depth - teacher_depth).abs()).mean()
+            losses = view.reprojections(depth, poses)
+            best = losses.mean(1, keepdim=True) if options.avg_reprojection else losses.amin(1, keepdim=True)
+            explained = torch.where(trusted, best, 0).sum() / (trusted.sum() + 1e-7)
+            follows = torch.where(trusted, 0, (depth - teacher_depth).abs()).mean()
             image = view.target.image if scale == 0 else F.avg_pool2d(view.target.image, 2**scale)
             smooth = smoothness_loss(disp, image)
             total = total + explained + follows + options.disparity_smoothness * smooth / 2**scale
             photometric, consistency = photometric + explained.detach(), consistency + follows.detach()
             smoothness = smoothness + smooth.detach()
             if scale == finest:
-                finest_depth, finest_chosen = depth.detach(), chosen
+                finest_depth = depth.detach()
         count = len(disparities)
         return TwoFrameObjective(
-            total / count, photometric / count, consistency / count, smoothness / count, finest_depth, finest_chosen
+            total / count, photometric / count, consistency / count, smoothness / count, finest_depth, trusted
         )
-
-
-def _over_sources(losses: Tensor, options: ObjectiveOptions) -> Tensor:
-    """(B, S, H, W) -> (B, 1, H, W), the best source's or their average."""
-    return losses.mean(1, keepdim=True) if options.avg_reprojection else losses.amin(1, keepdim=True)
