@@ -20,11 +20,13 @@ from hybrid_encoder.config import HybridEncoderConfig
 from hybrid_encoder.decoder import DPTDecoder
 from hybrid_encoder.encoder import HybridEncoder, HybridFeatures
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.options import EncoderOptions
 from hybrid_encoder.pose import ClassTokenPose
 from hybrid_encoder.proxy.training import load_stage1
 from hybrid_encoder.weights import load_state, read_checkpoint
 
 from .current_stack import Shadow
+from .monodepth2.checkpoint import encoder_extras
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Nets:
     stage1: str | None = None
     encoder_lr: float | None = None
 
+    @property
+    def encoder_config(self) -> HybridEncoderConfig:
+        """The encoder with the maps that its decoder reads, and no others."""
+        return self.config.replace(pyramid=self.kind == "unet")
+
     @classmethod
     def of_file(cls, path: str | Path) -> Nets | None:
         """What wrote an encoder's file; None for a ResNet.
@@ -54,7 +61,11 @@ class Nets:
         Raises:
             UserError: missing or damaged.
         """
-        entries = read_checkpoint(path)
+        return cls.of_entries(read_checkpoint(path))
+
+    @classmethod
+    def of_entries(cls, entries: dict[str, Any]) -> Nets | None:
+        """The same from what such a file holds."""
         if not entries.get("hybrid_config"):
             return None
         config = HybridEncoderConfig.from_dict(json.loads(entries["hybrid_config"])).without_downloads()
@@ -64,19 +75,26 @@ class Nets:
         )
 
 
+def listed(encoder: HybridEncoder, features: HybridFeatures) -> list[Tensor]:
+    """Features as a plain list: what the encoder's decoder reads, then the coarsest fused level."""
+    read = features.aligned if encoder.pyramid is None else encoder.drop_in_maps(features)
+    return [*read, features.fused[-1]]
+
+
 class DepthEncoder(HybridEncoder):
     """The hybrid encoder as one that returns a plain list: what its decoder reads, then the coarsest fused level.
 
     The fused level is what a pose net that shares the encoder reads; decoders leave it out.
 
     Attributes:
+        nets: what it was built from.
         image_size: (H, W) of the last images.
     """
 
     def __init__(self, nets: Nets) -> None:
-        super().__init__(nets.config.replace(pyramid=nets.kind == "unet"))
+        super().__init__(nets.encoder_config)
+        self.nets = nets
         self.image_size = (0, 0)
-        self.lr = nets.encoder_lr
         self._token: tuple[Tensor, Tensor | None] | None = None
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -85,12 +103,7 @@ class DepthEncoder(HybridEncoder):
         features = self.forward_features(image)
         self.image_size = features.image_size
         self._token = (image, features.class_token)
-        return self.listed(features)
-
-    def listed(self, features: HybridFeatures) -> list[Tensor]:
-        """Features as the list that `forward` returns."""
-        read = features.aligned if self.pyramid is None else self.drop_in_maps(features)
-        return [*read, features.fused[-1]]
+        return listed(self, features)
 
     def class_token(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, class_width); of the images that `forward` saw last, without another look."""
@@ -103,9 +116,9 @@ class DepthEncoder(HybridEncoder):
 
 
 class ListedDPTDecoder(DPTDecoder):
-    """The DPT decoder on the list that a `DepthEncoder` returns."""
+    """The DPT decoder on the list that a `DepthEncoder` returns, or another encoder with the same attributes."""
 
-    def __init__(self, encoder: DepthEncoder, scales: tuple[int, ...], head: str) -> None:
+    def __init__(self, encoder: Any, scales: tuple[int, ...], head: str) -> None:
         super().__init__(encoder, scales, head)  # type: ignore[arg-type]
         self._encoder = (encoder,)  # in a tuple, so that it is no part of this net
 
@@ -132,48 +145,52 @@ class HybridNetworks(Shadow):
 
     Args:
         networks: the original's module.
-        nets: what to build.
+        nets: what to build in the place of `ResnetEncoder`; None: theirs.
+        names: further names of the module.
+
+    Attributes:
+        built: the encoders made so far.
     """
 
-    def __init__(self, networks: ModuleType, nets: Nets, **names: Any) -> None:
+    def __init__(self, networks: ModuleType, nets: Nets | None, **names: Any) -> None:
         super().__init__(
             networks, ResnetEncoder=self.encoder, DepthDecoder=self.decoder, PoseDecoder=self.pose_decoder, **names
         )
         self.nets = nets
-        self.built: list[DepthEncoder] = []
+        self.built: list[Any] = []
 
     def encoder(self, num_layers: int, pretrained: bool, num_input_images: int = 1, **settings: Any) -> nn.Module:
         """In the place of `ResnetEncoder`: ours, or theirs for pairs of images."""
-        if num_input_images > 1:
+        if num_input_images > 1 or self.nets is None:
             theirs: nn.Module = self._behind.ResnetEncoder(num_layers, pretrained, num_input_images, **settings)
             return theirs
-        return self.add(DepthEncoder(self.nets))
-
-    def add(self, encoder: Any) -> Any:
-        """Fills an encoder with stage 1's weights, where there are any, and remembers it for its decoder."""
-        if self.nets.stage1 is not None:
-            load_stage1(encoder, self.nets.stage1)
-        self.built.append(encoder)
+        encoder = DepthEncoder(self.nets)
+        self.add(encoder, encoder)
         return encoder
+
+    def add(self, built: Any, encoder: HybridEncoder) -> None:
+        """Fills an encoder with stage 1's weights, where there are any, and remembers what was built around it."""
+        if built.nets.stage1 is not None:
+            load_stage1(encoder, built.nets.stage1)
+        self.built.append(built)
 
     def decoder(self, num_ch_enc: Any, scales: Any = range(4), *args: Any, **settings: Any) -> nn.Module:
         """In the place of `DepthDecoder`: the decoder of the encoder that these channels are an attribute of."""
+        networks: Any = self._behind
         encoder = self.owner(num_ch_enc)
         if encoder is None:
-            theirs: nn.Module = self._behind.DepthDecoder(num_ch_enc, scales, *args, **settings)
+            theirs: nn.Module = networks.DepthDecoder(num_ch_enc, scales, *args, **settings)
             return theirs
-        scales = self.nets.scales or tuple(scales)
-        if self.nets.kind == "dpt":
-            return ListedDPTDecoder(encoder, scales, self.nets.head)
-
-        networks: Any = self._behind
+        scales = encoder.nets.scales or tuple(scales)
+        if encoder.nets.kind == "dpt":
+            return ListedDPTDecoder(encoder, scales, encoder.nets.head)
 
         class FirstFive(networks.DepthDecoder):
             def forward(self, features: Any) -> Any:
                 return super().forward(list(features[:5]))
 
-        listed: nn.Module = FirstFive(num_ch_enc, scales, *args, **settings)
-        return listed
+        on_list: nn.Module = FirstFive(num_ch_enc, scales, *args, **settings)
+        return on_list
 
     def pose_decoder(self, num_ch_enc: Any, *args: Any, **settings: Any) -> nn.Module:
         """In the place of `PoseDecoder`: theirs, on the fused level where it shares our encoder."""
@@ -182,35 +199,41 @@ class HybridNetworks(Shadow):
         theirs: nn.Module = self._behind.PoseDecoder(channels, *args, **settings)
         return theirs
 
-    def owner(self, num_ch_enc: Any) -> DepthEncoder | None:
-        """The encoder built here whose `num_ch_enc` this very array is."""
+    def owner(self, num_ch_enc: Any) -> Any:
+        """The encoder built here whose `num_ch_enc` this very array is; None for another's."""
         return next((encoder for encoder in self.built if encoder.num_ch_enc is num_ch_enc), None)
 
 
 class HybridOptim(Shadow):
-    """`torch.optim` whose `Adam` gives a hybrid encoder's parameters the groups that our trainer gives them."""
+    """`torch.optim` whose `Adam` gives hybrid encoders' parameters the groups that our trainers give them.
 
-    def __init__(self, optim: ModuleType, networks: HybridNetworks) -> None:
+    Args:
+        optim: the module.
+        models: the trainer's nets by name; read when `Adam` is called.
+    """
+
+    def __init__(self, optim: ModuleType, models: dict[str, nn.Module]) -> None:
         super().__init__(optim, Adam=self.adamw)
-        self.networks = networks
+        self.models = models
 
     def adamw(self, parameters: Any, lr: float) -> torch.optim.Optimizer:
         """AdamW in the place of Adam; parameters that do not train are left out."""
         given = list(parameters)
         trained = {id(p) for p in given if p.requires_grad}
         groups: list[dict[str, Any]] = []
-        for encoder in self.networks.built:
-            if any(id(p) in trained for p in encoder.parameters()):
-                groups += encoder.parameter_groups(encoder.lr or lr)
+        for encoder in self.models.values():
+            nets = getattr(encoder, "nets", None)
+            if isinstance(nets, Nets) and any(id(p) in trained for p in encoder.parameters()):
+                groups += encoder.parameter_groups(nets.encoder_lr or lr)  # type: ignore[operator]
         own = {id(p) for group in groups for p in group["params"]}
         rest = [p for p in given if id(p) in trained - own]
         return torch.optim.AdamW([*groups, {"params": rest, "lr": lr}], lr=lr)
 
 
-def add_options(parser: argparse.ArgumentParser, encoders: tuple[str, ...] = ("resnet", "hybrid")) -> None:
-    """Adds the options of the hybrid encoder to an original's parser."""
+def add_options(parser: argparse.ArgumentParser) -> Any:
+    """Adds the options of the hybrid encoder to an original's parser; returns their group."""
     group = parser.add_argument_group("hybrid encoder")
-    group.add_argument("--encoder", choices=encoders, default="resnet", help="depth encoder")
+    group.add_argument("--encoder", choices=("resnet", "hybrid"), default="resnet", help="depth encoder")
     group.add_argument("--preset", default="paper", help="hybrid encoder: paper, released, small, dinov3 or tiny")
     group.add_argument("--encoder_option", action="append", default=[], help="NAME=VALUE of HybridEncoderConfig")
     group.add_argument("--clip_weights", help="CLIP's weights: a file, an open_clip tag, or random")
@@ -219,35 +242,38 @@ def add_options(parser: argparse.ArgumentParser, encoders: tuple[str, ...] = ("r
     group.add_argument("--head", choices=("sigmoid", "relu"), default="sigmoid", help="end of the DPT decoder")
     group.add_argument("--stage1", help="stage1.pth of `hybrid-encoder pretrain`")
     group.add_argument("--encoder_lr", type=float, help="learning rate of the encoder, where it differs")
+    return group
 
 
-def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace, hybrid: bool) -> None:
+def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace, any_hybrid: bool) -> None:
     """Settles what depends on other options.
 
     Args:
         parser: which filled them: its defaults tell what was not asked for.
-        hybrid: whether any encoder is a hybrid one.
+        any_hybrid: whether any encoder is a hybrid one.
 
     Raises:
         UserError: options that contradict each other.
     """
-    if not hybrid:
-        for name in ("decoder", "stage1", "encoder_lr", "clip_weights", "dino_weights"):
-            value = getattr(options, name)
-            if value not in (None, "unet"):
-                raise UserError(f"--{name} {value} is for the hybrid encoder: add --encoder hybrid")
-        return
-    options.decoder = options.decoder or "dpt"
+    if not any_hybrid:
+        for name in ("stage1", "encoder_lr", "clip_weights", "dino_weights"):
+            if getattr(options, name) is not None:
+                raise UserError(f"--{name} {getattr(options, name)} is for the hybrid encoder: add --encoder hybrid")
+    if options.encoder != "hybrid" and options.decoder == "dpt":
+        raise UserError("--decoder dpt reads the hybrid encoder's levels: add --encoder hybrid, or use --decoder unet")
+    options.decoder = options.decoder or ("dpt" if options.encoder == "hybrid" else "unet")
     if options.decoder == "dpt" and options.scales is parser.get_default("scales"):
         options.scales = [0]
-    if options.head == "relu" and options.decoder != "dpt":
-        raise UserError("--head relu is an end of the DPT decoder: use --decoder dpt")
 
 
-def asked_nets(options: Any) -> Nets:
-    """What the options of a training run ask for."""
-    from hybrid_encoder.options import EncoderOptions
+def asked_nets(options: Any, kind: str | None, filled: bool) -> Nets:
+    """What the options of a training run ask for.
 
+    Args:
+        options: parsed options.
+        kind: of the decoder; None: dpt.
+        filled: whether a file of weights will fill the encoder, so that its towers need none of their own.
+    """
     config = EncoderOptions(
         preset=options.preset,
         clip_weights=options.clip_weights,
@@ -255,10 +281,11 @@ def asked_nets(options: Any) -> Nets:
         weights_init=options.weights_init,
         encoder_option=tuple(options.encoder_option),
     ).config()
-    loaded = options.load_weights_folder is not None and "encoder" in options.models_to_load
-    if loaded or options.stage1 is not None:
+    if filled or options.stage1 is not None:
         config = config.without_downloads()
-    return Nets(config, options.decoder, options.head, None, options.stage1, options.encoder_lr)
+    kind = kind or "dpt"
+    head = options.head if kind == "dpt" else "sigmoid"
+    return Nets(config, kind, head, None, options.stage1, options.encoder_lr)
 
 
 def describe(to_save: dict[str, Any], encoder: nn.Module, decoder: nn.Module, options: Any) -> None:
@@ -266,8 +293,6 @@ def describe(to_save: dict[str, Any], encoder: nn.Module, decoder: nn.Module, op
 
     A ResNet's file stays as the original writes it, unless scales or depth limits are unusual.
     """
-    from .monodepth2.checkpoint import encoder_extras
-
     limits = (options.min_depth, options.max_depth)
     if not isinstance(encoder, HybridEncoder) and list(options.scales) == [0, 1, 2, 3] and limits == (0.1, 100.0):
         return
@@ -281,7 +306,7 @@ def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
     Raises:
         UserError: what does not fit.
     """
-    if isinstance(model, (HybridEncoder, DPTDecoder, ClassTokenPose)):
+    if hasattr(model, "nets") or isinstance(model, (DPTDecoder, ClassTokenPose)):
         load_state(model, {name: value for name, value in tensors.items() if isinstance(value, Tensor)}, path)
 
 

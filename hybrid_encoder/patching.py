@@ -116,9 +116,13 @@ def patch_with(patches: HostPatches, folder: Path, check: bool = False, revert: 
     if needed and not revert:
         raise UserError(f"{folder} holds no {', '.join(needed)}: expected a clone of {patches.repository}")
     changes = [_revert(clone, path) if revert else _plan(clone, path) for path in patches.paths if path not in missing]
-    problems = [f"  {change.path}: {change.problem}" for change in changes if change.problem]
+    problems: dict[str, list[str]] = {}
+    for change in changes:
+        if change.problem:
+            problems.setdefault(change.problem, []).append(change.path)
     if problems:
-        raise UserError("\n".join([f"{folder} ({clone.describe()}) is not patched, nothing was written:", *problems]))
+        found = [f"  {', '.join(paths)}: {problem}" for problem, paths in problems.items()]
+        raise UserError("\n".join([f"{folder} ({clone.describe()}) is not patched, nothing was written:", *found]))
     todo = [change for change in changes if change.after is not None and change.after != change.before]
     if not check:
         _write_all(folder, todo)
@@ -160,10 +164,9 @@ def _plan(clone: Clone, path: str) -> Change:
         original = clone.git("cat-file", "blob", patches.original_id(path))
         if original is None:
             return Change(path, before, None, "", _no_base(clone))
-        merged, place = _merge(own, original, patches.apply(path, original))
+        merged, conflicts = _merge(own, original, patches.apply(path, original))
         if merged is None:
-            inserted = _texts(patches.lines(path))
-            return Change(path, before, None, "", f"{place}; what goes into this file: {inserted}")
+            return Change(path, before, None, "", conflicts)
         after, note = merged, note + "merged with your changes"
         problem = _misplaced(path, own, original, after, patches)
         if problem:
@@ -174,13 +177,13 @@ def _plan(clone: Clone, path: str) -> Change:
 def _no_base(clone: Clone) -> str:
     commit, repository = clone.patches.commit, clone.patches.repository
     return (
-        f"it differs from the original at {commit[:7]}, which the git of this folder does not know, so that a merge is "
-        f"not possible; get it with `git fetch https://github.com/{repository} {commit}`"
+        f"not as in the original at {commit[:7]}, which the git of this folder does not know, so that a merge is not "
+        f"possible; get it with `git fetch https://github.com/{repository} {commit}`"
     )
 
 
 def _merge(own: bytes, original: bytes, patched: bytes) -> tuple[bytes | None, str]:
-    """Three-way merge: the result, or None and the place of the first conflict in the user's file."""
+    """Three-way merge: the result, or None and the conflicts with their places in the user's file."""
     with tempfile.TemporaryDirectory() as folder:
         names = ["own", "original", "patched"]
         for name, content in zip(names, (own, original, patched), strict=True):
@@ -189,15 +192,30 @@ def _merge(own: bytes, original: bytes, patched: bytes) -> tuple[bytes | None, s
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True)
         except FileNotFoundError:
-            return None, "it differs from the original, and git, which merges it, is not installed"
+            return None, "it differs from the original, and git, which could merge it, is not installed"
     if done.returncode == 0:
         return done.stdout, ""
-    line = 1
-    for text in done.stdout.splitlines():
+    conflicts = _conflicts(done.stdout)
+    return None, conflicts or f"git merge-file failed: {done.stderr.decode(errors='replace').strip()}"
+
+
+def _conflicts(merged: bytes) -> str:
+    """Where the user's lines have changed, and what would go there, from a merge with conflict markers."""
+    found, line, side, start = [], 1, "both", 1
+    wanted: list[str] = []
+    for text in merged.splitlines():
         if text.startswith(b"<" * _MARKER_SIZE):
-            return None, f"about line {line}, the place where a line goes has changed"
-        line += not is_marked(text)
-    return None, f"git merge-file failed: {done.stderr.decode(errors='replace').strip()}"
+            side, start, wanted = "own", line, []
+        elif side == "own" and text.startswith(b"=" * _MARKER_SIZE):
+            side = "patched"
+        elif side == "patched" and text.startswith(b">" * _MARKER_SIZE):
+            side = "both"
+            found.append(f"about line {start} it has changed where `{'; '.join(wanted)}` goes")
+        elif side == "patched":
+            wanted += [text.decode(errors="replace").strip()] if is_marked(text) else []
+        else:
+            line += not is_marked(text)
+    return ". ".join(found)
 
 
 def _misplaced(path: str, own: bytes, original: bytes, merged: bytes, patches: HostPatches) -> str:
@@ -265,7 +283,3 @@ def _unix(content: bytes) -> tuple[bytes, bool]:
     if windows and windows == content.count(b"\n"):
         return content.replace(b"\r\n", b"\n"), True
     return content, False
-
-
-def _texts(lines: list[bytes]) -> str:
-    return "; ".join(f"`{line.decode().strip()}`" for line in lines)

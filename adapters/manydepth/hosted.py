@@ -1,0 +1,94 @@
+"""The hybrid matching encoder in the shape that the original ManyDepth's own code handles."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from hybrid_encoder.adapters.hosted import HybridNetworks, Nets, listed
+from hybrid_encoder.config import HybridEncoderConfig
+from hybrid_encoder.encoder import HybridEncoder
+
+from .encoder import HybridMatchingEncoder
+
+
+class ListedMatchingEncoder(HybridMatchingEncoder):
+    """The hybrid matching encoder with the original's argument names, that returns a plain list in place of features.
+
+    Args:
+        nets: what to build.
+        input_height, input_width, settings: as `HybridMatchingEncoder` takes them.
+
+    Attributes:
+        nets: what it was built from.
+        image_size: (H, W) of the last images.
+    """
+
+    def __init__(self, nets: Nets, input_height: int, input_width: int, **settings: Any) -> None:
+        super().__init__(HybridEncoder(nets.encoder_config), input_height, input_width, **settings)
+        self.nets = nets
+        self.image_size = (input_height, input_width)
+
+    @property
+    def config(self) -> HybridEncoderConfig:
+        """Of the hybrid encoder inside."""
+        return self.encoder.config
+
+    @property
+    def aligned_channels(self) -> tuple[int, ...]:
+        """Of the hybrid encoder inside."""
+        return self.encoder.aligned_channels
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Of the hybrid encoder inside; the convolution that joins the cost volume is left to the rest."""
+        return self.encoder.parameter_groups(lr)
+
+    def forward(
+        self,
+        current_image: Tensor,
+        lookup_images: Tensor,
+        poses: Tensor,
+        K: Tensor,
+        invK: Tensor,
+        min_depth_bin: Tensor | float | None = None,
+        max_depth_bin: Tensor | float | None = None,
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """As the original's: a list of maps; 1 / depth of the lowest cost, on the CPU; confidence."""
+        features, lowest_cost, confidence = self.forward_features(
+            current_image, lookup_images, poses, K, invK, min_depth_bin, max_depth_bin
+        )
+        return listed(self.encoder, features), lowest_cost.detach().cpu(), confidence
+
+
+class MatchingNetworks(HybridNetworks):
+    """The original's `networks` in which the two-frame net, its teacher, or both are ours.
+
+    Args:
+        networks: the original's module.
+        student, teacher: what to build for each; None: theirs.
+        num_depth_bins: of the two-frame net, whatever is asked for.
+    """
+
+    def __init__(
+        self, networks: ModuleType, student: Nets | None, teacher: Nets | None, num_depth_bins: int | None = None
+    ) -> None:
+        super().__init__(networks, teacher, ResnetEncoderMatching=self.matching_encoder)
+        self.student = student
+        self.num_depth_bins = num_depth_bins
+
+    def matching_encoder(
+        self, num_layers: int, pretrained: bool, input_height: int, input_width: int, **settings: Any
+    ) -> nn.Module:
+        """In the place of `ResnetEncoderMatching`."""
+        if self.student is None:
+            theirs: nn.Module = self._behind.ResnetEncoderMatching(
+                num_layers, pretrained, input_height, input_width, **settings
+            )
+            return theirs
+        if self.num_depth_bins is not None:
+            settings["num_depth_bins"] = self.num_depth_bins
+        matching = ListedMatchingEncoder(self.student, input_height, input_width, **settings)
+        self.add(matching, matching.encoder)
+        return matching

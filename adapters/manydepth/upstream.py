@@ -1,0 +1,168 @@
+"""What a patched clone of ManyDepth calls: old behaviour on today's libraries, and the hybrid encoder behind a flag.
+
+    hybrid-encoder patch manydepth PATH
+
+Every function here is one line in the clone; patches/README.md says where. Modules of the clone are passed in by their
+`globals()`, never imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hybrid_encoder.adapters import current_stack
+from hybrid_encoder.errors import UserError
+
+
+def mend(names: dict[str, Any]) -> None:
+    """Mends a file of the clone, given its `globals()` after its imports."""
+    current_stack.mend(names, SummaryWriter=_one_image_writer)
+
+
+def parsed(options: Any) -> None:
+    """Settles the device and the hybrid encoder's options.
+
+    Args:
+        options: the clone's `MonodepthOptions`, its `parser` and the parsed `options`.
+    """
+    current_stack.use_device(options.options)
+    if hasattr(options.options, "encoder_option"):
+        try:
+            check_options(options.parser, options.options)
+        except UserError as error:
+            options.parser.error(str(error))
+
+
+def script_of_root(file: str) -> str:
+    """Lets `export_gt_depth.py` find its neighbours however it is started, and the splits, which lie in the root.
+
+    Args:
+        file: its `__file__`.
+
+    Returns:
+        What its `__file__` would be in the root.
+    """
+    folder = Path(file).resolve().parent
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return str(folder.parent / Path(file).name)
+
+
+def with_sizes(entries: dict[str, Any], options: Any) -> dict[str, Any]:
+    """mono_encoder.pth, which holds no image size, with that of its folder's encoder.pth, or else of the options."""
+    if "height" not in entries:
+        path = Path(options.load_weights_folder) / "encoder.pth"
+        sizes = current_stack.load_anywhere(path) if path.exists() else {}
+        for name in ("height", "width"):
+            entries[name] = sizes.get(name, getattr(options, name))
+    return entries
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the hybrid encoder, for the two-frame net and for its teacher."""
+    from hybrid_encoder.adapters import hosted
+
+    group = hosted.add_options(parser)
+    group.add_argument(
+        "--teacher_encoder", choices=("resnet", "hybrid"), default="resnet", help="encoder of the single-frame teacher"
+    )
+    group.add_argument("--teacher_decoder", choices=("dpt", "unet"), help="its decoder (hybrid: dpt)")
+
+
+def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Settles options that depend on others.
+
+    Raises:
+        UserError: options that contradict each other.
+    """
+    from hybrid_encoder.adapters import hosted
+
+    hosted.check_options(parser, options, "hybrid" in (options.encoder, options.teacher_encoder))
+    if options.teacher_encoder != "hybrid" and options.teacher_decoder == "dpt":
+        raise UserError("--teacher_decoder dpt reads the hybrid encoder's levels: add --teacher_encoder hybrid")
+    options.teacher_decoder = options.teacher_decoder or ("dpt" if options.teacher_encoder == "hybrid" else "unet")
+    if options.head == "relu" and "dpt" not in (options.decoder, options.teacher_decoder):
+        raise UserError("--head relu is an end of the DPT decoder: use --encoder hybrid --decoder dpt")
+
+
+def parts(names: dict[str, Any], trainer: Any) -> tuple[Any, Any]:
+    """The trainer's `networks` and `optim`: its own where neither encoder is a hybrid one.
+
+    Args:
+        names: the trainer's `globals()`.
+        trainer: has its options `opt` and the dict `models`, to be filled.
+    """
+    options = trainer.opt
+    if "hybrid" not in (options.encoder, options.teacher_encoder):
+        return names["networks"], names["optim"]
+    from hybrid_encoder.adapters.hosted import HybridOptim, asked_nets
+    from hybrid_encoder.adapters.manydepth.hosted import MatchingNetworks
+
+    student = teacher = None
+    loaded = options.models_to_load if options.load_weights_folder is not None else []
+    if options.encoder == "hybrid":
+        student = asked_nets(options, options.decoder, "encoder" in loaded)
+    if options.teacher_encoder == "hybrid":
+        filled = options.mono_weights_folder is not None or "mono_encoder" in loaded
+        teacher = asked_nets(options, options.teacher_decoder, filled)
+    networks = MatchingNetworks(names["networks"], student, teacher)
+    return networks, HybridOptim(names["optim"], trainer.models)
+
+
+def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
+    """Adds to encoder.pth and mono_encoder.pth what their nets are."""
+    from hybrid_encoder.adapters import hosted
+
+    decoders = {"encoder": "depth", "mono_encoder": "mono_depth"}
+    if name in decoders:
+        encoder = trainer.models[name]
+        inner = getattr(encoder, "encoder", encoder) if hasattr(encoder, "nets") else encoder
+        hosted.describe(to_save, inner, trainer.models[decoders[name]], trainer.opt)
+
+
+def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
+    """Refuses weights that do not fill a net of ours.
+
+    Raises:
+        UserError: what does not fit.
+    """
+    from hybrid_encoder.adapters import hosted
+
+    hosted.check_weights(model, tensors, path)
+
+
+def networks_in(names: dict[str, Any], folder: str) -> Any:
+    """The `networks` that a folder of weights was written with.
+
+    Args:
+        names: `globals()` of the script.
+        folder: holds encoder.pth, and mono_encoder.pth with the teacher.
+    """
+    from hybrid_encoder.adapters.hosted import Nets
+    from hybrid_encoder.adapters.manydepth.hosted import MatchingNetworks
+    from hybrid_encoder.weights import read_checkpoint
+
+    files = [Path(folder).expanduser() / f"{name}.pth" for name in ("encoder", "mono_encoder")]
+    entries = [read_checkpoint(path) if path.exists() else {} for path in files]
+    student, teacher = (Nets.of_entries(found) for found in entries)
+    if student is None and teacher is None:
+        return names["networks"]
+    join = entries[0].get("reduce_conv.0.weight")
+    bins = None if join is None else join.shape[1] - join.shape[0]
+    return MatchingNetworks(names["networks"], student, teacher, bins)
+
+
+def _one_image_writer(kind: Any) -> Any:
+    """tensorboardX's writer, which takes an image with a leading dimension of one, as it used to."""
+
+    class SummaryWriter(kind):
+        def add_image(self, tag: str, image: Any, *args: Any, **settings: Any) -> Any:
+            one = image[0] if getattr(image, "ndim", 0) == 4 and image.shape[0] == 1 else image
+            return super().add_image(tag, one, *args, **settings)
+
+    return SummaryWriter
