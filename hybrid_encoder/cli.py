@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     from .adapters.monodepth2.options import EvaluateOptions, Monodepth2Options
+    from .bench import BenchOptions
     from .demo import DemoOptions
     from .proxy.options import PretrainOptions
 
@@ -102,7 +103,19 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--teacher", action="store_true", help="ManyDepth folders: take the single-frame teacher")
     convert.add_argument("--ignore", action="append", default=[], help="pattern of tensors that may be left over")
     convert.add_argument("--training_data", help="what the weights were trained on, for the model card")
+
+    bench = commands.add_parser("bench", help="how fast the parts are, each against the straightforward way")
+    bench.add_argument("part", choices=["encoder", "train", "stage1", "loader", "cost-volume"])
+    bench.set_defaults(command=_bench)
+    add_options(bench, BenchOptions)
     return parser
+
+
+def _bench(arguments: Arguments) -> int:
+    from .bench import BenchOptions, run_bench
+
+    run_bench(arguments.part, read_options(BenchOptions, arguments))
+    return 0
 
 
 def _info(arguments: Arguments) -> int:
