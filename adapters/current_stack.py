@@ -7,6 +7,7 @@ file gets shadows of the modules that it uses, in which some names are as they u
 from __future__ import annotations
 
 import random
+import sys
 import types
 import zipfile
 from collections.abc import Callable, Iterator
@@ -181,11 +182,25 @@ class OldDataLoader(DataLoader[Any]):
         return iterator
 
 
+class LazyAdam:
+    """`optim.Adam`, until a hybrid encoder is among what it is to train (`hosted.adam`)."""
+
+    def __init__(self, adam: Any) -> None:
+        self.adam = adam
+
+    def __call__(self, parameters: Any, *args: Any, **settings: Any) -> torch.optim.Optimizer:
+        hosted = sys.modules.get("hybrid_encoder.adapters.hosted")
+        make = self.adam if hosted is None else hosted.adam(self.adam)
+        made: torch.optim.Optimizer = make(parameters, *args, **settings)
+        return made
+
+
 def _stay(self: Any, *_: Any, **__: Any) -> Any:
     return self
 
 
-def _torch(module: Any) -> Shadow:
+def shadow_torch(module: Any) -> Shadow:
+    """torch, whose `load` needs no device, and which sees no CUDA under `--no_cuda`."""
     cuda = Shadow(module.cuda, is_available=lambda: not _cpu_only and module.cuda.is_available())
     return Shadow(module, load=load_anywhere, cuda=cuda)
 
@@ -208,7 +223,7 @@ def _torchvision_models(module: Any) -> Shadow:
 
 _SHADOWS: dict[str, Callable[[Any], Any]] = {
     "np": lambda module: Shadow(module, int=int, array=ragged_array, load=load_array),
-    "torch": _torch,
+    "torch": shadow_torch,
     "Image": lambda module: Shadow(module, ANTIALIAS=module.LANCZOS),
     "transforms": _transforms,
     "models": _torchvision_models,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,9 @@ from hybrid_encoder.weights import load_state, read_checkpoint
 
 from .current_stack import Shadow
 from .monodepth2.checkpoint import encoder_extras
+
+_built: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Encoders made here, by whose parameters `adam` knows them."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,7 @@ class HybridNetworks(Shadow):
         if built.nets.stage1 is not None:
             load_stage1(encoder, built.nets.stage1)
         self.built.append(built)
+        _built.add(built)
 
     def decoder(self, num_ch_enc: Any, scales: Any = range(4), *args: Any, **settings: Any) -> nn.Module:
         """In the place of `DepthDecoder`: the decoder of the encoder that these channels are an attribute of."""
@@ -204,30 +209,29 @@ class HybridNetworks(Shadow):
         return next((encoder for encoder in self.built if encoder.num_ch_enc is num_ch_enc), None)
 
 
-class HybridOptim(Shadow):
-    """`torch.optim` whose `Adam` gives hybrid encoders' parameters the groups that our trainers give them.
+def adam(theirs: Any) -> Any:
+    """`Adam` that gives hybrid encoders' parameters the groups that our trainers give them, with AdamW.
 
     Args:
-        optim: the module.
-        models: the trainer's nets by name; read when `Adam` is called.
+        theirs: what to call where no parameter is a hybrid encoder's.
     """
 
-    def __init__(self, optim: ModuleType, models: dict[str, nn.Module]) -> None:
-        super().__init__(optim, Adam=self.adamw)
-        self.models = models
-
-    def adamw(self, parameters: Any, lr: float) -> torch.optim.Optimizer:
-        """AdamW in the place of Adam; parameters that do not train are left out."""
+    def grouped(parameters: Any, lr: float, *args: Any, **settings: Any) -> torch.optim.Optimizer:
         given = list(parameters)
-        trained = {id(p) for p in given if p.requires_grad}
+        place = {id(p): i for i, p in enumerate(given) if isinstance(p, Tensor) and p.requires_grad}
+        found = [(min(place.get(id(p), len(given)) for p in built.parameters()), built) for built in _built]
         groups: list[dict[str, Any]] = []
-        for encoder in self.models.values():
-            nets = getattr(encoder, "nets", None)
-            if isinstance(nets, Nets) and any(id(p) in trained for p in encoder.parameters()):
-                groups += encoder.parameter_groups(nets.encoder_lr or lr)  # type: ignore[operator]
+        for first, built in sorted(found, key=lambda pair: pair[0]):
+            if first < len(given):
+                groups += built.parameter_groups(built.nets.encoder_lr or lr)
+        if not groups:
+            plain: torch.optim.Optimizer = theirs(given, lr, *args, **settings)
+            return plain
         own = {id(p) for group in groups for p in group["params"]}
-        rest = [p for p in given if id(p) in trained - own]
+        rest = [p for p in given if id(p) in place and id(p) not in own]
         return torch.optim.AdamW([*groups, {"params": rest, "lr": lr}], lr=lr)
+
+    return grouped
 
 
 def add_options(parser: argparse.ArgumentParser) -> Any:

@@ -16,12 +16,13 @@ from typing import Any
 from torch import nn
 
 from hybrid_encoder.adapters import current_stack
+from hybrid_encoder.adapters.current_stack import Shadow
 from hybrid_encoder.errors import UserError
 
 
 def mend(names: dict[str, Any]) -> None:
     """Mends a file of the clone, given its `globals()` after its imports."""
-    current_stack.mend(names, SummaryWriter=_one_image_writer)
+    current_stack.mend(names, SummaryWriter=_one_image_writer, optim=_optim, torch=_torch)
 
 
 def parsed(options: Any) -> None:
@@ -53,16 +54,6 @@ def script_of_root(file: str) -> str:
     return str(folder.parent / Path(file).name)
 
 
-def with_sizes(entries: dict[str, Any], options: Any) -> dict[str, Any]:
-    """mono_encoder.pth, which holds no image size, with that of its folder's encoder.pth, or else of the options."""
-    if "height" not in entries:
-        path = Path(options.load_weights_folder) / "encoder.pth"
-        sizes = current_stack.load_anywhere(path) if path.exists() else {}
-        for name in ("height", "width"):
-            entries[name] = sizes.get(name, getattr(options, name))
-    return entries
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the hybrid encoder, for the two-frame net and for its teacher."""
     from hybrid_encoder.adapters import hosted
@@ -90,17 +81,16 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         raise UserError("--head relu is an end of the DPT decoder: use --encoder hybrid --decoder dpt")
 
 
-def parts(names: dict[str, Any], trainer: Any) -> tuple[Any, Any]:
-    """The trainer's `networks` and `optim`: its own where neither encoder is a hybrid one.
+def networks(names: dict[str, Any], options: Any) -> Any:
+    """The trainer's `networks`: its own where neither encoder is a hybrid one.
 
     Args:
         names: the trainer's `globals()`.
-        trainer: has its options `opt` and the dict `models`, to be filled.
+        options: parsed options.
     """
-    options = trainer.opt
     if "hybrid" not in (options.encoder, options.teacher_encoder):
-        return names["networks"], names["optim"]
-    from hybrid_encoder.adapters.hosted import HybridOptim, asked_nets
+        return names["networks"]
+    from hybrid_encoder.adapters.hosted import asked_nets
     from hybrid_encoder.adapters.manydepth.hosted import MatchingNetworks
 
     student = teacher = None
@@ -110,8 +100,7 @@ def parts(names: dict[str, Any], trainer: Any) -> tuple[Any, Any]:
     if options.teacher_encoder == "hybrid":
         filled = options.mono_weights_folder is not None or "mono_encoder" in loaded
         teacher = asked_nets(options, options.teacher_decoder, filled)
-    networks = MatchingNetworks(names["networks"], student, teacher)
-    return networks, HybridOptim(names["optim"], trainer.models)
+    return MatchingNetworks(names["networks"], student, teacher)
 
 
 def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
@@ -155,6 +144,23 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
     join = entries[0].get("reduce_conv.0.weight")
     bins = None if join is None else join.shape[1] - join.shape[0]
     return MatchingNetworks(names["networks"], student, teacher, bins)
+
+
+def _optim(module: Any) -> Shadow:
+    return Shadow(module, Adam=current_stack.LazyAdam(module.Adam))
+
+
+def _torch(module: Any) -> Shadow:
+    def load(file: Any, *args: Any, **settings: Any) -> Any:
+        """mono_encoder.pth holds no image size, which evaluation asks for: it gets that of encoder.pth beside it."""
+        content = current_stack.load_anywhere(file, *args, **settings)
+        beside = Path(file).with_name("encoder.pth") if isinstance(file, (str, Path)) else None
+        if beside and Path(file).name == "mono_encoder.pth" and "height" not in content and beside.exists():
+            sizes = current_stack.load_anywhere(beside)
+            content.update({name: sizes[name] for name in ("height", "width") if name in sizes})
+        return content
+
+    return Shadow(current_stack.shadow_torch(module), load=load)
 
 
 def _one_image_writer(kind: Any) -> Any:

@@ -26,7 +26,9 @@ from hybrid_encoder.errors import UserError
 STACK = {
     "F": lambda module: Shadow(module, grid_sample=current_stack.aligned_grid_sample),
     "optim": lambda module: Shadow(
-        module, lr_scheduler=Shadow(module.lr_scheduler, StepLR=current_stack.BeforeEpochStepLR)
+        module,
+        Adam=current_stack.LazyAdam(module.Adam),
+        lr_scheduler=Shadow(module.lr_scheduler, StepLR=current_stack.BeforeEpochStepLR),
     ),
 }
 """Shadows that Monodepth2 needs and ManyDepth does not: it was written for torch 0.4 to 1.2."""
@@ -92,21 +94,19 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
             options.models_to_load = ["encoder", "depth", "pose"]
 
 
-def parts(names: dict[str, Any], trainer: Any) -> tuple[Any, Any]:
-    """The trainer's `networks` and `optim`: its own with `--encoder resnet`.
+def networks(names: dict[str, Any], options: Any) -> Any:
+    """The trainer's `networks`: its own with `--encoder resnet`.
 
     Args:
         names: the trainer's `globals()`.
-        trainer: has its options `opt` and the dict `models`, to be filled.
+        options: parsed options.
     """
-    options = trainer.opt
     if options.encoder == "resnet":
-        return names["networks"], names["optim"]
-    from hybrid_encoder.adapters.hosted import HybridNetworks, HybridOptim, asked_nets
+        return names["networks"]
+    from hybrid_encoder.adapters.hosted import HybridNetworks, asked_nets
 
     filled = options.load_weights_folder is not None and "encoder" in options.models_to_load
-    networks = HybridNetworks(names["networks"], asked_nets(options, options.decoder, filled))
-    return networks, HybridOptim(names["optim"], trainer.models)
+    return HybridNetworks(names["networks"], asked_nets(options, options.decoder, filled))
 
 
 def class_token_pose(encoder: Any) -> nn.Module:
