@@ -121,10 +121,9 @@ def _stage1_options(options: DemoOptions, out: Path) -> PretrainOptions:
         data=(f"synthetic:{options.seed}",),
         out=out,
         epochs=options.stage1_epochs,
-        lr=1e-3,
+        lr=2e-3,
         # Without a margin, towers that start from random numbers find the trivial answer: all patches alike.
-        bidirectional=True,
-        margin=3.0,
+        margin=5.0,
         height=options.height,
         width=options.width,
         num_workers=0,
