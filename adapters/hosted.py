@@ -23,7 +23,6 @@ from hybrid_encoder.encoder import HybridEncoder, HybridFeatures
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.options import EncoderOptions
 from hybrid_encoder.pose import ClassTokenPose
-from hybrid_encoder.proxy.training import load_stage1
 from hybrid_encoder.weights import load_state, read_checkpoint
 
 from .current_stack import Shadow
@@ -175,6 +174,8 @@ class HybridNetworks(Shadow):
     def add(self, built: Any, encoder: HybridEncoder) -> None:
         """Fills an encoder with stage 1's weights, where there are any, and remembers what was built around it."""
         if built.nets.stage1 is not None:
+            from hybrid_encoder.proxy.training import load_stage1
+
             load_stage1(encoder, built.nets.stage1)
         self.built.append(built)
         _built.add(built)

@@ -68,15 +68,13 @@ class MatchingNetworks(HybridNetworks):
     Args:
         networks: the original's module.
         student, teacher: what to build for each; None: theirs.
-        num_depth_bins: of the two-frame net, whatever is asked for.
+        settings: of the two-frame net, whatever is asked for.
     """
 
-    def __init__(
-        self, networks: ModuleType, student: Nets | None, teacher: Nets | None, num_depth_bins: int | None = None
-    ) -> None:
+    def __init__(self, networks: ModuleType, student: Nets | None, teacher: Nets | None, **settings: Any) -> None:
         super().__init__(networks, teacher, ResnetEncoderMatching=self.matching_encoder)
         self.student = student
-        self.num_depth_bins = num_depth_bins
+        self.settings = settings
 
     def matching_encoder(
         self, num_layers: int, pretrained: bool, input_height: int, input_width: int, **settings: Any
@@ -87,8 +85,6 @@ class MatchingNetworks(HybridNetworks):
                 num_layers, pretrained, input_height, input_width, **settings
             )
             return theirs
-        if self.num_depth_bins is not None:
-            settings["num_depth_bins"] = self.num_depth_bins
-        matching = ListedMatchingEncoder(self.student, input_height, input_width, **settings)
+        matching = ListedMatchingEncoder(self.student, input_height, input_width, **{**settings, **self.settings})
         self.add(matching, matching.encoder)
         return matching

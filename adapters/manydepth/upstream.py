@@ -9,6 +9,7 @@ Every function here is one line in the clone; patches/README.md says where. Modu
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,14 +105,18 @@ def networks(names: dict[str, Any], options: Any) -> Any:
 
 
 def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
-    """Adds to encoder.pth and mono_encoder.pth what their nets are."""
+    """Adds to encoder.pth and mono_encoder.pth what their nets are; nothing for the original's with usual settings."""
     from hybrid_encoder.adapters import hosted
 
     decoders = {"encoder": "depth", "mono_encoder": "mono_depth"}
-    if name in decoders:
-        encoder = trainer.models[name]
-        inner = getattr(encoder, "encoder", encoder) if hasattr(encoder, "nets") else encoder
-        hosted.describe(to_save, inner, trainer.models[decoders[name]], trainer.opt)
+    if name not in decoders:
+        return
+    encoder = trainer.models[name]
+    inner = encoder.encoder if hasattr(encoder, "nets") and hasattr(encoder, "reduce_conv") else encoder
+    hosted.describe(to_save, inner, trainer.models[decoders[name]], trainer.opt)
+    matching = {"binning": trainer.opt.depth_binning, "frames": list(trainer.matching_ids[1:])}
+    if name == "encoder" and (inner is not encoder or matching != {"binning": "linear", "frames": [-1]}):
+        to_save["matching_config"] = json.dumps(matching)
 
 
 def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
@@ -141,9 +146,16 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
     student, teacher = (Nets.of_entries(found) for found in entries)
     if student is None and teacher is None:
         return names["networks"]
-    join = entries[0].get("reduce_conv.0.weight")
-    bins = None if join is None else join.shape[1] - join.shape[0]
-    return MatchingNetworks(names["networks"], student, teacher, bins)
+    if not files[0].with_name("pose_encoder.pth").exists():
+        raise UserError(
+            f"{folder}: its poses come from the depth encoder, which only `hybrid-encoder evaluate` can read"
+        )
+    settings: dict[str, Any] = {}
+    if student is not None:
+        join = entries[0]["reduce_conv.0.weight"]
+        settings["num_depth_bins"] = join.shape[1] - join.shape[0]
+        settings["depth_binning"] = json.loads(entries[0].get("matching_config") or "{}").get("binning", "linear")
+    return MatchingNetworks(names["networks"], student, teacher, **settings)
 
 
 def _optim(module: Any) -> Shadow:

@@ -1,0 +1,414 @@
+"""The patch files for clones of the originals, and the tool that applies them: placed right, or refused with a reason.
+
+CI has no clones: a made-up project with its own patches stands in for them. Where HYBRID_ENCODER_CLONES names a folder
+that holds clones `monodepth2` and `manydepth`, the real patches are tried on those, too.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hybrid_encoder import patching
+from hybrid_encoder.errors import UserError
+from hybrid_encoder.patch_files import (
+    HOSTS,
+    SERIES,
+    HostPatches,
+    Insertion,
+    blob_id,
+    is_marked,
+    parse_patch,
+    read_patches,
+    without_marked,
+)
+from hybrid_encoder.patches.rebuild import rebuild
+from hybrid_encoder.patching import patch_clone, patch_with
+
+STACK, ENCODER = (mark for _, mark in SERIES)
+CLONES = os.environ.get("HYBRID_ENCODER_CLONES")
+
+MODEL = '''import os
+
+
+def build(size):
+    """A made-up file of a made-up project."""
+    layers = []
+    for i in range(size):
+        layers.append(i)
+    return layers
+
+
+def total(values):
+    result = 0
+    for value in values:
+        if value > 0:
+            result += value
+    return result
+
+
+def save(layers, path):
+    text = " ".join(str(layer) for layer in layers)
+    with open(path, "w") as file:
+        file.write(text)
+'''
+USE = "from model import build\n\nprint(build(3))\n"
+
+
+def marked(text: str, after: str, line: str, mark: str) -> str:
+    """A text with a marked line after the line `after`."""
+    return text.replace(f"{after}\n", f"{after}\n{line}{mark}\n", 1)
+
+
+MODEL_MARKED = marked(MODEL, "import os", "import sys", STACK)
+MODEL_MARKED = marked(MODEL_MARKED, "    layers = []", "    layers.append(len(sys.argv))", ENCODER)
+MODEL_MARKED = marked(MODEL_MARKED, '    with open(path, "w") as file:', "        file.write(os.linesep)", ENCODER)
+USE_MARKED = marked(USE, "from model import build", "import os", STACK)
+
+
+def git(folder: Path, *command: str) -> str:
+    options = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "core.autocrlf=false"]
+    done = subprocess.run(["git", "-C", str(folder), *options, *command], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def write(folder: Path, model: str, use: str = USE) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "model.py").write_bytes(model.encode())
+    (folder / "use.py").write_bytes(use.encode())
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HostPatches]:
+    """A repository with an older and a newer commit, and patches for the newer one, made by the rebuilding script."""
+    folder = tmp_path_factory.mktemp("made_up")
+    clone = write(folder / "clone", MODEL.replace("        layers.append(i)\n", "        layers += [i]\n"))
+    git(clone, "init", "-q")
+    git(clone, "add", ".")
+    git(clone, "commit", "-q", "-m", "older")
+    write(clone, MODEL)
+    git(clone, "commit", "-q", "-a", "-m", "newer")
+    write(clone, MODEL_MARKED, USE_MARKED)
+    rebuild("monodepth2", clone, folder, "nianticlabs/monodepth2")
+    write(clone, MODEL)
+    return clone, read_patches("monodepth2", folder)
+
+
+@pytest.fixture
+def clone(made_up: tuple[Path, HostPatches], tmp_path: Path) -> Path:
+    git(tmp_path, "clone", "-q", str(made_up[0]), "clone")
+    return tmp_path / "clone"
+
+
+@pytest.fixture
+def patches(made_up: tuple[Path, HostPatches]) -> HostPatches:
+    return made_up[1]
+
+
+def patch_and_back(patches: HostPatches, folder: Path) -> tuple[str, dict[str, bytes]]:
+    """Patches a folder, checks that a second time changes nothing and that undoing it gives the same bytes back."""
+    before = contents(folder)
+    said = patch_with(patches, folder, check=True)
+    assert contents(folder) == before, "--check wrote something"
+    assert "would change" in said
+    report = patch_with(patches, folder)
+    after = contents(folder)
+    assert "Nothing to do" in patch_with(patches, folder)
+    assert contents(folder) == after
+    patch_with(patches, folder, revert=True)
+    assert contents(folder) == before
+    patch_with(patches, folder)
+    assert contents(folder) == after
+    return report, after
+
+
+def refused(patches: HostPatches, folder: Path) -> str:
+    """The message of a refusal that leaves everything as it was."""
+    before = contents(folder)
+    with pytest.raises(UserError) as caught:
+        patch_with(patches, folder)
+    assert contents(folder) == before
+    return str(caught.value)
+
+
+# The files that are shipped
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("number", range(len(SERIES)))
+def test_patches_hold_no_line_of_an_original(host: str, number: int) -> None:
+    """Every line of every hunk is an addition, no line of context, no heading after @@, every line marked as ours."""
+    name, mark = SERIES[number]
+    text = (importlib.resources.files("hybrid_encoder.patches") / host / name).read_text(encoding="utf-8")
+    header, body = text[: text.index("diff --git")], text[text.index("diff --git") :]
+    assert "Apache-2.0" in header
+    for line in body.splitlines():
+        if line.startswith("@@"):
+            assert re.fullmatch(r"@@ -\d+,0 \+\d+(,\d+)? @@", line)
+        elif line.startswith("+") and not line.startswith("+++ b/"):
+            assert line.endswith(mark)
+        else:
+            assert re.match(r"(diff --git a/|index [0-9a-f]{40}\.\.[0-9a-f]{40} 100(644|755)$|--- a/|\+\+\+ b/)", line), line
+    assert parse_patch(text)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_patches_are_small_and_follow_each_other(host: str) -> None:
+    patches = read_patches(host)
+    first, second = patches.series
+    assert sum(len(insertion.lines) for patch in first for insertion in patch.insertions) < 20
+    assert sum(len(insertion.lines) for patch in second for insertion in patch.insertions) < 20
+    made = {patch.path: patch.new for patch in first}
+    for patch in second:
+        assert patch.old == made.get(patch.path, patch.old)
+    assert re.fullmatch(r"nianticlabs/\w+", patches.repository)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_patched_lines_call_what_exists(host: str) -> None:
+    """Every `upstream.name(` in the patches is a function of the host's upstream module."""
+    module = importlib.import_module(f"hybrid_encoder.adapters.{host}.upstream")
+    called = set()
+    for path in read_patches(host).paths:
+        for line in read_patches(host).lines(path):
+            called |= set(re.findall(r"upstream\.(\w+)\(", line.decode()))
+    assert called
+    assert all(callable(getattr(module, name)) for name in called)
+
+
+def test_unknown_host() -> None:
+    with pytest.raises(UserError, match="unknown host 'monodepth3': expected one of monodepth2, manydepth"):
+        patch_clone("monodepth3", ".")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no patch at all",
+        "diff --git a/x b/x\nindex 12..34 100644\n--- a/x\n+++ b/x\n@@ -1,0 +2 @@\n+a\n",
+        f"diff --git a/x b/x\nindex {'1' * 40}..{'2' * 40} 100644\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n",
+        f"diff --git a/x b/x\nindex {'1' * 40}..{'2' * 40} 100644\n--- a/x\n+++ b/x\n@@ -1,0 +2 @@\n+a\n b\n",
+    ],
+)
+def test_only_insertions_are_read(text: str) -> None:
+    with pytest.raises(UserError, match="expected insertions of whole lines without context"):
+        parse_patch(text)
+
+
+def test_blob_id_is_gits(tmp_path: Path) -> None:
+    write(tmp_path, MODEL)
+    assert blob_id(MODEL.encode()) == git(tmp_path, "hash-object", "model.py")
+
+
+# The made-up project
+
+
+def test_rebuilt_patches(patches: HostPatches) -> None:
+    first, second = patches.series
+    assert [patch.path for patch in first] == ["model.py", "use.py"]
+    assert first[0].insertions == (Insertion(1, (f"import sys{STACK}".encode(),)),)
+    assert [insertion.after for insertion in second[0].insertions] == [7, 23]
+    assert patches.apply("model.py", MODEL.encode()).decode() == MODEL_MARKED
+
+
+def test_rebuilding_refuses_other_changes(clone: Path, tmp_path: Path) -> None:
+    write(clone, MODEL_MARKED.replace("text", "words"), USE_MARKED)
+    with pytest.raises(UserError, match=r"model\.py differs from the commit by more than lines that end in a mark"):
+        rebuild("monodepth2", clone, tmp_path, "nianticlabs/monodepth2")
+    assert not (tmp_path / "monodepth2").exists()
+
+
+def test_known_commit(patches: HostPatches, clone: Path) -> None:
+    report, after = patch_and_back(patches, clone)
+    assert after["model.py"].decode() == MODEL_MARKED
+    assert after["use.py"].decode() == USE_MARKED
+    assert f"commit {patches.commit[:7]}, which the patches are made for" in report
+    assert "2 files changed" in report
+
+
+def test_plain_git_apply(made_up: tuple[Path, HostPatches], clone: Path) -> None:
+    """The patch files are git's: the documented line gives the same bytes on the known commit."""
+    files = [str(made_up[0].parent / "monodepth2" / name) for name, _ in SERIES]
+    git(clone, "apply", "--unidiff-zero", *files)
+    assert contents(clone) == {"model.py": MODEL_MARKED.encode(), "use.py": USE_MARKED.encode()}
+    assert "Nothing to do" in patch_with(made_up[1], clone)
+
+
+def test_git_three_way_after_making_the_base(made_up: tuple[Path, HostPatches], clone: Path, tmp_path: Path) -> None:
+    """The documented lines for a changed clone: git merges each patch once the first one's results are known to it."""
+    write(clone, "# mine\n" * 16 + MODEL, USE)
+    git(clone, "commit", "-q", "-a", "-m", "mine")
+    first, second = (str(made_up[0].parent / "monodepth2" / name) for name, _ in SERIES)
+    git(clone, "worktree", "add", "-q", "--detach", str(tmp_path / "base"), made_up[1].commit)
+    git(tmp_path / "base", "apply", "--index", "--unidiff-zero", first)
+    git(clone, "worktree", "remove", "--force", str(tmp_path / "base"))
+    git(clone, "apply", "--3way", "--unidiff-zero", first)
+    git(clone, "apply", "--3way", "--unidiff-zero", second)
+    assert contents(clone)["model.py"].decode() == "# mine\n" * 16 + MODEL_MARKED
+
+
+def test_without_git(patches: HostPatches, tmp_path: Path) -> None:
+    report, after = patch_and_back(patches, write(tmp_path / "zip", MODEL))
+    assert after["model.py"].decode() == MODEL_MARKED
+    assert "a copy without git" in report
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_lines_on_top(patches: HostPatches, clone: Path, committed: bool) -> None:
+    top = "# mine\n" * 16
+    write(clone, top + MODEL, top + USE)
+    if committed:
+        git(clone, "commit", "-q", "-a", "-m", "mine")
+    report, after = patch_and_back(patches, clone)
+    assert after["model.py"].decode() == top + MODEL_MARKED
+    assert after["use.py"].decode() == top + USE_MARKED
+    assert ("uncommitted" in report) is not committed
+    assert ("a fork 1 commits after" in report) is committed
+
+
+def test_renamed_variable_elsewhere(patches: HostPatches, clone: Path) -> None:
+    write(clone, MODEL.replace("result", "summed"))
+    _, after = patch_and_back(patches, clone)
+    assert after["model.py"].decode() == MODEL_MARKED.replace("result", "summed")
+
+
+def test_older_commit(patches: HostPatches, clone: Path) -> None:
+    git(clone, "checkout", "-q", "HEAD~1")
+    report, after = patch_and_back(patches, clone)
+    assert after["model.py"].decode() == MODEL_MARKED.replace("layers.append(i)", "layers += [i]")
+    assert "1 commits before" in report
+
+
+def test_changed_insertion_point_is_refused(patches: HostPatches, clone: Path) -> None:
+    write(clone, "# mine\n" + MODEL.replace("    layers = []", "    layers = list()"))
+    message = refused(patches, clone)
+    assert "nothing was written" in message
+    assert re.search(r"model\.py: about line 7 .* `layers\.append\(len\(sys\.argv\)\)", message), message
+
+
+def test_own_line_at_an_insertion_point_is_refused(patches: HostPatches, clone: Path) -> None:
+    write(clone, MODEL.replace("import os\n", "import os\nimport json\n"))
+    assert "`import sys" in refused(patches, clone)
+
+
+def test_moved_function_is_not_misplaced(patches: HostPatches, clone: Path) -> None:
+    start = MODEL.index("def save")
+    write(clone, "import os\n\n\n" + MODEL[start:] + "\n\n" + MODEL[MODEL.index("def build") : start].rstrip() + "\n")
+    try:
+        patch_with(patches, clone)
+    except UserError:
+        return
+    lines = contents(clone)["model.py"].decode().splitlines()
+    at = next(i for i, line in enumerate(lines) if "len(sys.argv)" in line)
+    assert lines[at - 1] == "    layers = []"
+
+
+def test_changed_and_original_unknown_is_refused(patches: HostPatches, tmp_path: Path) -> None:
+    folder = write(tmp_path / "zip", "# mine\n" + MODEL)
+    assert "git fetch https://github.com/" in refused(patches, folder)
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "as one")
+    message = refused(patches, folder)
+    assert "of another history" in message
+    assert "use.py" not in message  # the one that changed is named, the other is as the original
+
+
+def test_folder_of_another_repository(patches: HostPatches, tmp_path: Path) -> None:
+    """git apply does nothing there and reports success."""
+    git(tmp_path, "init", "-q")
+    folder = write(tmp_path / "vendored", MODEL)
+    _, after = patch_and_back(patches, folder)
+    assert after["model.py"].decode() == MODEL_MARKED
+
+
+def test_windows_line_ends(patches: HostPatches, clone: Path) -> None:
+    write(clone, MODEL.replace("\n", "\r\n"), USE.replace("\n", "\r\n"))
+    _, after = patch_and_back(patches, clone)
+    assert after["model.py"].decode() == MODEL_MARKED.replace("\n", "\r\n")
+
+
+def test_lines_of_another_version_are_replaced(patches: HostPatches, clone: Path) -> None:
+    write(clone, marked(MODEL, "import os", "import json", STACK), USE)
+    report = patch_with(patches, clone)
+    assert "1 lines of another version replaced" in report
+    assert contents(clone)["model.py"].decode() == MODEL_MARKED
+    patch_with(patches, clone, revert=True)
+    assert contents(clone)["model.py"].decode() == MODEL
+
+
+def test_revert_keeps_later_changes(patches: HostPatches, clone: Path) -> None:
+    patch_with(patches, clone)
+    write(clone, "# later\n" + MODEL_MARKED.replace("words", "text") + "# at the end\n", USE_MARKED)
+    patch_with(patches, clone, revert=True)
+    assert contents(clone)["model.py"].decode() == "# later\n" + MODEL + "# at the end\n"
+
+
+def test_other_folder_is_refused(patches: HostPatches, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no model\.py, use\.py: expected a clone of nianticlabs/monodepth2"):
+        patch_with(patches, tmp_path)
+
+
+def test_failing_write_changes_nothing(patches: HostPatches, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = contents(clone)
+    replaced: list[Path] = []
+    replace = os.replace
+
+    def fail_on_second(source: Path, target: Path) -> None:
+        if replaced:
+            raise OSError(28, "No space left on device", str(target))
+        replaced.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(patching.os, "replace", fail_on_second)
+    with pytest.raises(UserError, match="No space left on device"):
+        patch_with(patches, clone)
+    assert replaced
+    assert contents(clone) == before
+
+
+def test_file_mode_is_kept(patches: HostPatches, clone: Path) -> None:
+    (clone / "use.py").chmod(0o755)
+    patch_with(patches, clone)
+    assert (clone / "use.py").stat().st_mode & 0o777 == 0o755
+
+
+# Real clones
+
+
+@pytest.mark.skipif(CLONES is None, reason="HYBRID_ENCODER_CLONES names no folder with clones of the originals")
+@pytest.mark.parametrize("host", HOSTS)
+def test_real_clone(host: str, tmp_path: Path) -> None:
+    """Every commit of the original, and it with lines on top: merged right, and undone byte by byte."""
+    source, patches = Path(CLONES or "") / host, read_patches(host)
+    commits = git(source, "log", "--format=%H").split()
+    assert commits[0] == patches.commit
+    for commit in commits:
+        for top in (b"", b"# mine\n" * 16):
+            folder = tmp_path / f"{commit[:7]}{len(top)}"
+            git(tmp_path, "clone", "-q", "-n", str(source), folder.name)
+            git(folder, "update-ref", "--no-deref", "HEAD", commit)
+            for path in git(folder, "ls-tree", "-r", "--name-only", commit).split("\n"):
+                if path.endswith(".py"):
+                    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                    git(folder, "checkout", "-q", commit, "--", path)
+                    (folder / path).write_bytes(top + (folder / path).read_bytes())
+            before = {path: (folder / path).read_bytes() for path in patches.paths}
+            patch_with(patches, folder)
+            for path, content in before.items():
+                after = (folder / path).read_bytes()
+                assert without_marked(after) == content
+                assert sorted(filter(is_marked, after.splitlines())) == patches.lines(path)
+                compile(after, path, "exec")
+            patch_with(patches, folder, revert=True)
+            assert before == {path: (folder / path).read_bytes() for path in patches.paths}
