@@ -1,0 +1,283 @@
+"""Two-frame runs from end to end: train, freeze, resume, save in the original's layout, evaluate, predict."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hybrid_encoder.adapters.manydepth.checkpoint import is_two_frame, load_two_frame_model, load_weights
+from hybrid_encoder.adapters.manydepth.evaluate import evaluate_two_frame
+from hybrid_encoder.adapters.manydepth.options import ManydepthOptions, TwoFrameEvaluateOptions
+from hybrid_encoder.adapters.manydepth.predict import predict_two_frame
+from hybrid_encoder.adapters.manydepth.trainer import build_model, train
+from hybrid_encoder.adapters.manydepth.two_frame_model import TwoFrameModel
+from hybrid_encoder.adapters.monodepth2.checkpoint import load_depth_model
+from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
+from hybrid_encoder.adapters.monodepth2.trainer import train as train_monodepth2
+from hybrid_encoder.engine.processes import Processes
+from hybrid_encoder.errors import UserError
+from hybrid_encoder.weights import read_checkpoint
+
+from .oracle import Original, download
+
+KITTI = Path(__file__).resolve().parents[2] / "shared" / "data" / "kitti_raw"
+DRIVE = "2011_09_26/2011_09_26_drive_sfnd_sync"
+HERE = Processes(torch.device("cpu"))
+SETTINGS: dict[str, Any] = {
+    "preset": "tiny",
+    "weights_init": "scratch",
+    "height": 64,
+    "width": 96,
+    "num_depth_bins": 8,
+    "dataset": "synthetic",
+    "scenes": 2,
+    "num_workers": 0,
+    "batch_size": 2,
+    "log_frequency": 1,
+    "freeze_teacher_epoch": 1,
+    "num_epochs": 2,
+}
+HYBRID: dict[str, Any] = {"encoder": "hybrid", "teacher_encoder": "hybrid", "pose_model_type": "class_token"}
+
+
+def options(folder: Path, name: str, **changes: Any) -> ManydepthOptions:
+    return ManydepthOptions(log_dir=folder, model_name=name, **{**SETTINGS, **changes})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> ManydepthOptions:
+    """Two epochs of the hybrid pair on rendered scenes, the teacher frozen in the second."""
+    chosen = options(tmp_path_factory.mktemp("runs"), "hybrid", **HYBRID)
+    figures = train(chosen, HERE)
+    assert {"abs_rel", "teacher_abs_rel", "trusted_share", "confident_share"} <= set(figures)
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def resnets(tmp_path_factory: pytest.TempPathFactory) -> ManydepthOptions:
+    """One epoch of the ResNet pair."""
+    folder = tmp_path_factory.mktemp("runs")
+    chosen = options(folder, "resnet", encoder="resnet", teacher_encoder="resnet", num_epochs=1)
+    train(chosen, HERE)
+    return chosen
+
+
+def test_resumed_run_equals_an_unbroken_one(run: ManydepthOptions) -> None:
+    first = dataclasses.replace(run, model_name="resumed", num_epochs=1)
+    train(first, HERE)
+    with pytest.raises(UserError, match="--resume"):
+        train(first, HERE)
+    train(dataclasses.replace(first, num_epochs=2, resume=True), HERE)
+    for name in ("encoder", "depth", "mono_encoder", "mono_depth", "pose"):
+        whole, resumed = (read_checkpoint(o.folder / f"models/weights_1/{name}.pth") for o in (run, first))
+        assert set(whole) == set(resumed)
+        for key, value in whole.items():
+            same = torch.equal(value, resumed[key]) if isinstance(value, Tensor) else value == resumed[key]
+            assert same, f"{name}: {key}"
+
+
+def test_teacher_is_frozen_in_the_second_epoch(run: ManydepthOptions) -> None:
+    first, second = (run.folder / f"models/weights_{epoch}" for epoch in (0, 1))
+    for name, moves in (("encoder", True), ("depth", True), ("mono_encoder", False), ("pose", False)):
+        before, after = read_checkpoint(first / f"{name}.pth"), read_checkpoint(second / f"{name}.pth")
+        tensors = [key for key, value in before.items() if isinstance(value, Tensor)]
+        assert moves == any(not torch.equal(before[key], after[key]) for key in tensors), name
+
+
+def test_files_are_the_originals(resnets: ManydepthOptions, tmp_path_factory: pytest.TempPathFactory) -> None:
+    original = Original("manydepth", download("manydepth", tmp_path_factory.mktemp("manydepth")))
+    networks, folder = original.networks, resnets.folder / "models/weights_0"
+    entries = read_checkpoint(folder / "encoder.pth")
+    assert {"height", "width", "min_depth_bin", "max_depth_bin"} <= set(entries)
+    channels = np.array([64, 64, 128, 256, 512])
+    theirs = {
+        "encoder": networks.ResnetEncoderMatching(18, False, 64, 96, num_depth_bins=8, adaptive_bins=True),
+        "depth": networks.DepthDecoder(channels),
+        "mono_encoder": networks.ResnetEncoder(18, False),
+        "mono_depth": networks.DepthDecoder(channels),
+        "pose_encoder": networks.ResnetEncoder(18, False, num_input_images=2),
+        "pose": networks.PoseDecoder(channels, num_input_features=1, num_frames_to_predict_for=2),
+    }
+    for name, net in theirs.items():
+        tensors = {k: v for k, v in read_checkpoint(folder / f"{name}.pth").items() if isinstance(v, Tensor)}
+        net.load_state_dict(tensors)
+    assert (folder / "adam.pth").exists()
+    assert (resnets.folder / "models/opt.json").exists()
+
+
+def test_a_folder_of_the_original_opens(resnets: ManydepthOptions, tmp_path: Path) -> None:
+    """It says nothing of decoders or bins but their range."""
+    known = ("height", "width", "min_depth_bin", "max_depth_bin")
+    source = resnets.folder / "models/weights_0"
+    for path in source.glob("*.pth"):
+        entries = {k: v for k, v in read_checkpoint(path).items() if isinstance(v, Tensor) or k in known}
+        torch.save(entries, tmp_path / path.name)
+    frames, K = pair()
+    ours, theirs = load_two_frame_model(source), load_two_frame_model(tmp_path)
+    assert torch.equal(ours(frames, K), theirs(frames, K))
+
+
+def pair(count: int = 1) -> tuple[dict[int, Tensor], Tensor]:
+    torch.manual_seed(0)
+    K = torch.tensor([[56.0, 0, 48], [0, 123, 32], [0, 0, 1]]).repeat(count, 1, 1)
+    return {0: torch.rand(count, 3, 64, 96), -1: torch.rand(count, 3, 64, 96)}, K
+
+
+def test_weights_load_into_a_new_run(run: ManydepthOptions) -> None:
+    model = build_model(dataclasses.replace(run, load_weights_folder=run.folder))
+    again = build_model(dataclasses.replace(run, seed=5))
+    load_weights(run.folder / "models/weights_1", again)
+    for (name, value), other in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(value, other), name
+    assert float(model.bins.far) != 10
+    teacher = build_model(dataclasses.replace(run, mono_weights_folder=run.folder))
+    for (name, value), other in zip(
+        teacher.teacher.state_dict().items(), model.teacher.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+
+
+def test_teacher_from_a_single_frame_run(run: ManydepthOptions) -> None:
+    shared = {k: v for k, v in SETTINGS.items() if k not in ("num_depth_bins", "freeze_teacher_epoch")}
+    mono = Monodepth2Options(
+        **{**shared, "num_epochs": 1}, pose_model_type="class_token", log_dir=run.log_dir, model_name="mono"
+    )
+    train_monodepth2(mono, HERE)
+    taught = dataclasses.replace(
+        run, model_name="taught", mono_weights_folder=mono.folder, freeze_teacher_and_pose=True, num_epochs=1
+    )
+    train(taught, HERE)
+    before = read_checkpoint(mono.folder / "models/weights_0/encoder.pth")
+    after = read_checkpoint(taught.folder / "models/weights_0/mono_encoder.pth")
+    assert all(torch.equal(value, after[key]) for key, value in before.items() if isinstance(value, Tensor))
+    with pytest.raises(UserError, match="does not fit"):
+        build_model(dataclasses.replace(taught, teacher_encoder="resnet", pose_model_type="shared"))
+
+
+def evaluation(run: ManydepthOptions, **changes: Any) -> TwoFrameEvaluateOptions:
+    settings = {name: getattr(run, name) for name in ("dataset", "data_path", "split", "height", "width", "scenes")}
+    return TwoFrameEvaluateOptions(**{**settings, "weights": run.folder, "batch_size": 3, **changes})
+
+
+def test_evaluation_sees_the_frames_before(run: ManydepthOptions) -> None:
+    assert is_two_frame(run.folder)
+    assert is_two_frame(run.folder / "models/weights_0")
+    model = load_two_frame_model(run.folder)
+    found = {
+        name: evaluate_two_frame(evaluation(run, **changes), model)
+        for name, changes in {
+            "plain": {},
+            "single": {"zero_cost_volume": True},
+            "static": {"static_camera": True},
+            "mirrored": {"post_process": True},
+        }.items()
+    }
+    for result in found.values():
+        assert len(result.rows) == 12
+        assert np.isfinite(np.array(result.rows)).all()
+    assert len({result.mean for result in found.values()}) == 4
+    teacher = load_depth_model(run.folder, "mono_encoder", "mono_depth")
+    assert evaluate_two_frame(evaluation(run), teacher).names == found["plain"].names
+
+
+def test_single_image_has_no_cost_volume(run: ManydepthOptions) -> None:
+    model = load_two_frame_model(run.folder)
+    frames, K = pair(2)
+    alone = model.disparity(frames[0])
+    assert torch.equal(alone, model({0: frames[0]}, K))
+    black = {0: frames[0], -1: torch.zeros_like(frames[0])}
+    torch.testing.assert_close(alone, model(black, K))
+    assert not torch.equal(alone, model(frames, K))
+    assert alone.shape == (2, 1, 64, 96)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("ids", [(-1,), (-1, -2)])
+def test_video_frames_follow_each_other(run: ManydepthOptions, batch: int, ids: tuple[int, ...]) -> None:
+    model = load_two_frame_model(run.folder)
+    model.matching_ids = ids
+    torch.manual_seed(0)
+    video = torch.rand(5, 3, 64, 96)
+    intrinsics = np.array([[112.0, 0, 96], [0, 246, 64], [0, 0, 1]])
+    predictor = model.video(intrinsics, width=192, height=128)
+    found = torch.cat([predictor.disparity(video[start : start + batch]) for start in range(0, 5, batch)])
+    K = pair()[1]
+    for n in range(5):
+        frames = {i: video[n + i : n + i + 1] for i in (0, *ids) if n + i >= 0}
+        torch.testing.assert_close(found[n : n + 1], model(frames, K), rtol=1e-4, atol=1e-5)
+
+
+def test_prediction(run: ManydepthOptions, tmp_path: Path) -> None:
+    model = load_two_frame_model(run.folder)
+    rng = np.random.default_rng(0)
+    pictures = [cv2.GaussianBlur(rng.integers(0, 255, (64, 96, 3), np.uint8), (9, 9), 0) for _ in range(3)]
+    writer = cv2.VideoWriter(str(tmp_path / "drive.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (96, 64))
+    for n, picture in enumerate(pictures):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), picture)
+        writer.write(picture)
+    writer.release()
+    images = [tmp_path / f"{n}.png" for n in range(3)]
+    alone = predict_two_frame(model, images, tmp_path / "alone", save_npy=True, progress=False)
+    together = predict_two_frame(
+        model, images, tmp_path / "line", intrinsics="56,123,48,32", sequence=True, save_npy=True, progress=False
+    )
+    assert len(alone) == len(together) == 9
+    for n in range(3):
+        depths = [np.load(tmp_path / folder / f"{n}.npy") for folder in ("alone", "line")]
+        assert all(np.isfinite(depth).all() for depth in depths)
+        assert np.allclose(*depths) == (n == 0), "the first has none before it"
+    (video,) = predict_two_frame(
+        model, [tmp_path / "drive.mp4"], tmp_path / "video", intrinsics="56,123,48,32", progress=False
+    )
+    assert video.stat().st_size > 0
+    with pytest.raises(UserError, match="--intrinsics"):
+        predict_two_frame(model, [tmp_path / "drive.mp4"], tmp_path / "video", progress=False)
+
+
+def test_single_frame_weights_are_no_two_frame_ones(resnets: ManydepthOptions, tmp_path: Path) -> None:
+    folder = resnets.folder / "models/weights_0"
+    entries = read_checkpoint(folder / "encoder.pth")
+    torch.save({k: v for k, v in entries.items() if not k.endswith("_bin")}, tmp_path / "encoder.pth")
+    assert not is_two_frame(tmp_path)
+    assert not is_two_frame("somebody/model")
+    with pytest.raises(UserError, match="two-frame"):
+        load_two_frame_model(tmp_path)
+    with pytest.raises(UserError, match=r"encoder\.pth"):
+        load_two_frame_model(tmp_path / "nothing")
+
+
+@pytest.mark.skipif(not KITTI.is_dir(), reason=f"the real drive is not at {KITTI}")
+def test_real_drive(tmp_path: Path) -> None:
+    """Train, freeze, resume, evaluate (its first frame has none before it), predict."""
+    split = tmp_path / "split"
+    split.mkdir()
+    for part, frames in {"train": (1, 9, 17, 25), "val": (33,), "test": (0, 40)}.items():
+        (split / f"{part}_files.txt").write_text("".join(f"{DRIVE} {frame} l\n" for frame in frames))
+    chosen = options(
+        tmp_path,
+        "kitti",
+        **HYBRID,
+        dataset="kitti",
+        data_path=KITTI,
+        split=str(split),
+        num_matching_frames=2,
+        num_epochs=1,
+    )
+    train(chosen, HERE)
+    figures = train(dataclasses.replace(chosen, num_epochs=2, resume=True), HERE)
+    assert np.isfinite(list(figures.values())).all()
+    model = load_two_frame_model(chosen.folder)
+    assert isinstance(model, TwoFrameModel)
+    assert model.matching_ids == (-1, -2)
+    result = evaluate_two_frame(evaluation(chosen), model)
+    assert len(result.rows) == 2
+    assert np.isfinite(np.array(result.rows)).all()
+    image = KITTI / DRIVE / "image_02" / "data" / "0000000005.jpg"
+    assert len(predict_two_frame(model, [image], tmp_path / "out", progress=False)) == 2
