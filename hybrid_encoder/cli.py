@@ -13,6 +13,8 @@ from .errors import UserError
 from .options import add_options, read_options
 
 EXIT_USER_ERROR = 2
+EXIT_KEYBOARD = 130
+"""A shell's status of a program that Ctrl-C ended, outside of a training run."""
 
 Arguments = argparse.Namespace
 Command = Callable[[Arguments], int]
@@ -32,11 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as message:
         print(f"hybrid-encoder: {message}", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        print("hybrid-encoder: interrupted", file=sys.stderr)
+        return EXIT_KEYBOARD
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    from .adapters.monodepth2.options import EvaluateOptions, Monodepth2Options
+    from .adapters.manydepth.options import ManydepthOptions, TwoFrameEvaluateOptions
+    from .adapters.monodepth2.options import Monodepth2Options
     from .bench import BenchOptions
     from .demo import DemoOptions
     from .proxy.options import PretrainOptions
@@ -71,13 +77,18 @@ def build_parser() -> argparse.ArgumentParser:
     monodepth2 = hosts.add_parser("monodepth2", help="one frame at a time")
     monodepth2.set_defaults(command=_train_monodepth2)
     add_options(monodepth2, Monodepth2Options)
+    manydepth = hosts.add_parser("manydepth", help="with the frame before: a cost volume, and a single-frame teacher")
+    manydepth.set_defaults(command=_train_manydepth)
+    add_options(manydepth, ManydepthOptions)
 
-    add("evaluate", _evaluate, "the seven depth metrics of a weights folder on a data set", EvaluateOptions)
+    add("evaluate", _evaluate, "the seven depth metrics of a weights folder on a data set", TwoFrameEvaluateOptions)
 
     predict = add("predict", _predict, "depth of images, folders and videos")
     predict.add_argument("inputs", nargs="+", help="images, folders, globs or videos")
     predict.add_argument("--weights", required=True, help="folder of weights, or a hub id")
     predict.add_argument("--out", type=Path, required=True, help="folder to write")
+    predict.add_argument("--intrinsics", help="two-frame weights: fx,fy,cx,cy of the video's frames, or a JSON file")
+    predict.add_argument("--sequence", action="store_true", help="two-frame weights: the images follow each other")
     predict.add_argument("--npy", action="store_true", help="also depth as .npy")
     predict.add_argument(
         "--scale_factor", type=float, default=1.0, help="metres per unit of depth; 5.4 after stereo training"
@@ -104,11 +115,24 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--ignore", action="append", default=[], help="pattern of tensors that may be left over")
     convert.add_argument("--training_data", help="what the weights were trained on, for the model card")
 
+    patch = add("patch", _patch, "make a clone of the original trainers run today, with --encoder hybrid")
+    patch.add_argument("host", choices=["monodepth2", "manydepth"], help="which original the clone is of")
+    patch.add_argument("path", type=Path, help="the clone's folder")
+    patch.add_argument("--check", action="store_true", help="say what would happen, write nothing")
+    patch.add_argument("--revert", action="store_true", help="take the patch back out")
+
     bench = commands.add_parser("bench", help="how fast the parts are, each against the straightforward way")
     bench.add_argument("part", choices=["encoder", "train", "stage1", "loader", "cost-volume"])
     bench.set_defaults(command=_bench)
     add_options(bench, BenchOptions)
     return parser
+
+
+def _patch(arguments: Arguments) -> int:
+    from .patching import patch_clone
+
+    print(patch_clone(arguments.host, arguments.path, arguments.check, arguments.revert))
+    return 0
 
 
 def _bench(arguments: Arguments) -> int:
@@ -178,16 +202,38 @@ def _train_monodepth2(arguments: Arguments) -> int:
     return 0
 
 
+def _train_manydepth(arguments: Arguments) -> int:
+    from .adapters.manydepth.options import ManydepthOptions
+    from .adapters.manydepth.trainer import train
+    from .engine.processes import processes
+
+    options = read_options(ManydepthOptions, arguments)
+    options.check()
+    with processes("cpu" if options.no_cuda else options.device) as group:
+        train(options, group)
+        if group.is_main:
+            print(f"next: hybrid-encoder evaluate --weights {options.folder} ...")
+    return 0
+
+
 def _evaluate(arguments: Arguments) -> int:
+    from .adapters.manydepth.checkpoint import is_two_frame, load_two_frame_model
+    from .adapters.manydepth.evaluate import evaluate_two_frame
+    from .adapters.manydepth.options import TwoFrameEvaluateOptions
     from .adapters.monodepth2.evaluate import evaluate
-    from .adapters.monodepth2.options import EvaluateOptions
     from .convert import open_depth_model
     from .engine.processes import choose_device
     from .evaluation import format_table, save_csv
 
-    options = read_options(EvaluateOptions, arguments)
-    model = open_depth_model(options.weights).to(choose_device(options.device))
-    result = evaluate(options, model)
+    options = read_options(TwoFrameEvaluateOptions, arguments)
+    device = choose_device(options.device)
+    if not is_two_frame(options.weights):
+        result = evaluate(options, open_depth_model(options.weights).to(device))
+    elif options.eval_teacher:
+        result = evaluate_two_frame(options, open_depth_model(options.weights, teacher=True).to(device))
+    else:
+        memory = None if options.matching_memory is None else options.matching_memory << 20
+        result = evaluate_two_frame(options, load_two_frame_model(options.weights, memory).to(device))
     if options.csv is not None:
         save_csv(result, options.csv)
     print(format_table(result))
@@ -195,20 +241,35 @@ def _evaluate(arguments: Arguments) -> int:
 
 
 def _predict(arguments: Arguments) -> int:
+    from .adapters.manydepth.checkpoint import is_two_frame, load_two_frame_model
+    from .adapters.manydepth.predict import predict_two_frame
     from .convert import open_depth_model
     from .engine.processes import choose_device
     from .prediction import predict_paths
 
-    model = open_depth_model(arguments.weights).to(choose_device(arguments.device))
-    written = predict_paths(
-        model,
-        arguments.inputs,
-        arguments.out,
-        save_npy=arguments.npy,
-        scale_factor=arguments.scale_factor,
-        batch_size=arguments.batch_size,
-    )
-    print(f"{len(written)} files in {arguments.out}")
+    given = arguments
+    device = choose_device(given.device)
+    if is_two_frame(given.weights):
+        written = predict_two_frame(
+            load_two_frame_model(given.weights).to(device),
+            given.inputs,
+            given.out,
+            intrinsics=given.intrinsics,
+            sequence=given.sequence,
+            save_npy=given.npy,
+            scale_factor=given.scale_factor,
+            batch_size=given.batch_size,
+        )
+    else:
+        written = predict_paths(
+            open_depth_model(given.weights).to(device),
+            given.inputs,
+            given.out,
+            save_npy=given.npy,
+            scale_factor=given.scale_factor,
+            batch_size=given.batch_size,
+        )
+    print(f"{len(written)} files in {given.out}")
     return 0
 
 
