@@ -41,7 +41,7 @@ class DemoOptions:
 
     out: Path = option(Path("demo"), "folder for runs and report.html; what an earlier demo left there is replaced")
     encoder: Literal["hybrid", "resnet"] = option("hybrid", "depth encoder; resnet has no stage 1")
-    stage1_epochs: int = option(4, "epochs of stage 1")
+    stage1_epochs: int = option(2, "epochs of stage 1")
     num_epochs: int = option(8, "epochs of stage 2")
     scenes: int = option(64, "rendered training drives")
     height: int = option(96, "image height")

@@ -28,7 +28,7 @@ HOLD_OUT = 10
 """Where a source has no validation part, every tenth image is held out."""
 
 
-RENDERED_SCENES = 240
+RENDERED_SCENES = 480
 VALIDATION_SEED = 50_000
 """Added to the seed of rendered validation scenes."""
 
@@ -142,8 +142,10 @@ class SyntheticDepthSource:
     """Rendered scenes with exact depth; training and validation scenes have different seeds."""
 
     def __init__(self, part: str, seed: int, height: int, width: int) -> None:
-        offset, count = (0, RENDERED_SCENES) if part == "train" else (VALIDATION_SEED, RENDERED_SCENES // 5)
-        self.scenes = SyntheticSource(seed=seed + offset, sequences=count, frames=3, height=height, width=width)
+        offset, count = (0, RENDERED_SCENES) if part == "train" else (VALIDATION_SEED, RENDERED_SCENES // 8)
+        self.scenes = SyntheticSource(
+            seed=seed + offset, sequences=count, frames=1, height=height, width=width, margin=0
+        )
 
     def __len__(self) -> int:
         return len(self.scenes)
