@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from hybrid_encoder.adapters.manydepth.cost_volume import DepthBinTracker, depth
 from hybrid_encoder.adapters.manydepth.encoder import HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
 from hybrid_encoder.encoder import create_encoder
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.resnet import ResnetEncoder
 from hybrid_encoder.selfsup.geometry import pose_matrix
 
 from .oracle import Original, download
@@ -195,15 +196,33 @@ def test_hybrid_encoder_matches_the_image_tower_only() -> None:
 
 
 def test_hybrid_encoder_starts_as_the_single_frame_one() -> None:
-    """Without a lookup frame the cost volume is zero, and the joining convolution starts as the identity."""
-    encoder = hybrid().eval()
+    """The joining convolution starts as the identity; it is trained, so it does not stay that."""
+    encoder = hybrid().train()
     current, lookup = scene(3, 1, H, W)[:2]
     _, _, poses, K, inv_K = scene(3, 1)
-    with torch.no_grad():
-        features, _, _ = encoder.forward_features(current, lookup, torch.zeros_like(poses), K, inv_K)
-        expected = encoder.encoder.forward_features(current)
+    features, _, confidence = encoder.forward_features(current, lookup, poses, K, inv_K)
+    expected = encoder.encoder.forward_features(current)
+    assert confidence.any()
     for level, reference in zip(features.aligned, expected.aligned, strict=True):
         torch.testing.assert_close(level, reference, rtol=1e-4, atol=1e-4)
+    features.aligned[-1].square().mean().backward()
+    gradient = cast(Tensor, encoder.reduce_conv[0].weight.grad)
+    assert gradient[:, -BINS:].abs().max() > 0
+
+
+def test_resnet_starts_from_a_single_frame_one() -> None:
+    single = ResnetEncoder(18, "random").eval()
+    encoder = ResnetMatchingEncoder(18, "random", H, W, num_depth_bins=BINS).eval()
+    encoder.start_from(single)
+    current, lookup = scene(3, 1, H, W)[:2]
+    with torch.no_grad():
+        maps, _, confidence = encoder(current, lookup, *scene(3, 1)[2:])
+        expected = single(current)
+    assert confidence.any()
+    for found, reference in zip(maps, expected, strict=True):
+        torch.testing.assert_close(found, reference)
+    with pytest.raises(UserError, match="does not fit"):
+        encoder.start_from(ResnetEncoder(34, "random"))
 
 
 def test_lookup_frames_get_no_gradient() -> None:

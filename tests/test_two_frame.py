@@ -308,6 +308,8 @@ def test_frames_before_a_drive_are_black(tmp_path: Path) -> None:
         ({"encoder": "resnet", "decoder": "dpt"}, "--decoder dpt"),
         ({"teacher_encoder": "resnet", "teacher_decoder": "dpt"}, "--decoder dpt"),
         ({"matching_memory": 0}, "at least 1"),
+        ({"start_from_teacher": True}, "--mono_weights_folder"),
+        ({"start_from_teacher": True, "mono_weights_folder": Path("x"), "teacher_encoder": "resnet"}, "two-frame net"),
     ],
 )
 def test_contradictions_are_named(changes: dict[str, Any], message: str) -> None:

@@ -21,6 +21,7 @@ from hybrid_encoder.adapters.manydepth.two_frame_model import TwoFrameModel
 from hybrid_encoder.adapters.monodepth2.checkpoint import load_depth_model
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
 from hybrid_encoder.adapters.monodepth2.trainer import train as train_monodepth2
+from hybrid_encoder.depth_model import decode, encode
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.weights import read_checkpoint
@@ -135,7 +136,16 @@ def test_weights_load_into_a_new_run(run: ManydepthOptions) -> None:
     for (name, value), other in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(value, other), name
     assert float(model.bins.far) != 10
-    teacher = build_model(dataclasses.replace(run, mono_weights_folder=run.folder))
+    teacher = build_model(dataclasses.replace(run, mono_weights_folder=run.folder, start_from_teacher=True))
+    frames, K = pair()
+    poses = torch.eye(4).repeat(1, 1, 1, 1)
+    teacher.eval()
+    with torch.no_grad():
+        two = teacher.net(frames[0], frames[-1][:, None], poses, K)[0]["disp", 0]
+        one = decode(teacher.teacher.encoder, teacher.teacher.depth, encode(teacher.teacher.encoder, frames[0]))[
+            "disp", 0
+        ]
+    torch.testing.assert_close(two, one)
     for (name, value), other in zip(
         teacher.teacher.state_dict().items(), model.teacher.state_dict().values(), strict=True
     ):

@@ -71,6 +71,19 @@ class MatchingEncoder(nn.Module):
         """Sets the range of the bins; called after loading, with the range that was saved."""
         self.depth_bins.copy_(depth_bins(min_depth_bin, max_depth_bin, self.num_depth_bins, self.depth_binning))
 
+    @torch.no_grad()
+    def ignore_costs(self) -> None:
+        """Makes the joining convolution the identity on the current map, which is not negative.
+
+        The layers behind it then see what they know, and learn to use the costs from there.
+        """
+        convolution = self.reduce_conv[0]
+        assert isinstance(convolution, nn.Conv2d)
+        assert convolution.bias is not None
+        convolution.weight.zero_()
+        nn.init.dirac_(convolution.weight[:, : convolution.out_channels])
+        convolution.bias.zero_()
+
     def join(
         self, current: Tensor, lookup: Tensor, poses: Tensor, K: Tensor, inv_K: Tensor, near: Any, far: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -156,6 +169,21 @@ class ResnetMatchingEncoder(MatchingEncoder):
         first = self.layer0((image - 0.45) / 0.225)
         return [first, self.layer1(first)]
 
+    def start_from(self, encoder: ResnetEncoder) -> None:
+        """Takes over a single-frame encoder's weights; until trained further, the cost volume has no effect.
+
+        Raises:
+            UserError: an encoder with another number of layers.
+        """
+        first = {"conv1": "layer0.0", "bn1": "layer0.1", "layer1": "layer1.1"}
+        tensors = {k: v for k, v in self.state_dict().items() if k.startswith(("reduce_conv", "prematching_conv"))}
+        for name, value in encoder.encoder.state_dict().items():
+            part, _, rest = name.partition(".")
+            if part != "fc":
+                tensors[f"{first.get(part, part)}.{rest}"] = value
+        load_state(self, tensors, "the teacher's encoder")
+        self.ignore_costs()
+
     def original_state_dict(self) -> dict[str, Tensor]:
         """The state dict with the original's fixed grids, which it keeps among its weights and loads strictly."""
         height, width = self.matching_height, self.matching_width
@@ -201,13 +229,7 @@ class HybridMatchingEncoder(MatchingEncoder):
         super().__init__(channels, input_height, input_width, **settings)
         self.encoder = encoder
         self.num_ch_enc: np.ndarray = encoder.num_ch_enc
-        # Starts as the identity on CLIP's (non-negative) map, so that its pretrained layers 2 to 4 see what they know;
-        # the kernels of the costs keep their random start.
-        convolution = self.reduce_conv[0]
-        assert isinstance(convolution, nn.Conv2d)
-        assert convolution.bias is not None
-        nn.init.dirac_(convolution.weight[:, :channels].data)
-        nn.init.zeros_(convolution.bias)
+        self.ignore_costs()
 
     def forward(
         self,
@@ -224,6 +246,15 @@ class HybridMatchingEncoder(MatchingEncoder):
             current, lookup, poses, K, inv_K, min_depth_bin, max_depth_bin
         )
         return self.encoder.drop_in_maps(features), lowest_cost, confidence
+
+    def start_from(self, encoder: HybridEncoder) -> None:
+        """Takes over a single-frame encoder's weights; until trained further, the cost volume has no effect.
+
+        Raises:
+            UserError: an encoder of another architecture.
+        """
+        load_state(self.encoder, encoder.state_dict(), "the teacher's encoder")
+        self.ignore_costs()
 
     def forward_features(
         self,

@@ -16,6 +16,7 @@ from hybrid_encoder.resnet import UNetDecoder
 from hybrid_encoder.selfsup.geometry import disp_to_depth, scale_intrinsics
 from hybrid_encoder.selfsup.losses import text_bin_loss
 from hybrid_encoder.selfsup.objective import View, self_supervised_loss
+from hybrid_encoder.weights import load_state
 
 from ..monodepth2.model import DepthBatch, MonoDepth
 from ..monodepth2.networks import PoseNetworks, build_decoder
@@ -43,6 +44,15 @@ class TwoFrameNet(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.depth = depth
+
+    def start_from(self, encoder: nn.Module, depth: nn.Module) -> None:
+        """Takes over a single-frame net's weights, so that both give the same depth at first.
+
+        Raises:
+            UserError: a net of another architecture.
+        """
+        self.encoder.start_from(encoder)  # type: ignore[operator]
+        load_state(self.depth, depth.state_dict(), "the teacher's decoder")
 
     def forward(
         self,
