@@ -56,7 +56,9 @@ class DPTDecoder(nn.Module):
         )
         self.narrow = nn.ModuleList(nn.Conv2d(out, width, 3, padding=1, bias=False) for out in projected)
         self.fuse = nn.ModuleList(FusionBlock(width, joins=i < 3) for i in range(4))
-        self.heads = nn.ModuleDict({str(s): DisparityHead(width) for s in self.scales})
+        # The sigmoid starts at 0.12, so that depth can become eight times nearer before it saturates.
+        bias = -2.0 if head == "sigmoid" else 0.0
+        self.heads = nn.ModuleDict({str(s): DisparityHead(width, bias) for s in self.scales})
 
     def forward(self, features: HybridFeatures) -> dict[tuple[str, int], Tensor]:
         """Features of (B, 3, H, W) -> {("disp", s): (B, 1, H / 2^s, W / 2^s)}, float32."""
@@ -117,12 +119,13 @@ class ResidualUnit(nn.Module):
 class DisparityHead(nn.Module):
     """3x3 to C/2, upsample, 3x3 to C/8, ReLU, 1x1 to 1: 128 and 32 channels at the paper's width."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, bias: float) -> None:
         super().__init__()
         half, eighth = max(width // 2, 8), max(width // 8, 8)
         self.conv1 = nn.Conv2d(width, half, 3, padding=1)
         self.conv2 = nn.Conv2d(half, eighth, 3, padding=1)
         self.conv3 = nn.Conv2d(eighth, 1, 1)
+        nn.init.constant_(self.conv3.bias, bias)  # type: ignore[arg-type]
 
     def forward(self, path: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, C, h, w) -> (B, 1, *size), unbounded."""
