@@ -26,7 +26,8 @@ from .adapters.monodepth2.options import DataOptions, Monodepth2Options
 from .adapters.monodepth2.trainer import build_optimizer
 from .backbones import build_clip
 from .config import preset
-from .data.source import SelfSupervisedDataset, make_loader
+from .data.loader import make_loader
+from .data.source import SelfSupervisedDataset
 from .decoder import DPTDecoder
 from .encoder import HybridEncoder
 from .engine.processes import choose_device

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 import types
-from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .config import HybridEncoderConfig, preset
@@ -19,6 +18,13 @@ def option(default: Any, help: str, repeat: bool = False, required: bool = False
     """A dataclass field that becomes `--its_name`; `repeat` allows it several times."""
     metadata = {"help": help, "repeat": repeat, "required": required}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_at_least(options: Any, least: dict[str, float]) -> None:
+    """Raises `UserError` for the first option below its least value."""
+    for name, value in least.items():
+        if not getattr(options, name) >= value:
+            raise UserError(f"--{name} {getattr(options, name)}: expected at least {value}")
 
 
 def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
@@ -108,4 +114,3 @@ def _parse_value(text: str) -> Any:
     except json.JSONDecodeError:
         return {"True": True, "False": False, "None": None}.get(text, text)
     return tuple(value) if isinstance(value, list) else value
-

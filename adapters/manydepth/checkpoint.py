@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hybrid_encoder.config import HybridEncoderConfig
 from hybrid_encoder.decoder import DPTDecoder
 from hybrid_encoder.encoder import HybridEncoder
-from hybrid_encoder.engine.state import write_torch
+from hybrid_encoder.engine.state import whole_folder, write_torch
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.released import is_released
 from hybrid_encoder.released_matching import load_released_matching
@@ -34,22 +34,23 @@ _BINS = ("min_depth_bin", "max_depth_bin")
 
 
 def save_weights(folder: Path, model: TwoFrameDepth, optimizer: torch.optim.Optimizer) -> None:
-    """Writes every net to its file."""
+    """Writes every net to its file. The folder is replaced as a whole."""
     options = model.options
     limits = (options.height, options.width, options.min_depth, options.max_depth)
     encoder = model.net.encoder
     extras = encoder_extras(_single_frame(encoder), model.net.depth, *limits)
     extras.update(min_depth_bin=float(model.bins.near), max_depth_bin=float(model.bins.far))
     extras["matching_config"] = json.dumps({"binning": encoder.depth_binning, "frames": list(options.matching_ids)})
-    for name, net in model.files().items():
-        content: dict[str, Any] = dict(net.state_dict())
-        if name == "encoder":
-            tensors = encoder.original_state_dict() if isinstance(encoder, ResnetMatchingEncoder) else content
-            content = {**tensors, **extras}
-        elif name == "mono_encoder":
-            content.update(encoder_extras(net, model.teacher.depth, *limits))
-        write_torch(folder / f"{name}.pth", content)
-    write_torch(folder / "adam.pth", optimizer.state_dict())
+    with whole_folder(folder) as partial:
+        for name, net in model.files().items():
+            content: dict[str, Any] = dict(net.state_dict())
+            if name == "encoder":
+                tensors = encoder.original_state_dict() if isinstance(encoder, ResnetMatchingEncoder) else content
+                content = {**tensors, **extras}
+            elif name == "mono_encoder":
+                content.update(encoder_extras(net, model.teacher.depth, *limits))
+            write_torch(partial / f"{name}.pth", content)
+        write_torch(partial / "adam.pth", optimizer.state_dict())
 
 
 def load_weights(folder: Path, model: TwoFrameDepth) -> None:

@@ -27,6 +27,9 @@ class MatchingOptions:
     mono_weights_folder: Path | None = option(
         None, "teacher and pose nets start from this folder: a Monodepth2 run's weights, or a ManyDepth run's"
     )
+    start_from_teacher: bool = option(
+        False, "the two-frame net starts as the teacher of --mono_weights_folder, its cost volume without effect"
+    )
     freeze_teacher_and_pose: bool = option(False, "teacher and pose nets do not train at all")
     freeze_teacher_epoch: int = option(15, "from this epoch on (counted from 0) they are frozen")
     freeze_teacher_step: int = option(-1, "from this step on they are frozen; -1: the epoch decides")
@@ -70,6 +73,7 @@ class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, E
     def check(self) -> None:
         """Raises `UserError` for options that contradict each other, before any data is read."""
         check_image_size(self.height, self.width)
+        self.check_run()
         if self.teacher_encoder == "resnet" and self.pose_model_type == "class_token":
             raise UserError("--pose_model_type class_token needs a teacher with class tokens: --teacher_encoder hybrid")
         if "hybrid" not in (self.encoder, self.teacher_encoder) and self.stage1 is not None:
@@ -85,6 +89,11 @@ class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, E
             raise UserError(
                 f"--num_matching_frames {self.num_matching_frames}: expected at least 1, or --use_future_frame"
             )
+        if self.start_from_teacher:
+            if self.mono_weights_folder is None:
+                raise UserError("--start_from_teacher needs a trained teacher: add --mono_weights_folder")
+            if (self.encoder, self.decoder_kind) != (self.teacher_encoder, teacher.decoder_kind):
+                raise UserError("--start_from_teacher: the teacher needs the encoder and decoder of the two-frame net")
         if self.num_depth_bins < 2:
             raise UserError(f"--num_depth_bins {self.num_depth_bins}: expected at least 2")
         if self.matching_memory is not None and self.matching_memory < 1:

@@ -13,7 +13,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 from torch.utils.data import DataLoader, default_collate
 
-from hybrid_encoder.data.source import SelfSupervisedDataset, make_loader
+from hybrid_encoder.data.loader import make_loader
+from hybrid_encoder.data.source import SelfSupervisedDataset
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.loop import fit
 from hybrid_encoder.engine.processes import Processes
@@ -24,7 +25,7 @@ from hybrid_encoder.proxy.training import load_stage1
 from ..monodepth2.checkpoint import newest_weights, weights_folder
 from ..monodepth2.data import Part, ground_truth
 from ..monodepth2.model import DepthBatch, to_batch
-from ..monodepth2.trainer import MAX_TRUTHS, loop_options, save_options
+from ..monodepth2.trainer import MAX_TRUTHS, loop_options
 from .checkpoint import load_teacher, load_weights, save_weights
 from .data import LookupSource, open_lookup_source
 from .encoder import HybridMatchingEncoder
@@ -93,11 +94,17 @@ class ManydepthTask:
         found: dict[str, list[np.ndarray]] = {"": [], "teacher_": []}
         truths = []
         for index in indices.tolist():
-            truth = ground_truth(self.options, source, index)
-            if truth is None:
+            try:
+                truth = ground_truth(self.options, source, index)
+                if truth is None:
+                    continue
+                batch = self.to_device(default_collate([dataset[index]]), device)
+            except UserError:
+                if not self.options.skip_bad:  # else the loader counts it
+                    raise
                 continue
             truths.append(truth[: round(truth.shape[0] * (1 - self.options.crop_bottom))])
-            inverse = self.model.inverse_depths(self.to_device(default_collate([dataset[index]]), device))
+            inverse = self.model.inverse_depths(batch)
             for values, predicted in zip(found.values(), inverse, strict=True):
                 values.append(predicted[0, 0].float().cpu().numpy())
         if not truths:
@@ -122,8 +129,6 @@ def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
     torch.manual_seed(options.seed)
     loader, val_loader = (open_loader(options, part, processes) for part in ("train", "val"))
     task = ManydepthTask(options, val_loader, processes)
-    if processes.is_main:
-        save_options(options.folder, options)
     return fit(task, loader, loop_options(options), processes)
 
 
@@ -138,6 +143,8 @@ def build_model(options: ManydepthOptions) -> TwoFrameDepth:
             load_stage1(encoder, options.stage1)
     if options.mono_weights_folder is not None:
         load_teacher(newest_weights(options.mono_weights_folder), model)
+        if options.start_from_teacher:
+            model.net.start_from(model.teacher.encoder, model.teacher.depth)
     if options.load_weights_folder is not None:
         load_weights(newest_weights(options.load_weights_folder), model)
     return model
@@ -179,6 +186,7 @@ def open_loader(options: ManydepthOptions, part: Part, processes: Processes) -> 
         seed=options.seed,
         rank=processes.rank,
         world_size=processes.world_size,
+        skip_bad=options.skip_bad,
     )
     if train and not len(loader):
         raise UserError(f"{len(dataset)} training samples are fewer than --batch_size {options.batch_size}: lower it")

@@ -14,7 +14,7 @@ from hybrid_encoder.config import HybridEncoderConfig
 from hybrid_encoder.decoder import DPTDecoder
 from hybrid_encoder.depth_model import DepthModel
 from hybrid_encoder.encoder import HybridEncoder
-from hybrid_encoder.engine.state import write_torch
+from hybrid_encoder.engine.state import whole_folder, write_torch
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors
@@ -28,13 +28,14 @@ def weights_folder(run: Path, epoch: int | str) -> Path:
 def save_weights(
     folder: Path, files: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, extras: Mapping[str, Any]
 ) -> None:
-    """Writes every net to its file; `extras` go into encoder.pth."""
-    for name, module in files.items():
-        content = dict(module.state_dict())
-        if name == "encoder":
-            content.update(extras)
-        write_torch(folder / f"{name}.pth", content)
-    write_torch(folder / "adam.pth", optimizer.state_dict())
+    """Writes every net to its file; `extras` go into encoder.pth. The folder is replaced as a whole."""
+    with whole_folder(folder) as partial:
+        for name, module in files.items():
+            content = dict(module.state_dict())
+            if name == "encoder":
+                content.update(extras)
+            write_torch(partial / f"{name}.pth", content)
+        write_torch(partial / "adam.pth", optimizer.state_dict())
 
 
 def encoder_extras(

@@ -9,7 +9,7 @@ from typing import Literal
 from hybrid_encoder.config import check_image_size
 from hybrid_encoder.data.sample import FrameId
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.options import EncoderOptions, option
+from hybrid_encoder.options import EncoderOptions, check_at_least, option
 from hybrid_encoder.selfsup.objective import ObjectiveOptions
 
 
@@ -28,6 +28,15 @@ class DataOptions:
     scenes: int = option(40, "rendered training sequences (synthetic)")
 
 
+FREE_OPTIONS = frozenset(
+    {
+        "log_dir", "model_name", "data_path", "device", "no_cuda", "num_workers", "num_epochs", "log_frequency",
+        "save_frequency", "save_minutes", "resume", "max_bad_steps", "skip_bad", "matching_memory",
+    }
+)  # fmt: skip
+"""Options that may differ when a run goes on: they do not change what it computes, or may be changed on the way."""
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """How a training run goes; shared by all trainers."""
@@ -43,18 +52,32 @@ class RunOptions:
     scheduler_step_size: int = option(15, "epochs after which the learning rate falls to a tenth")
     log_frequency: int = option(50, "steps between two logged ones")
     save_frequency: int = option(1, "epochs between two saved ones")
+    save_minutes: float = option(30.0, "minutes after which a run's state is saved within an epoch, too")
     load_weights_folder: Path | None = option(None, "start from the weights of this folder")
-    resume: bool = option(False, "go on with the run in LOG_DIR/MODEL_NAME")
+    resume: bool = option(False, "go on with the run in LOG_DIR/MODEL_NAME; so does the same command without it")
     precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
     accumulate: int = option(1, "steps whose gradients are added up before the optimiser moves")
     clip_grad: float | None = option(None, "largest norm of the gradient")
     max_bad_steps: int = option(10, "steps with a non-finite loss that are skipped before the run stops")
+    skip_bad: int = option(0, "unreadable images that every process passes over before the run stops")
     seed: int = option(0, "seed of weights, order and augmentation")
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
         return self.log_dir.expanduser() / self.model_name
+
+    def check_run(self) -> None:
+        """Raises `UserError` for numbers out of range and for weights that are not there."""
+        least = {"num_epochs": 0, "num_workers": 0, "max_bad_steps": 0, "skip_bad": 0, "seed": 0, "learning_rate": 0}
+        least |= dict.fromkeys(
+            ("batch_size", "accumulate", "log_frequency", "save_frequency", "scheduler_step_size"), 1
+        )
+        check_at_least(self, least)
+        if self.clip_grad is not None and self.clip_grad <= 0:
+            raise UserError(f"--clip_grad {self.clip_grad}: expected a norm above 0")
+        if self.load_weights_folder is not None and not self.load_weights_folder.is_dir():
+            raise UserError(f"--load_weights_folder {self.load_weights_folder}: no such folder")
 
 
 @dataclass(frozen=True)
@@ -117,6 +140,7 @@ class Monodepth2Options(RunOptions, DataOptions, DepthOptions, EncoderOptions):
     def check(self) -> None:
         """Raises `UserError` for options that contradict each other, before any data is read."""
         check_image_size(self.height, self.width)
+        self.check_run()
         check_depth_options(self)
         if self.text_weight and self.encoder != "hybrid":
             raise UserError("--text_weight needs the text logits of --encoder hybrid")
@@ -148,6 +172,8 @@ def check_depth_options(options: DepthOptions) -> None:
         raise UserError(f"--frame_ids {' '.join(map(str, options.frame_ids))}: 0 comes first, and each only once")
     if len(options.all_frame_ids) < 2:
         raise UserError("--frame_ids 0 alone gives nothing to compare with: add -1 1, or --use_stereo")
+    if options.stage1 is not None and not options.stage1.is_file():
+        raise UserError(f"--stage1 {options.stage1}: no such file, expected what `hybrid-encoder pretrain` wrote")
     if not 0 < options.min_depth < options.max_depth:
         raise UserError(f"--min_depth {options.min_depth} --max_depth {options.max_depth}: expected 0 < min < max")
     if options.encoder == "resnet":

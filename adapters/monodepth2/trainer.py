@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,10 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 from torch.utils.data import DataLoader
 
-from hybrid_encoder.data.source import SelfSupervisedDataset, make_loader
+from hybrid_encoder.data.loader import make_loader
+from hybrid_encoder.data.source import SelfSupervisedDataset
 from hybrid_encoder.encoder import HybridEncoder
+from hybrid_encoder.engine.identity import identity
 from hybrid_encoder.engine.loop import LoopOptions, fit
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError
@@ -27,7 +28,7 @@ from hybrid_encoder.selfsup.geometry import disp_to_depth
 from .checkpoint import encoder_extras, load_weights, newest_weights, save_weights, weights_folder
 from .data import Part, ground_truth, open_source
 from .model import DepthBatch, MonoDepth, to_batch
-from .options import Monodepth2Options, RunOptions
+from .options import FREE_OPTIONS, Monodepth2Options, RunOptions
 
 MAX_TRUTHS = 60
 """Validation frames whose depth is compared with the truth; evenly spaced."""
@@ -99,8 +100,6 @@ def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
     torch.manual_seed(options.seed)
     loader, val_loader = (open_loader(options, part, processes) for part in ("train", "val"))
     task = Monodepth2Task(options, val_loader, processes)
-    if processes.is_main:
-        save_options(options.folder, options)
     return fit(task, loader, loop_options(options), processes)
 
 
@@ -147,6 +146,7 @@ def open_loader(options: Monodepth2Options, part: Part, processes: Processes) ->
         seed=options.seed,
         rank=processes.rank,
         world_size=processes.world_size,
+        skip_bad=options.skip_bad,
     )
     if train and not len(loader):
         raise UserError(f"{len(dataset)} training samples are fewer than --batch_size {options.batch_size}: lower it")
@@ -162,20 +162,17 @@ def loop_options(options: RunOptions) -> LoopOptions:
         clip_grad=options.clip_grad,
         log_frequency=options.log_frequency,
         save_frequency=options.save_frequency,
+        save_minutes=options.save_minutes,
         validate_first=True,
         precision=options.precision,
         accumulate=options.accumulate,
         max_bad_steps=options.max_bad_steps,
         seed=options.seed,
         best=("abs_rel", "min"),
+        identity=identity(options, FREE_OPTIONS),
+        # As the original leaves it.
+        notes={"models/opt.json": json.dumps(dataclasses.asdict(options), indent=2, default=str) + "\n"},
     )
-
-
-def save_options(folder: Path, options: RunOptions) -> None:
-    """`models/opt.json`, as the original leaves it."""
-    path = folder / "models" / "opt.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dataclasses.asdict(options), indent=2, default=str) + "\n")
 
 
 @torch.no_grad()
@@ -186,10 +183,15 @@ def depth_figures(
     indices = np.unique(np.linspace(0, len(dataset) - 1, MAX_TRUTHS).round().astype(int))
     disparities, truths = [], []
     for index in indices.tolist():
-        truth = ground_truth(options, dataset.source, index)
-        if truth is None:
+        try:
+            truth = ground_truth(options, dataset.source, index)
+            if truth is None:
+                continue
+            image = dataset[index]["frames"][:1].to(device).float() / 255
+        except UserError:
+            if not options.skip_bad:  # else the loader counts it
+                raise
             continue
-        image = dataset[index]["frames"][:1].to(device).float() / 255
         scaled, _ = disp_to_depth(model.disparity(image), options.min_depth, options.max_depth)
         disparities.append(scaled[0, 0].float().cpu().numpy())
         truths.append(truth[: round(truth.shape[0] * (1 - options.crop_bottom))])

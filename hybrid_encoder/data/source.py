@@ -1,4 +1,4 @@
-"""From frames to batches: what a source of frames offers, the samples made of it, their order, and the loader.
+"""From frames to samples: what a source of frames offers, and the samples made of it.
 
 Every random draw is a function of (seed, epoch, index) alone, so a run that stops and goes on sees what it would have
 seen.
@@ -6,21 +6,15 @@ seen.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import re
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from threading import Thread
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import UserError
 from .images import resize_image
+from .loader import SampleDataset
 from .sample import FrameId, Sample
 
 STEREO_BASELINE = 0.1
@@ -28,8 +22,6 @@ STEREO_BASELINE = 0.1
 JITTER_PROBABILITY = 0.5
 JITTER_FACTORS = (0.8, 1.2)
 JITTER_HUE = 0.1
-WORKER_TIMEOUT = 600
-"""Seconds without a batch after which a worker process counts as hung."""
 Key = int | tuple[int, int]
 
 
@@ -62,7 +54,7 @@ def draw_jitter(rng: np.random.Generator) -> np.ndarray:
     return np.append(rng.uniform(*JITTER_FACTORS, size=3), rng.uniform(-JITTER_HUE, JITTER_HUE)).astype(np.float32)
 
 
-class SelfSupervisedDataset(Dataset[Sample]):
+class SelfSupervisedDataset(SampleDataset[Sample]):
     """Samples of a target frame and its neighbours, resized, and in training flipped and given colour jitter to apply.
 
     A key is an index, or (epoch, index) as `EpochSampler` yields them.
@@ -142,132 +134,3 @@ class SelfSupervisedDataset(Dataset[Sample]):
         if "s" in self.frame_ids:
             transform[0, 3] = self.source.stereo_sign(index) * (-1 if flip else 1) * STEREO_BASELINE
         return transform
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) keys: this process's share of an epoch's order, which is a function of (seed, epoch).
-
-    Processes take turns in one order, so that together they see the batches that one process with a batch as many times
-    as large sees. In training (`shuffle`) each gets equally many, and a rest of less than one each is left out;
-    without, every index comes exactly once.
-    """
-
-    def __init__(self, length: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
-        """
-        Raises:
-            UserError: fewer samples than processes.
-        """
-        if length < world_size:
-            raise UserError(f"{length} samples are too few for {world_size} processes: start fewer processes")
-        self.length, self.shuffle, self.seed, self.rank, self.world_size = length, shuffle, seed, rank, world_size
-        self.epoch = self.start = 0
-
-    def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch, and how many samples of this process's share in it to pass over: those seen already."""
-        self.epoch, self.start = epoch, start
-
-    def __len__(self) -> int:
-        """How many keys are left from `start` on."""
-        return max(0, self._share() - self.start)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self.length)
-        if self.shuffle:
-            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-        mine = order[self.rank :: self.world_size][self.start : self._share()]
-        return iter([(self.epoch, index) for index in mine.tolist()])
-
-    def _share(self) -> int:
-        left_over = 0 if self.shuffle else self.world_size - 1 - self.rank
-        return (self.length + left_over) // self.world_size
-
-
-class SampleLoader(DataLoader[Any]):
-    """A DataLoader whose workers' errors reach the user as they were raised, without the workers' tracebacks."""
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        batches = super().__iter__()
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except UserError as error:
-                raise UserError(_own_message(str(error))) from error
-            except RuntimeError as error:
-                if not str(error).startswith("DataLoader"):
-                    raise
-                for worker in getattr(batches, "_workers", []):
-                    worker.kill()  # one that hangs would keep the whole run from ending
-                raise UserError(
-                    f"loading data failed: {error}. A worker process was killed (memory full?) or "
-                    "hangs (data disk gone?); "
-                    "--num_workers 0 loads in the main process, where an error shows itself"
-                ) from error
-            yield batch
-
-
-def make_loader(
-    dataset: Dataset[Any],
-    batch_size: int,
-    train: bool,
-    num_workers: int = 0,
-    seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    collate_fn: Callable[[list[Any]], Any] | None = None,
-) -> SampleLoader:
-    """Batches of a dataset that takes (epoch, index) keys, this process's share of them.
-
-    `loader.sampler` is an `EpochSampler`. In training the order changes with the epoch and an incomplete last batch is
-    left out; else the order is the dataset's and every sample comes once. Takes no number from the global random state.
-
-    Args:
-        batch_size: of this process.
-        num_workers: processes that load ahead; 0 loads in this one.
-
-    Raises:
-        UserError: sizes out of range.
-    """
-    if batch_size < 1 or num_workers < 0:
-        raise UserError(f"batch_size {batch_size}, num_workers {num_workers}: expected at least 1 and at least 0")
-    sampler = EpochSampler(len(dataset), train, seed, rank, world_size)  # type: ignore[arg-type]
-    ahead: dict[str, Any] = {"persistent_workers": True, "timeout": WORKER_TIMEOUT} if num_workers else {}
-    return SampleLoader(
-        dataset,
-        batch_size,
-        sampler=sampler,
-        num_workers=num_workers,
-        drop_last=train,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_start_worker,
-        generator=torch.Generator().manual_seed(seed),
-        collate_fn=collate_fn,
-        **ahead,
-    )
-
-
-def _start_worker(_: int) -> None:
-    """One thread a worker, and a stop only when the main process says so.
-
-    Ctrl-C, and the SIGTERM of a scheduler, go to every process of a job. They are the main process's to answer: it
-    finishes its step and saves, for which it needs its workers.
-    """
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        Thread(target=_end_when_told, daemon=True).start()
-
-
-def _end_when_told() -> None:
-    main = multiprocessing.parent_process()
-    while main is not None and signal.sigwaitinfo({signal.SIGTERM}).si_pid != main.pid:
-        pass
-    os._exit(0)
-
-
-def _own_message(text: str) -> str:
-    """The message of a UserError from within a worker's report, which is its traceback."""
-    parts = re.split(rf"^{re.escape(UserError.__module__)}\.{UserError.__name__}: ", text, flags=re.MULTILINE)
-    return parts[-1].rstrip("\n")

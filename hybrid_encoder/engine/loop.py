@@ -3,80 +3,29 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..data.source import EpochSampler
+from ..data.loader import EpochSampler, SampleLoader
 from ..errors import UserError
+from .failures import explain
+from .identity import check_same_run
 from .processes import Processes
 from .record import Recorder, device_memory, progress
-from .state import exclusive, load_state, save_state
+from .signals import EXIT_INTERRUPTED, Interrupted, Stop, stop_on_signal
+from .state import exclusive, load_state, save_state, write_text
+from .step import Stepper, too_many_skipped
+from .task import LoopOptions, Task
 
-EXIT_INTERRUPTED = 3
-"""Exit status of a run that was asked to stop, saved its state and did."""
-
-
-class Interrupted(Exception):  # noqa: N818 (not an error: the run did as asked)
-    """The run was asked to stop and has saved its state."""
-
-
-class Task(Protocol):
-    """What a trainer brings to the loop.
-
-    `model(batch)` returns scalar tensors, among them "loss"; `scheduler_steps` says whether the schedule moves per
-    step or per epoch. `validate` is called in eval mode without gradients and returns figures. `save` writes the
-    weights of an epoch for the user; `extra_state` is whatever else a resumed run needs.
-    """
-
-    @property
-    def model(self) -> nn.Module: ...
-    @property
-    def optimizer(self) -> Optimizer: ...
-    @property
-    def scheduler(self) -> LRScheduler: ...
-    @property
-    def schedule_per_step(self) -> bool: ...
-
-    def to_device(self, batch: Any, device: torch.device) -> Any: ...
-    def names(self, batch: Any) -> list[str]: ...
-    def start_epoch(self, epoch: int) -> None: ...
-    def validate(self, processes: Processes) -> dict[str, float]: ...
-    def save(self, epoch: int, figures: dict[str, float], best: bool) -> None: ...
-    def extra_state(self) -> dict[str, Any]: ...
-    def load_extra_state(self, state: dict[str, Any]) -> None: ...
-
-
-@dataclass(frozen=True)
-class LoopOptions:
-    """How to run; `folder` takes states, metrics and TensorBoard events."""
-
-    folder: Path
-    epochs: int
-    resume: bool = False
-    clip_grad: float | None = None
-    log_frequency: int = 50
-    save_frequency: int = 1
-    validate_first: bool = False
-    precision: str = "float32"
-    accumulate: int = 1
-    max_bad_steps: int = 10
-    seed: int = 0
-    best: tuple[str, str] | None = None
-    """Which validation figure chooses the best epoch, and "min" or "max"."""
+__all__ = ["EXIT_INTERRUPTED", "Interrupted", "LoopOptions", "Task", "fit"]
 
 
 def fit(task: Task, loader: DataLoader[Any], options: LoopOptions, processes: Processes) -> dict[str, float]:
@@ -87,207 +36,236 @@ def fit(task: Task, loader: DataLoader[Any], options: LoopOptions, processes: Pr
 
     Raises:
         Interrupted: SIGTERM or SIGINT came; the state is saved.
-        UserError: too many non-finite losses, a full disk, a folder in use, or one that holds another run.
+        UserError: too many non-finite losses, a full disk, lost workers or processes, a folder in use, or one that
+            holds another run.
     """
-    with _only_main_locks(options.folder, processes), _stop_on_signal() as stop:
-        return _Loop(task, loader, options, processes, stop).run()
+    with stop_on_signal(processes.world_size > 1) as stop:
+        try:
+            with _locked(options.folder, processes):
+                return _Loop(task, loader, options, processes, stop).run()
+        except (UserError, OSError, RuntimeError) as error:
+            found = explain(error, options.folder, processes.world_size)
+            if found is None or found is error:
+                raise
+            if stop.asked and isinstance(error, RuntimeError):  # workers and processes end together when asked to
+                raise Interrupted(
+                    f"stopped; the same command goes on from the last state in {options.folder}"
+                ) from error
+            raise found from error
 
 
 class _Loop:
     def __init__(
-        self, task: Task, loader: DataLoader[Any], options: LoopOptions, processes: Processes, stop: _Stop
+        self, task: Task, loader: DataLoader[Any], options: LoopOptions, processes: Processes, stop: Stop
     ) -> None:
         self.task, self.loader, self.options, self.processes, self.stop = task, loader, options, processes, stop
-        self.device = processes.device
-        self.epoch = self.step_in_epoch = self.step = self.bad_steps = 0
+        self.epoch = self.step_in_epoch = self.step = lines = 0
+        self.steps_per_epoch = len(loader)
         self.best: float | None = None
         self.figures: dict[str, float] = {}
-        self._resume()
-        self.model = processes.wrap(task.model)
-        self.recorder = Recorder(options.folder if processes.is_main else None, self.step)
+        self.saved_at = time.monotonic()
+        # Whether what would be saved is the state between two steps, and one that is not saved yet.
+        self.unsaved = False
+        state = load_state(options.folder)
+        if state is not None:
+            self._restore(state)
+            lines = state["lines"]
+        elif options.resume and processes.is_main:
+            print(f"{options.folder} holds no state to go on from: starting anew", flush=True)
+        if processes.mean({"step": float(self.step)})["step"] != self.step:
+            raise UserError(f"the processes see different states in {options.folder}: it must be one folder for all")
+        model = processes.wrap(task.model)
+        self.stepper = Stepper(task.model, model, processes, options.precision, options.clip_grad)
+        self.stepper.skipped = state["skipped"] if state else 0
+        self.recorder = Recorder(options.folder if processes.is_main else None, lines)
+        for name, text in options.notes.items():
+            if processes.is_main:
+                write_text(options.folder / name, text)
 
     def run(self) -> dict[str, float]:
         try:
             if self.options.validate_first and self.step == 0:
-                self._validate()
-                self.best = None  # nets that were not trained are no candidate
+                self._validate(0)
             while self.epoch < self.options.epochs:
                 self._train_epoch()
-                self.epoch += 1
-                self.step_in_epoch = 0
-                if not self.task.schedule_per_step:
-                    self.task.scheduler.step()
-                is_best = self._validate()
-                last = self.epoch == self.options.epochs
-                if self.processes.is_main and (last or is_best or self.epoch % self.options.save_frequency == 0):
-                    self.task.save(self.epoch - 1, self.figures, is_best)
-                self._save_state()
+                self._end_epoch()
             return self.figures
+        except Interrupted:
+            if self.step > 0:
+                self._save_state()
+            where = f"state saved in {self.options.folder}" if self.step else "before the first step"
+            raise Interrupted(f"stopped at step {self.step}, {where}: run the same command again to go on") from None
+        except (UserError, OSError, RuntimeError):
+            self._rescue()
+            raise
         finally:
             self.recorder.close()
 
     def _train_epoch(self) -> None:
-        sampler = self.loader.sampler
+        sampler, total = self.loader.sampler, self.steps_per_epoch
         if isinstance(sampler, EpochSampler):
             sampler.set_epoch(self.epoch, self.step_in_epoch * (self.loader.batch_size or 1))
         self.task.start_epoch(self.epoch)
-        self.model.train()
-        total = self.step_in_epoch + len(self.loader)
-        with progress(total, self.step_in_epoch, self.epoch, self.options.epochs, self.processes.is_main) as bar:
+        self.stepper.model.train()
+        if self.step_in_epoch == total:
+            return
+        main, epochs = self.processes.is_main, self.options.epochs
+        with progress(total, self.step_in_epoch, self.epoch, epochs, main) as bar:
             waited = time.perf_counter()
             for batch in self.loader:
                 loading = time.perf_counter() - waited
-                scalars = self._step(batch)
-                self.step += 1
-                self.step_in_epoch += 1
+                boundary, scalars = self._step(batch)
                 seconds = time.perf_counter() - waited
                 bar.update()
-                images = len(self.task.names(batch)) * self.processes.world_size
                 if scalars and (self.step % self.options.log_frequency == 0 or self.step == 1):
+                    images = len(self.task.names(batch)) * self.processes.world_size
                     numbers = self.processes.mean({name: float(value) for name, value in scalars.items()})
-                    bar.set_postfix(
-                        loss=f"{numbers['loss']:.4f}", img_s=f"{images / seconds:.1f}", **device_memory(self.device)
-                    )
+                    shown = device_memory(self.processes.device)
+                    bar.set_postfix(loss=f"{numbers['loss']:.4f}", img_s=f"{images / seconds:.1f}", **shown)
                     numbers["learning_rate"] = self.task.optimizer.param_groups[0]["lr"]
                     numbers["images_per_second"] = images / seconds
                     numbers["loading_share"] = loading / seconds
+                    if self.stepper.skipped:
+                        numbers["skipped_steps"] = self.stepper.skipped
                     self.recorder.scalars("train", self.step, self.epoch, numbers)
-                if self.processes.any(self.stop.asked):
-                    self._save_state()
-                    raise Interrupted(f"stopped at step {self.step}, state saved: run the same command again to go on")
+                if boundary:
+                    if self.processes.any(self.stop.asked):
+                        raise Interrupted
+                    if time.monotonic() - self.saved_at > 60 * self.options.save_minutes:
+                        self._save_state()
                 waited = time.perf_counter()
 
-    def _step(self, batch: Any) -> dict[str, Tensor]:
-        """One step of the optimiser; an empty result where the loss or a gradient was not finite and the step was
-        skipped."""
-        task, options = self.task, self.options
-        names = task.names(batch)
+    def _step(self, batch: Any) -> tuple[bool, dict[str, Tensor]]:
+        """One batch; whether the optimiser's step ended with it, and its scalars (none if it was skipped)."""
+        task, stepper, size = self.task, self.stepper, self.options.accumulate
+        self.unsaved = False
         torch.manual_seed(self.options.seed + self.step * self.processes.world_size + self.processes.rank)
-        batch = task.to_device(batch, self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            scalars: dict[str, Tensor] = self.model(batch)
-        loss = scalars["loss"] / options.accumulate
-        finite = bool(torch.isfinite(loss))
-        if self.processes.world_size > 1 or finite:
-            # Under several processes all must take part in the reduction, also with a loss that is not finite.
-            loss.backward()
-        boundary = (self.step + 1) % options.accumulate == 0
-        parameters = [p for group in task.optimizer.param_groups for p in group["params"]]
-        if finite and boundary:
-            norm = nn.utils.clip_grad_norm_(parameters, options.clip_grad or math.inf)
-            finite = bool(torch.isfinite(norm))
-        if self.processes.any(not finite):
-            task.optimizer.zero_grad(set_to_none=True)
-            self._count_bad_step(names, float(scalars["loss"].detach()))
-            return {}
+        position = self.step_in_epoch % size
+        size = min(size, self.steps_per_epoch - self.step_in_epoch + position)  # an epoch's last group may be smaller
+        skipped, names = stepper.skipped, task.names(batch)
+        on_device = task.to_device(batch, self.processes.device)
+        scalars = stepper.run(task.optimizer, on_device, names, position, size)
+        self.step += 1
+        self.step_in_epoch += 1
+        if stepper.skipped > skipped:
+            values = {"skipped_steps": stepper.skipped, "samples": stepper.skipped_names}
+            self.recorder.scalars("skipped", self.step, self.epoch, values)
+            if stepper.skipped > self.options.max_bad_steps:
+                raise too_many_skipped(stepper.skipped, stepper.skipped_names, self.options.folder)
+        boundary = position + 1 == size
         if boundary:
-            task.optimizer.step()
-            task.optimizer.zero_grad(set_to_none=True)
-            if task.schedule_per_step:
+            if stepper.finish(task.optimizer) and task.schedule_per_step:
                 task.scheduler.step()
-        return {name: value.detach() for name, value in scalars.items()}
+            self.unsaved = True
+        return boundary, scalars
 
-    def _count_bad_step(self, names: list[str], loss: float) -> None:
-        self.bad_steps += 1
-        where = f"step {self.step + 1} skipped: loss {loss} or its gradient is not finite; samples: {', '.join(names)}"
-        print(where, file=sys.stderr)
-        if self.bad_steps > self.options.max_bad_steps:
-            raise UserError(
-                f"{self.bad_steps} steps were not finite, the last on {', '.join(names)}: the run stops, its last good "
-                f"state is in {self.options.folder}. Lower the learning rate or look at these samples"
-            )
+    def _end_epoch(self) -> None:
+        """Validates and saves; broken off anywhere in between, all of it is done again."""
+        is_best = self._validate(self.epoch + 1)
+        done = self.epoch + 1
+        if self.processes.is_main and (
+            is_best or done == self.options.epochs or done % self.options.save_frequency == 0
+        ):
+            self.task.save(self.epoch, self.figures, is_best)
+        if is_best and self.options.best is not None:
+            self.best = self.figures[self.options.best[0]]
+        self.epoch, self.step_in_epoch = done, 0
+        if not self.task.schedule_per_step:
+            self.task.scheduler.step()
+        self.unsaved = True
+        self._save_state()
 
-    def _validate(self) -> bool:
+    def _validate(self, epoch: int) -> bool:
         """Figures of the validation set; whether they are the best so far. Leaves the random state as it was."""
-        self.model.eval()
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []), torch.no_grad():
+        if self.processes.any(self.stop.asked):
+            raise Interrupted
+        self.stepper.model.eval()
+        self.processes.share_buffers(self.task.model)
+        device = self.processes.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
             torch.manual_seed(0)
-            self.figures = self.processes.mean(self.task.validate(self.processes))
+            with self.stop.at_once():
+                figures = self.task.validate(self.processes)
+        self.figures = self.processes.mean(figures)
         if self.figures:
-            self.recorder.scalars("val", self.step, self.epoch, self.figures)
+            self.recorder.scalars("val", self.step, epoch, self.figures)
             if self.processes.is_main:
                 listed = "  ".join(f"{name} {value:.4f}" for name, value in self.figures.items())
-                print(f"validation after epoch {self.epoch}: {listed}", flush=True)
-        if self.options.best is None or self.options.best[0] not in self.figures:
+                print(f"validation after epoch {epoch}: {listed}", flush=True)
+        if self.options.best is None or epoch == 0:  # nets that were not trained are no candidate
             return False
-        value = self.figures[self.options.best[0]]
+        value = self.figures.get(self.options.best[0], math.nan)
         sign = 1 if self.options.best[1] == "min" else -1
-        if self.best is None or sign * value < sign * self.best:
-            self.best = value
-            return True
-        return False
+        return math.isfinite(value) and (self.best is None or sign * value < sign * self.best)
 
     def _save_state(self) -> None:
-        if not self.processes.is_main:
-            return
-        state = {
-            "epoch": self.epoch,
-            "step_in_epoch": self.step_in_epoch,
-            "step": self.step,
-            "bad_steps": self.bad_steps,
-            "best": self.best,
-            "figures": self.figures,
-            "model": self.task.model.state_dict(),
-            "optimizer": self.task.optimizer.state_dict(),
-            "scheduler": self.task.scheduler.state_dict(),
-            "extra": self.task.extra_state(),
-        }
-        save_state(self.options.folder, state, self.step)
+        self.saved_at = time.monotonic()
+        self.unsaved = False
+        if self.processes.is_main:
+            state = {
+                "epoch": self.epoch,
+                "step_in_epoch": self.step_in_epoch,
+                "step": self.step,
+                "skipped": self.stepper.skipped,
+                "best": self.best,
+                "figures": self.figures,
+                "lines": self.recorder.lines,
+                "problems": self.loader.problems if isinstance(self.loader, SampleLoader) else [],
+                "identity": self._identity(),
+                "model": self.task.model.state_dict(),
+                "optimizer": self.task.optimizer.state_dict(),
+                "scheduler": self.task.scheduler.state_dict(),
+                "extra": self.task.extra_state(),
+            }
+            save_state(self.options.folder, state, self.step)
 
-    def _resume(self) -> None:
-        state = load_state(self.options.folder)
-        if state is None:
-            return
-        if not self.options.resume:
-            raise UserError(
-                f"{self.options.folder} holds a run: add --resume to go on with it, or choose another folder"
-            )
-        task = self.task
-        # Extra state first: a trainer may freeze nets, and so rebuild its optimiser, by what it finds there.
-        task.load_extra_state(state["extra"])
+    def _rescue(self) -> None:
+        """Saves what was trained before something failed, where that is the state between two steps."""
+        if self.unsaved and self.step > 0:
+            try:
+                self._save_state()
+                if self.processes.is_main:
+                    print(f"state of step {self.step} saved in {self.options.folder}", file=sys.stderr)
+            except UserError as error:
+                print(f"and {error}", file=sys.stderr)
+
+    def _identity(self) -> dict[str, Any]:
+        own = {"processes": self.processes.world_size, "steps_of_an_epoch": self.steps_per_epoch}
+        return {**self.options.identity, **own}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        task, folder = self.task, self.options.folder
         try:
+            check_same_run(folder, state["identity"], self._identity())
+            # Extra state first: a trainer may freeze nets, and so rebuild its optimiser, by what it finds there.
+            task.load_extra_state(state["extra"])
             task.model.load_state_dict(state["model"])
             task.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise UserError(f"{self.options.folder} holds a run of another architecture: {error}") from error
-        task.scheduler.load_state_dict(state["scheduler"])
-        self.epoch, self.step_in_epoch, self.step = state["epoch"], state["step_in_epoch"], state["step"]
-        self.bad_steps, self.best, self.figures = state["bad_steps"], state["best"], state["figures"]
+            task.scheduler.load_state_dict(state["scheduler"])
+            self.epoch, self.step_in_epoch, self.step = state["epoch"], state["step_in_epoch"], state["step"]
+            self.best, self.figures = state["best"], state["figures"]
+            if isinstance(self.loader, SampleLoader):
+                self.loader.problems = list(state["problems"])
+        except UserError:
+            raise
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{folder} holds a run of another architecture or version: {error}") from error
         if self.processes.is_main:
-            print(f"going on at epoch {self.epoch + 1}, step {self.step} ({self.options.folder})", flush=True)
-
-
-class _Stop:
-    asked = False
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[_Stop]:
-    """SIGTERM and SIGINT ask for a stop after the step at hand; a second one exits at once."""
-    stop = _Stop()
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if stop.asked:
-            os._exit(128 + number)
-        stop.asked = True
-
-    before = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        try:
-            before[number] = signal.signal(number, ask)
-        except ValueError:  # not in the main thread, where Python allows no handlers
-            continue
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            finished = self.epoch >= self.options.epochs
+            where = "the run is finished" if finished else f"going on at epoch {self.epoch + 1}"
+            print(f"{where}, step {self.step} ({folder})", flush=True)
 
 
 @contextmanager
-def _only_main_locks(folder: Path, processes: Processes) -> Iterator[None]:
-    if processes.is_main:
-        with exclusive(folder):
-            yield
-    else:
+def _locked(folder: Path, processes: Processes) -> Iterator[None]:
+    """The first process holds the folder; all end alike where it cannot."""
+    refused: UserError | None = None
+    with ExitStack() as held:
+        if processes.is_main:
+            try:
+                held.enter_context(exclusive(folder))
+            except UserError as error:
+                refused = error
+        if processes.any(refused is not None):
+            raise refused or UserError(f"{folder} cannot be used: see the first process's message")
         yield

@@ -15,8 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
 
-_TIMEOUT = timedelta(seconds=50)
-"""After this long without a sign of its peers a process gives up, with a message, rather than hang."""
+_TIMEOUT = timedelta(minutes=10)
+"""After this long without a word from its peers a process gives up rather than hang. One that was killed is noticed at
+once, by its connections; the time is for validation or saving that takes one process longer than another."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Processes:
         if self.world_size == 1:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids)
+        # Nets that freeze on the way leave parameters without gradients.
+        return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
         """Every value averaged over processes; all call it with the same keys."""
@@ -45,7 +47,6 @@ class Processes:
             return values
         keys = sorted(values)
         packed = torch.tensor([values[key] for key in keys], dtype=torch.float64)
-        packed = packed.to(self.device if self.device.type == "cuda" else "cpu")
         dist.all_reduce(packed)
         return dict(zip(keys, (packed / self.world_size).tolist(), strict=True))
 
@@ -53,14 +54,15 @@ class Processes:
         """Whether the flag is up in any process."""
         if self.world_size == 1:
             return flag
-        packed = torch.tensor([float(flag)], device=self.device if self.device.type == "cuda" else "cpu")
+        packed = torch.tensor([float(flag)])
         dist.all_reduce(packed, op=dist.ReduceOp.MAX)
         return bool(packed.item())
 
-    def barrier(self) -> None:
-        """Waits for all processes."""
+    def share_buffers(self, model: nn.Module) -> None:
+        """Gives all processes the first one's buffers (batch-norm statistics), which are those that are saved."""
         if self.world_size > 1:
-            dist.barrier()
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -98,7 +100,12 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     if world_size == 1:
         yield Processes(chosen)
         return
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    # Flags and figures go by way of gloo on GPUs, too: it notices a lost process at once and says so.
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=_TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"the other processes cannot be joined ({error}): start all of them with torchrun") from error
     try:
         yield Processes(chosen, rank, world_size)
     finally:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,58 +12,75 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from .state import write_text
+
 METRICS_FILE = "metrics.jsonl"
 
 
 class Recorder:
-    """Writes scalars of one run; does nothing in processes other than the first (folder None)."""
+    """Writes scalars of one run; does nothing in processes other than the first (folder None).
 
-    def __init__(self, folder: Path | None, step: int = 0) -> None:
+    Attributes:
+        lines: how many lines of `metrics.jsonl` are written; a saved state knows it, so that a resumed run goes on
+            from the same line.
+    """
+
+    def __init__(self, folder: Path | None, lines: int = 0) -> None:
+        """
+        Args:
+            lines: those to keep of an earlier part of the run; what comes after them is written anew, TensorBoard's
+                events with it.
+        """
         self.folder = folder
+        self.lines = 0
         self._writer: Any = None
         if folder is not None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and not needed by readers
 
-            _drop_later_lines(folder / METRICS_FILE, step)
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step if step else None)
+            kept = list(read_metrics(folder))[:lines]
+            write_text(folder / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
+            self.lines = len(kept)
+            events = folder / "tensorboard"
+            for old in events.glob("events.*"):
+                old.unlink()
+            self._writer = SummaryWriter(str(events))
+            for line in kept:
+                self._add_to_tensorboard(line)
 
-    def scalars(self, kind: str, step: int, epoch: int, values: dict[str, float]) -> None:
-        """One line {"kind", "step", "epoch", ...values}, and a TensorBoard scalar `kind/name` each."""
+    def scalars(self, kind: str, step: int, epoch: int, values: dict[str, Any]) -> None:
+        """One line {"kind", "step", "epoch", ...values, "time"}, and a TensorBoard scalar `kind/name` of every
+        number."""
         if self.folder is None:
             return
-        for name, value in values.items():
-            self._writer.add_scalar(f"{kind}/{name}", value, step)
-        line = json.dumps({"kind": kind, "step": step, "epoch": epoch, **values})
+        line = {"kind": kind, "step": step, "epoch": epoch, **values, "time": round(time.time(), 3)}
         with (self.folder / METRICS_FILE).open("a") as file:
-            file.write(line + "\n")
-
-    def image(self, name: str, image: Any, step: int) -> None:
-        """A picture, uint8 (H, W, 3) RGB."""
-        if self._writer is not None:
-            self._writer.add_image(name, image, step, dataformats="HWC")
+            file.write(json.dumps(line) + "\n")
+        self.lines += 1
+        self._add_to_tensorboard(line)
 
     def close(self) -> None:
         """Flushes what is still in memory."""
         if self._writer is not None:
             self._writer.close()
 
+    def _add_to_tensorboard(self, line: dict[str, Any]) -> None:
+        for name, value in line.items():
+            if name not in ("kind", "step", "epoch", "time") and isinstance(value, int | float):
+                self._writer.add_scalar(f"{line['kind']}/{name}", value, line["step"], walltime=line["time"])
+
 
 def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
-    """The scalar lines of a run, oldest first; a last line cut off by a crash is left out."""
+    """The scalar lines of a run, oldest first; one that a crash cut off is reported and left out."""
     path = folder / METRICS_FILE
     if path.exists():
-        for line in path.read_text().splitlines(keepends=True):
-            if line.endswith("\n"):
-                yield json.loads(line)
-
-
-def _drop_later_lines(path: Path, step: int) -> None:
-    """A run resumed at `step` writes what came later anew."""
-    if path.exists():
-        kept = [json.dumps(line) + "\n" for line in read_metrics(path.parent) if line["step"] <= step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        os.replace(partial, path)
+        for number, text in enumerate(path.read_text(errors="replace").splitlines(), 1):
+            try:
+                line = json.loads(text)
+                line["kind"], line["step"], line["epoch"], line["time"]
+            except (ValueError, TypeError, KeyError):
+                print(f"{path} line {number} is damaged and left out", file=sys.stderr)
+                continue
+            yield line
 
 
 def progress(total: int, done: int, epoch: int, epochs: int, shown: bool) -> tqdm[Any]:

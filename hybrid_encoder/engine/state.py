@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,25 +22,42 @@ if sys.platform != "win32":
     import fcntl
 
 _KEEP = 2
+_SUM_MARK = b"\nSHA-256 "
+_SUM_LENGTH = len(_SUM_MARK) + 64
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT) if sys.platform != "win32" else (errno.ENOSPC,)
+
+_held: set[Path] = set()
+"""Folders that this process holds: a lock of the system's keeps out other processes only."""
 
 
 def save_state(folder: Path, state: dict[str, Any], step: int) -> Path:
-    """Writes `state_<step>.pt` and its SHA-256, then drops all but the newest two.
+    """Writes `state_<step>.pt`, its SHA-256 at its end, then drops all but the newest two.
+
+    Where the disk is full, the older of two states makes room for the new one.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written; the older states are still there.
+        UserError: the disk is full or the folder cannot be written; the newest state before is still there.
     """
     data = _serialized(state)
+    content = b"".join([data, _SUM_MARK, hashlib.sha256(data).hexdigest().encode()])
     path = folder / f"state_{step:09d}.pt"
     try:
-        # The sum first: a state that is there always has its sum beside it.
-        write_bytes(path.with_suffix(".sha256"), hashlib.sha256(data).hexdigest().encode())
-        write_bytes(path, data)
+        try:
+            write_bytes(path, content)
+        except OSError as error:
+            older = [old for old in _states(folder)[1:] if old != path]
+            if error.errno not in _NO_ROOM or not older:
+                raise
+            print(f"no room for {path.name} ({error.strerror}): dropping {older[-1].name} first", file=sys.stderr)
+            older[-1].unlink()
+            write_bytes(path, content)
     except OSError as error:
-        raise UserError(f"{path} could not be written ({error.strerror}): free some space, then run again") from error
-    for old in _states(folder)[_KEEP:]:
-        old.unlink()
-        old.with_suffix(".sha256").unlink(missing_ok=True)
+        raise _not_written(path, error) from error
+    # States of later steps are damaged ones, or else the run would have gone on from there.
+    states = _states(folder)
+    at = states.index(path)
+    for old in [*states[:at], *states[at + _KEEP :]]:
+        old.unlink(missing_ok=True)
     return path
 
 
@@ -50,13 +69,19 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     """
     paths = _states(folder)
     for path in paths:
-        data = path.read_bytes()
-        sum_file = path.with_suffix(".sha256")
-        expected = sum_file.read_text(errors="replace").strip() if sum_file.exists() else "missing"
-        if hashlib.sha256(data).hexdigest() == expected:
-            state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            return state
-        print(f"{path} is damaged (its SHA-256 differs from {sum_file.name}); trying the one before", file=sys.stderr)
+        problem = "its SHA-256 is not the one at its end"
+        try:
+            data = path.read_bytes()
+            if data[-_SUM_LENGTH:] == _SUM_MARK + hashlib.sha256(data[:-_SUM_LENGTH]).hexdigest().encode():
+                state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                if isinstance(state, dict):
+                    return state
+                problem = f"it holds a {type(state).__name__}"
+        except OSError as error:
+            problem = str(error.strerror)
+        except Exception as error:  # the unpickler raises many kinds, each of them a file that this package never wrote
+            problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
+        print(f"{path} is damaged ({problem}); trying the one before", file=sys.stderr)
     if paths:
         raise UserError(f"{folder}: every saved state is damaged: delete the folder or choose another to start anew")
     return None
@@ -71,13 +96,19 @@ def write_torch(path: Path, content: dict[str, Any]) -> None:
     try:
         write_bytes(path, _serialized(content))
     except OSError as error:
-        raise UserError(f"{path} could not be written ({error.strerror}): free some space, then run again") from error
+        raise _not_written(path, error) from error
 
 
-def _serialized(content: dict[str, Any]) -> memoryview:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getbuffer()
+def write_text(path: Path, text: str) -> None:
+    """A small file, whole or not at all.
+
+    Raises:
+        UserError: as `write_torch`.
+    """
+    try:
+        write_bytes(path, text.encode())
+    except OSError as error:
+        raise _not_written(path, error) from error
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -86,15 +117,42 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yields an empty hidden folder that takes the place of `folder` when the block ends well: after a crash there is
+    the old one, the new one or none, but never a mixture."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced.partial")
+            if folder.exists():
+                os.rename(folder, replaced)
+            os.rename(partial, folder)
+            _sync_folder(folder.parent)
+            shutil.rmtree(replaced, ignore_errors=True)
+        except OSError as error:
+            raise _not_written(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Keeps a second run out of a folder for as long as this one lives; a killed run leaves it open again.
+    """Keeps a second run out of a folder for as long as this one lives, and clears away what a killed one left half
+    written; a killed run leaves the folder open again.
 
     Raises:
         UserError: another run holds it, or it cannot be made.
     """
+    in_use = f"{folder} is in use by another run: wait for it, or choose another folder"
+    key = folder.resolve()
+    if key in _held:
+        raise UserError(in_use)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
@@ -103,10 +161,40 @@ def exclusive(folder: Path) -> Iterator[None]:
     with lock:
         if sys.platform != "win32":
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # A lock of the process, not of the open file: the data workers of a killed run must not inherit it.
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise UserError(f"{folder} is in use by another run: wait for it, or choose another folder") from None
-        yield
+                raise UserError(in_use) from None
+        _held.add(key)
+        try:
+            for left in [*folder.glob(".*.partial*"), *folder.glob("models/.*.partial*")]:
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
+            yield
+        finally:
+            _held.discard(key)
+
+
+def _not_written(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} could not be written ({error.strerror}): free some space, then run again")
+
+
+def _serialized(content: dict[str, Any]) -> memoryview:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getbuffer()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename last through a power failure."""
+    if sys.platform != "win32":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _states(folder: Path) -> list[Path]:

@@ -8,10 +8,10 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..data.augment import color_jitter
 from ..data.images import resize_image
+from ..data.loader import SampleDataset
 from ..data.source import draw_jitter
 from .sources import OrderedPatchSource
 
@@ -45,7 +45,7 @@ class ProxyBatch:
     names: list[str]
 
 
-class ProxyDataset(Dataset[ProxySample]):
+class ProxyDataset(SampleDataset[ProxySample]):
     """Images resized to height x width with their points; in training flipped and colour-jittered.
 
     Keys are an index or (epoch, index); every random draw is a function of (seed, epoch, index).

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..options import EncoderOptions, option
+from ..config import check_image_size
+from ..errors import UserError
+from ..options import EncoderOptions, check_at_least, option
+
+FREE_OPTIONS = frozenset(
+    {"out", "device", "num_workers", "log_frequency", "save_minutes", "resume", "max_bad_steps", "skip_bad"}
+)
+"""Options that may differ when a run goes on: they do not change what it computes, or may be changed on the way."""
 
 
 @dataclass(frozen=True)
@@ -36,4 +43,15 @@ class PretrainOptions(EncoderOptions):
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     log_frequency: int = option(20, "steps between two logged ones")
     seed: int = option(0, "seed of weights, order and augmentation")
-    resume: bool = option(False, "go on with the run in --out")
+    resume: bool = option(False, "go on with the run in --out; so does the same command without it")
+    save_minutes: float = option(30.0, "minutes after which a run's state is saved within an epoch, too")
+    max_bad_steps: int = option(10, "steps with a non-finite loss that are skipped before the run stops")
+    skip_bad: int = option(0, "unreadable images that every process passes over before the run stops")
+
+    def check(self) -> None:
+        """Raises `UserError` for numbers out of range, before any data is read."""
+        check_image_size(self.height, self.width)
+        least = {"num_workers": 0, "max_bad_steps": 0, "skip_bad": 0, "seed": 0, "lr": 0, "weight_decay": 0}
+        check_at_least(self, {**least, "epochs": 1, "batch_size": 1, "log_frequency": 1})
+        if not self.clip_grad > 0:
+            raise UserError(f"--clip_grad {self.clip_grad}: expected a norm above 0")

@@ -17,19 +17,20 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
-from ..config import HybridEncoderConfig, check_image_size
-from ..data.source import make_loader
+from ..config import HybridEncoderConfig
+from ..data.loader import make_loader
 from ..encoder import HybridEncoder
+from ..engine.identity import identity
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
-from ..engine.state import write_torch
+from ..engine.state import write_text, write_torch
 from ..errors import UserError
 from ..released import fill_from_stage1
 from ..weights import load_state, read_checkpoint
 from .dataset import ProxyBatch, ProxyDataset, collate, to_batch
 from .losses import ordinal_contrastive_loss, ranking_loss
 from .metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
-from .options import PretrainOptions
+from .options import FREE_OPTIONS, PretrainOptions
 from .patches import patch_features, patch_logits
 from .picture import closeness_picture
 from .sources import OrderedPatchSource, open_sources
@@ -128,10 +129,10 @@ class ProxyTask:
             save_stage1(self.options.out / name, self.model.encoder, self.options.config(), figures)
 
     def extra_state(self) -> dict[str, Any]:
-        return {}
+        return {"confusion": self.confusion}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """There is none."""
+        self.confusion = state["confusion"]
 
 
 def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]:
@@ -140,7 +141,7 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
     Raises:
         UserError: bad data or options, before anything is written.
     """
-    check_image_size(options.height, options.width)
+    options.check()
     torch.manual_seed(options.seed)
     size = (options.height, options.width)
     train_source = open_sources(list(options.data), "train", size, options.seed)
@@ -163,12 +164,15 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
         precision=options.precision,
         seed=options.seed,
         best=("ranking_accuracy", "max"),
+        save_minutes=options.save_minutes,
+        max_bad_steps=options.max_bad_steps,
+        identity=identity(options, FREE_OPTIONS),
     )
     figures = fit(task, loader, loop, processes)
     if processes.is_main:
         _write_pictures(task, processes.device)
         text = json.dumps({**figures, "confusion": task.confusion.tolist()}, indent=1)
-        (options.out / "figures.json").write_text(text + "\n")
+        write_text(options.out / "figures.json", text + "\n")
     return figures
 
 
@@ -224,6 +228,7 @@ def _loader(source: OrderedPatchSource, options: PretrainOptions, processes: Pro
         rank=processes.rank,
         world_size=processes.world_size,
         collate_fn=collate,
+        skip_bad=options.skip_bad,
     )
 
 

@@ -1,0 +1,245 @@
+"""From samples to batches: their order, what happens to unreadable ones, and the loader."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from threading import Thread
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from ..errors import UserError
+
+WORKER_TIMEOUT = 600
+"""Seconds without a batch after which a worker process counts as hung."""
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Fetched(list[Any]):
+    """The samples of a batch, and the problems of those that they stand for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.problems: list[str] = []
+
+
+class SampleDataset(Dataset[T_co]):
+    """Samples by (epoch, index). In a batch, one that cannot be read may be passed over: the next readable one in the
+    data set's order stands for it.
+
+    Attributes:
+        skip_bad: how many different problems a batch may have.
+    """
+
+    skip_bad = 0
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Fetched:
+        """The samples of a batch, as PyTorch's loader asks for them.
+
+        Raises:
+            UserError: more problems than `skip_bad`; the last of them.
+        """
+        fetched = Fetched()
+        for epoch, index in keys:
+            while True:
+                try:
+                    fetched.append(self[epoch, index])
+                    break
+                except UserError as error:
+                    if str(error) not in fetched.problems:
+                        fetched.problems.append(str(error))
+                    if len(fetched.problems) > self.skip_bad:
+                        raise
+                    index = (index + 1) % len(self)
+        return fetched
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields (epoch, index) keys: this process's share of an epoch's order, which is a function of (seed, epoch).
+
+    Processes take turns in one order, so that together they see the batches that one process with a batch as many times
+    as large sees. In training (`shuffle`) each gets equally many, and a rest of less than one each is left out;
+    without, every index comes exactly once.
+    """
+
+    def __init__(self, length: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        """
+        Raises:
+            UserError: fewer samples than processes.
+        """
+        if length < world_size:
+            raise UserError(f"{length} samples are too few for {world_size} processes: start fewer processes")
+        self.length, self.shuffle, self.seed, self.rank, self.world_size = length, shuffle, seed, rank, world_size
+        self.epoch = self.start = 0
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch, and how many samples of this process's share in it to pass over: those seen already."""
+        self.epoch, self.start = epoch, start
+
+    def __len__(self) -> int:
+        """How many keys are left from `start` on."""
+        return max(0, self._share() - self.start)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
+        mine = order[self.rank :: self.world_size][self.start : self._share()]
+        return iter([(self.epoch, index) for index in mine.tolist()])
+
+    def _share(self) -> int:
+        left_over = 0 if self.shuffle else self.world_size - 1 - self.rank
+        return (self.length + left_over) // self.world_size
+
+
+class SampleLoader(DataLoader[Any]):
+    """A DataLoader whose workers' errors reach the user as they were raised, without the workers' tracebacks.
+
+    Attributes:
+        skip_bad: how many unreadable files it passes over before it gives up.
+        problems: those that it met, each once.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], *, collate_fn: Callable[[list[Any]], Any], skip_bad: int = 0, **settings: Any
+    ) -> None:
+        super().__init__(dataset, collate_fn=_Collate(collate_fn), **settings)
+        self.skip_bad = skip_bad
+        self.problems: list[str] = []
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            try:
+                batch, problems = next(batches)
+            except StopIteration:
+                return
+            except UserError as error:
+                raise UserError(_own_message(str(error))) from error
+            except RuntimeError as error:
+                failure = worker_failure(error)
+                if failure is None:
+                    raise
+                for worker in getattr(batches, "_workers", []):
+                    worker.kill()  # one that hangs would keep the whole run from ending
+                raise failure from error
+            for problem in problems:
+                self._count(problem)
+            yield batch
+
+    def _count(self, problem: str) -> None:
+        if problem in self.problems:
+            return
+        self.problems.append(problem)
+        if len(self.problems) > self.skip_bad:
+            raise UserError(
+                f"{problem}. It is the {len(self.problems)}th such file: --skip_bad {self.skip_bad} is over"
+            )
+        print(f"passed over ({len(self.problems)} of {self.skip_bad}): {problem}", file=sys.stderr)
+
+
+class _Collate:
+    """Batches with the problems met in making them."""
+
+    def __init__(self, collate_fn: Callable[[list[Any]], Any]) -> None:
+        self.collate_fn = collate_fn
+
+    def __call__(self, samples: list[Any]) -> tuple[Any, list[str]]:
+        return self.collate_fn(samples), samples.problems if isinstance(samples, Fetched) else []
+
+
+def worker_failure(error: RuntimeError) -> UserError | None:
+    """The user's side of PyTorch's report of a worker process that died or hangs; None for any other error.
+
+    PyTorch raises it in the main thread wherever that is when the worker dies.
+    """
+    if not str(error).startswith("DataLoader"):
+        return None
+    return UserError(
+        f"loading data failed: {str(error).strip()} A worker process was killed (memory full?) or hangs (data disk "
+        "gone?); --num_workers 0 loads in the main process, where an error shows itself"
+    )
+
+
+def make_loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    train: bool,
+    num_workers: int = 0,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    collate_fn: Callable[[list[Any]], Any] = default_collate,
+    skip_bad: int = 0,
+) -> SampleLoader:
+    """Batches of a dataset that takes (epoch, index) keys, this process's share of them.
+
+    `loader.sampler` is an `EpochSampler`. In training the order changes with the epoch and an incomplete last batch is
+    left out; else the order is the dataset's and every sample comes once. Takes no number from the global random state.
+
+    Args:
+        batch_size: of this process.
+        num_workers: processes that load ahead; 0 loads in this one.
+        skip_bad: how many unreadable files to pass over, where the dataset is a `SampleDataset`.
+
+    Raises:
+        UserError: sizes out of range.
+    """
+    if batch_size < 1 or num_workers < 0 or skip_bad < 0:
+        raise UserError(
+            f"batch_size {batch_size}, num_workers {num_workers}, skip_bad {skip_bad}: expected at least 1, 0 and 0"
+        )
+    if isinstance(dataset, SampleDataset):
+        dataset.skip_bad = skip_bad
+    sampler = EpochSampler(len(dataset), train, seed, rank, world_size)  # type: ignore[arg-type]
+    ahead: dict[str, Any] = {"persistent_workers": True, "timeout": WORKER_TIMEOUT} if num_workers else {}
+    return SampleLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        drop_last=train,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_start_worker,
+        generator=torch.Generator().manual_seed(seed),
+        collate_fn=collate_fn,
+        skip_bad=skip_bad,
+        **ahead,
+    )
+
+
+def _start_worker(_: int) -> None:
+    """One thread a worker, and a stop only when the main process says so.
+
+    Ctrl-C, and the SIGTERM of a scheduler, go to every process of a job. They are the main process's to answer: it
+    finishes its step and saves, for which it needs its workers.
+    """
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        Thread(target=_end_when_told, daemon=True).start()
+
+
+def _end_when_told() -> None:
+    main = multiprocessing.parent_process()
+    while main is not None and signal.sigwaitinfo({signal.SIGTERM}).si_pid != main.pid:
+        pass
+    os._exit(0)
+
+
+def _own_message(text: str) -> str:
+    """The message of a UserError from within a worker's report, which is its traceback."""
+    parts = re.split(rf"^{re.escape(UserError.__module__)}\.{UserError.__name__}: ", text, flags=re.MULTILINE)
+    return parts[-1].rstrip("\n")

@@ -1,0 +1,110 @@
+"""One step of the optimiser, of one batch or several: gradients added up, or the step skipped without a trace where a
+loss, a gradient or a running statistic is not finite."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..errors import UserError
+from .processes import Processes
+
+
+class Stepper:
+    """Runs a model's batches and moves its optimiser at the end of every group of them.
+
+    Attributes:
+        skipped: steps that were skipped so far.
+        skipped_names: the samples of the last one, in this process.
+    """
+
+    def __init__(
+        self, net: nn.Module, model: nn.Module, processes: Processes, precision: str, clip_grad: float | None
+    ) -> None:
+        """
+        Args:
+            net: the nets themselves, whose buffers a skipped step must not change.
+            model: what to call: the nets, or what wraps them for several processes.
+        """
+        self.net, self.model, self.processes = net, model, processes
+        self.precision, self.clip_grad = precision, clip_grad
+        self.skipped = 0
+        self.skipped_names: list[str] = []
+        self._bad = False
+        self._names: list[str] = []
+        self._before: list[tuple[Tensor, Tensor]] = []
+
+    def run(self, optimizer: Optimizer, batch: Any, names: list[str], position: int, size: int) -> dict[str, Tensor]:
+        """One batch of a group.
+
+        Args:
+            batch: on the device.
+            names: of its samples.
+            position: of the batch in its group, from 0.
+            size: batches of the group; after the last the optimiser moves.
+
+        Returns:
+            The model's scalars; empty where the group has turned out bad, which `finish` then skips.
+        """
+        if position == 0:
+            self._bad, self._names = False, []
+            self._before = [(buffer, buffer.clone()) for buffer in self.net.buffers()]
+        self._names += names
+        if self._bad:
+            return {}
+        device = self.processes.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
+            scalars: dict[str, Tensor] = self.model(batch)
+        loss, value = scalars["loss"], scalars["loss"].detach()
+        # All processes decide alike, so that none waits for the gradients of one that has none.
+        if self.processes.any(not bool(torch.isfinite(value))):
+            self._spoilt(f"loss {float(value)}", bool(torch.isfinite(value)))
+            return {}
+        (loss / size).backward()
+        if position + 1 == size:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            norm = nn.utils.clip_grad_norm_(parameters, self.clip_grad or math.inf)
+            whole = bool(torch.isfinite(norm) & self._statistics_finite(norm.device))
+            if self.processes.any(not whole):
+                self._spoilt(f"loss {float(value)}, norm of the gradient {float(norm)}", whole)
+                return {}
+        return {name: value.detach() for name, value in scalars.items()}
+
+    def finish(self, optimizer: Optimizer) -> bool:
+        """Moves the optimiser at the end of a group; False if the step was skipped."""
+        if not self._bad:
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return not self._bad
+
+    def _spoilt(self, what: str, innocent: bool) -> None:
+        """Undoes what the group's batches did to running statistics, and tells of it."""
+        self._bad = True
+        self.skipped += 1
+        self.skipped_names = [] if innocent else self._names
+        for buffer, before in self._before:
+            buffer.copy_(before)
+        if not innocent:
+            print(f"step skipped, not finite: {what}; samples: {', '.join(self._names)}", file=sys.stderr)
+
+    def _statistics_finite(self, device: torch.device) -> Tensor:
+        """Whether batch-norm statistics are finite: an activation that was not need not show in the loss."""
+        kept = ("running_mean", "running_var")
+        values = [buffer for name, buffer in self.net.named_buffers() if name.endswith(kept)]
+        if not values:
+            return torch.tensor(True, device=device)
+        return torch.isfinite(torch.stack(torch._foreach_norm(values, math.inf)).sum())
+
+
+def too_many_skipped(skipped: int, names: list[str], folder: Any) -> UserError:
+    """The error that ends a run whose steps are not finite again and again."""
+    last = f", the last on {', '.join(names)}" if names else ""
+    return UserError(
+        f"{skipped} steps were not finite{last}: the run stops, its last good state is in {folder}. Lower the learning "
+        "rate or look at these samples"
+    )
