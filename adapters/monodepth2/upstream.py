@@ -9,6 +9,7 @@ Every function here is one line in the clone; patches/README.md says where. Modu
 from __future__ import annotations
 
 import argparse
+import importlib.machinery
 import importlib.util
 import sys
 import types
@@ -41,9 +42,10 @@ def mend(names: dict[str, Any]) -> None:
 
 def mend_trainer(names: dict[str, Any]) -> None:
     """Mends the trainer before its last import, of IPython, which it never uses and which need not be there."""
-    if importlib.util.find_spec("IPython") is None:
-        absent = types.ModuleType("IPython")
-        absent.embed = None  # type: ignore[attr-defined]
+    if "IPython" not in sys.modules and importlib.util.find_spec("IPython") is None:
+        absent: Any = types.ModuleType("IPython")
+        absent.__spec__ = importlib.machinery.ModuleSpec("IPython", None)
+        absent.embed, absent.get_ipython = None, lambda: None  # other libraries ask for the latter
         sys.modules["IPython"] = absent
     current_stack.mend(names, **STACK)
 
