@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -171,7 +172,10 @@ class _Loop:
             self.best = self.figures[self.options.best[0]]
         self.epoch, self.step_in_epoch = done, 0
         if not self.task.schedule_per_step:
-            self.task.scheduler.step()
+            with warnings.catch_warnings():
+                # Of a run resumed here, PyTorch thinks that it has not made a step yet.
+                warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")
+                self.task.scheduler.step()
         self.unsaved = True
         self._save_state()
 

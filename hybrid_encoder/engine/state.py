@@ -38,8 +38,7 @@ def save_state(folder: Path, state: dict[str, Any], step: int) -> Path:
     Raises:
         UserError: the disk is full or the folder cannot be written; the newest state before is still there.
     """
-    data = _serialized(state)
-    content = b"".join([data, _SUM_MARK, hashlib.sha256(data).hexdigest().encode()])
+    content = with_sum(_serialized(state))
     path = folder / f"state_{step:09d}.pt"
     try:
         try:
@@ -61,6 +60,11 @@ def save_state(folder: Path, state: dict[str, Any], step: int) -> Path:
     return path
 
 
+def with_sum(data: bytes | memoryview) -> bytes:
+    """Data with the SHA-256 at its end, where PyTorch's reader takes no notice of it."""
+    return b"".join([data, _SUM_MARK, hashlib.sha256(data).hexdigest().encode()])
+
+
 def load_state(folder: Path) -> dict[str, Any] | None:
     """The newest whole state of a folder, on the CPU; None where there is none. Damaged ones are reported on stderr.
 
@@ -72,7 +76,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         problem = "its SHA-256 is not the one at its end"
         try:
             data = path.read_bytes()
-            if data[-_SUM_LENGTH:] == _SUM_MARK + hashlib.sha256(data[:-_SUM_LENGTH]).hexdigest().encode():
+            if data == with_sum(data[:-_SUM_LENGTH]):
                 state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
                 if isinstance(state, dict):
                     return state

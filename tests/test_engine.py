@@ -1,0 +1,489 @@
+"""Runs that survive: resuming bit for bit, signals, faults of disk, data, numbers and processes."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hybrid_encoder.adapters.monodepth2.options import FREE_OPTIONS, Monodepth2Options
+from hybrid_encoder.data import loader as loading
+from hybrid_encoder.engine import state as states
+from hybrid_encoder.engine.identity import check_same_run, identity
+from hybrid_encoder.engine.loop import Interrupted
+from hybrid_encoder.engine.processes import processes
+from hybrid_encoder.engine.record import METRICS_FILE, read_metrics
+from hybrid_encoder.engine.state import exclusive, load_state, save_state, whole_folder
+from hybrid_encoder.errors import UserError
+
+from .toy_run import BATCH, SAMPLES, ToyModel, ToyTask, differences, run, signal_at
+
+STEPS = SAMPLES // BATCH
+UNTIMED = ("time", "images_per_second", "loading_share")
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if k not in UNTIMED} for line in read_metrics(folder)]
+
+
+def assert_same_run(folder: Path, undisturbed: Path) -> None:
+    assert differences(load_state(folder), load_state(undisturbed)) == []
+    assert metrics(folder) == metrics(undisturbed)
+
+
+@pytest.mark.parametrize(("accumulate", "per_step"), [(1, False), (3, True)])
+def test_a_run_interrupted_anywhere_ends_as_if_it_had_not_been(
+    accumulate: int, per_step: bool, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options: dict[str, Any] = {"accumulate": accumulate, "per_step": per_step}
+    whole = run(tmp_path / "whole", **options)
+    state = load_state(tmp_path / "whole")
+    assert state is not None
+    assert (state["step"], state["epoch"]) == (3 * STEPS, 3)
+    for step in (1, 2, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS + 3):
+        folder = tmp_path / str(step)
+        with pytest.raises(Interrupted, match="same command"):
+            run(folder, signal_at(step), **options)
+        half = load_state(folder)
+        assert half is not None
+        # What is added up is not lost: the group of batches is finished first, and an epoch's last one is smaller.
+        in_epoch = (step - 1) % STEPS + 1
+        assert half["step_in_epoch"] == min(-(-in_epoch // accumulate) * accumulate, STEPS)
+        resumed = run(folder, **options)
+        assert resumed.saved == whole.saved
+        assert_same_run(folder, tmp_path / "whole")
+    finished = run(tmp_path / "whole", **options)
+    assert "finished" in capsys.readouterr().out
+    assert finished.model.calls == 0
+
+
+def test_interrupted_again_and_again(tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    for _ in range(3 * STEPS + 1):
+        try:
+            run(tmp_path / "often", signal_at(2, signal.SIGINT))
+            break
+        except Interrupted:
+            pass
+    assert_same_run(tmp_path / "often", tmp_path / "whole")
+
+
+def test_a_stop_during_validation_does_not_wait_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "whole")
+
+    validate, calls = ToyTask.validate, []
+
+    def slow(self: ToyTask, group: Any) -> dict[str, float]:
+        calls.append(group)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+        return validate(self, group)
+
+    monkeypatch.setattr(ToyTask, "validate", slow)
+    started = time.monotonic()
+    with pytest.raises(Interrupted):
+        run(tmp_path / "half")
+    assert time.monotonic() - started < 15
+    run(tmp_path / "half")
+    assert_same_run(tmp_path / "half", tmp_path / "whole")
+
+
+def in_child(act: Callable[[], Any]) -> int | None:
+    """Exit status of a forked process that does `act`."""
+    child = multiprocessing.get_context("fork").Process(target=act)
+    child.start()
+    child.join(60)
+    assert child.exitcode is not None
+    return child.exitcode
+
+
+def test_a_second_signal_exits_at_once(tmp_path: Path) -> None:
+    def twice(model: ToyModel, x: Tensor) -> Tensor:
+        if model.calls == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+        return x
+
+    assert in_child(lambda: run(tmp_path, twice)) == 128 + signal.SIGTERM
+
+
+def test_killed_runs_go_on_from_their_last_state(tmp_path: Path) -> None:
+    run(tmp_path / "whole", save_minutes=0)
+    for step in (2, STEPS + 4):
+        assert in_child(lambda at=step: run(tmp_path / "killed", signal_at(at, signal.SIGKILL))) == -signal.SIGKILL
+        (tmp_path / "killed" / ".state_000000099.1.partial.pt").write_bytes(b"half")
+    run(tmp_path / "killed")
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    assert not list((tmp_path / "killed").glob(".*partial*"))
+
+
+def test_states_within_an_epoch(tmp_path: Path) -> None:
+    killed = in_child(lambda: run(tmp_path, signal_at(5, signal.SIGKILL), save_minutes=0))
+    assert killed == -signal.SIGKILL
+    assert sorted(path.name for path in tmp_path.glob("state_*")) == ["state_000000003.pt", "state_000000004.pt"]
+
+
+def test_tensorboard_holds_every_figure_once(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with pytest.raises(Interrupted):
+        run(tmp_path, signal_at(STEPS))
+    run(tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("val/error")] == [0, STEPS, 2 * STEPS, 3 * STEPS]
+    steps = [event.step for event in events.Scalars("train/loss")]
+    assert steps == [line["step"] for line in metrics(tmp_path) if line["kind"] == "train"]
+    assert len(set(steps)) == len(steps)
+
+
+def test_a_damaged_line_of_metrics_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run(tmp_path, epochs=1)
+    with (tmp_path / METRICS_FILE).open("a") as file:
+        file.write('{"kind": "tra')
+    assert len(list(read_metrics(tmp_path))) == len((tmp_path / METRICS_FILE).read_text().splitlines()) - 1
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_other_options_are_refused_and_named(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1, identity={"learning_rate": 0.1, "scales": [0, 1]})
+    with pytest.raises(UserError, match=r"learning_rate was 0\.1, is 0\.2"):
+        run(tmp_path, identity={"learning_rate": 0.2, "scales": [0, 1]})
+    with pytest.raises(UserError, match="steps_of_an_epoch"):
+        check_same_run(tmp_path, {"steps_of_an_epoch": 3}, {"steps_of_an_epoch": 4})
+    first = Monodepth2Options(data_path=Path("a"), device="cpu", resume=True)
+    moved = Monodepth2Options(data_path=Path("b"), num_workers=1, num_epochs=30)
+    assert identity(first, FREE_OPTIONS) == identity(moved, FREE_OPTIONS)
+    assert identity(first, FREE_OPTIONS) != identity(Monodepth2Options(seed=1), FREE_OPTIONS)
+    run(tmp_path, identity={"learning_rate": 0.1, "scales": [0, 1]})
+
+
+def test_resuming_nothing_starts_anew(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run(tmp_path, resume=True, epochs=1)
+    assert "starting anew" in capsys.readouterr().out
+
+
+# --- states
+
+
+def test_every_damaged_state_is_refused_and_nothing_in_it_runs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rng = torch.Generator().manual_seed(0)
+    good = {"step": 1, "model": {"w": torch.arange(50.0)}}
+    save_state(tmp_path, good, 1)
+    newest = save_state(tmp_path, {**good, "step": 2}, 2)
+    content = newest.read_bytes()
+    marker = tmp_path / "executed"
+    for i in range(60):
+        damaged = bytearray(content)
+        at = int(torch.randint(len(content), (), generator=rng))
+        if i % 3 == 0:
+            damaged[at] ^= 1 << (i % 8)
+        elif i % 3 == 1:
+            del damaged[at:]
+        else:
+            damaged = bytearray(HOSTILE(marker))
+            if i % 2:  # with a right sum, as someone would give it who means harm
+                damaged = bytearray(states.with_sum(bytes(damaged)))
+        newest.write_bytes(damaged)
+        found = load_state(tmp_path)
+        assert found is not None
+        assert found["step"] == 1
+        assert str(newest) in capsys.readouterr().err
+        assert not marker.exists()
+    next(tmp_path.glob("state_*1.pt")).write_bytes(b"")
+    with pytest.raises(UserError, match="every saved state is damaged"):
+        load_state(tmp_path)
+
+
+class _Execute:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return (os.mkdir, (str(self.marker),))
+
+
+def HOSTILE(marker: Path) -> bytes:  # noqa: N802
+    return pickle.dumps(_Execute(marker))
+
+
+def test_a_damaged_newest_state_gives_way_to_new_ones(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", signal_at(STEPS + 2))
+    newest = max((tmp_path / "run").glob("state_*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", signal_at(1))
+    assert "damaged" in capsys.readouterr().err
+    assert not newest.exists()
+    run(tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def fail_to_write(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    write, left = states.write_bytes, [times]
+
+    def full(path: Path, data: Any) -> None:
+        if path.name.startswith("state") and left[0]:
+            left[0] -= 1
+            path.with_name(f".{path.stem}.0.partial.pt").write_bytes(b"")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, data)
+
+    monkeypatch.setattr(states, "write_bytes", full)
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", signal_at(STEPS + 2))
+    before = sorted(path.name for path in (tmp_path / "run").glob("state_*"))
+    with monkeypatch.context() as patch:
+        fail_to_write(patch, times=2)
+        with pytest.raises(UserError, match="free some space"):
+            run(tmp_path / "run")
+    assert max(before) in {path.name for path in (tmp_path / "run").glob("state_*")}
+    run(tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_the_older_state_makes_room_for_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for step in (1, 2):
+        save_state(tmp_path, {"step": step}, step)
+    fail_to_write(monkeypatch, times=1)
+    save_state(tmp_path, {"step": 3}, 3)
+    assert sorted(path.name for path in tmp_path.glob("state_*")) == ["state_000000002.pt", "state_000000003.pt"]
+    assert "dropping state_000000001.pt" in capsys.readouterr().err
+
+
+def test_metrics_on_a_full_disk_cost_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hybrid_encoder.engine.record import Recorder
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "scalars", lambda self, kind, *_: full() if kind == "train" else None)
+        with pytest.raises(UserError, match="No space left"):
+            run(tmp_path, log_frequency=5)
+    saved = load_state(tmp_path)
+    assert saved is not None
+    assert saved["step"] == 1
+
+
+def test_folders_are_replaced_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "weights_best"
+    for text in ("old", "new"):
+        with whole_folder(folder) as partial:
+            (partial / "a").write_text(text)
+    with pytest.raises(UserError, match="weights_best"), whole_folder(folder) as partial:
+        (partial / ("a" * 999)).write_text("no file system takes such a name")
+    assert [path.read_text() for path in folder.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["weights_best"]
+
+
+def test_one_run_a_folder(tmp_path: Path) -> None:
+    with exclusive(tmp_path / "run"):
+        with pytest.raises(UserError, match="in use"), exclusive(tmp_path / "run"):
+            pass
+
+        def other() -> None:
+            states._held.clear()
+            try:
+                with exclusive(tmp_path / "run"):
+                    pass
+            except UserError:
+                os._exit(7)
+
+        assert in_child(other) == 7
+    with exclusive(tmp_path / "run"):
+        pass
+
+
+# --- numbers
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("fault", ["loss", "statistics", "gradient"])
+def test_a_step_that_is_not_finite_leaves_no_trace(
+    fault: str, accumulate: int, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+    first = 3  # the first of a group in both cases
+
+    def act(model: ToyModel, x: Tensor) -> Tensor:
+        seen.append({k: v.clone() for k, v in model.state_dict().items()})
+        if model.calls == first and fault == "loss":
+            return x * torch.nan
+        if model.calls == first and fault == "statistics":
+            model.net[1].running_var.fill_(torch.inf)
+        if model.calls == first and fault == "gradient":
+            hook = model.net[3].weight.register_hook(lambda grad: (hook.remove(), grad * torch.inf)[1])
+        return x
+
+    task = run(tmp_path, act, accumulate=accumulate, epochs=1)
+    assert "sample" in capsys.readouterr().err
+    # After a loss that is not finite, the rest of its group is not even computed; other faults show at the group's end.
+    after = first if fault == "loss" else first + accumulate - 1
+    assert differences(seen[first - 1], seen[after]) == []
+    assert differences(seen[first - 1], seen[first - 2]) != []
+    assert all(torch.isfinite(value).all() for value in task.model.state_dict().values())
+    assert all(torch.isfinite(v["exp_avg"]).all() for v in task.optimizer.state.values())
+    lines = [line for line in metrics(tmp_path) if line["kind"] == "skipped"]
+    assert [line["skipped_steps"] for line in lines] == [1]
+    assert lines[0]["samples"]
+
+
+def test_too_many_of_them_stop_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"3 steps were not finite.*sample \d+"):
+        run(tmp_path, lambda model, x: x * torch.nan if model.calls > STEPS + 1 else x, max_bad_steps=2)
+    saved = load_state(tmp_path)
+    assert saved is not None
+    assert saved["step"] == STEPS
+
+
+# --- data
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_images_are_passed_over_up_to_a_limit(
+    workers: int, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    bad = (3, 4, 9)
+    options: dict[str, Any] = {"bad": bad, "skip_bad": 3}
+    run(tmp_path / "whole", **options)
+    err = capsys.readouterr().err
+    assert all(err.count(f"{i}.jpg is cut off") == 2 for i in bad)  # once in training, once in validation
+    with pytest.raises(Interrupted):
+        run(tmp_path / "half", signal_at(STEPS + 2), workers=workers, **options)
+    run(tmp_path / "half", workers=workers, **options)
+    assert_same_run(tmp_path / "half", tmp_path / "whole")
+    with pytest.raises(UserError, match=r"(?s)\.jpg is cut off"):
+        run(tmp_path / "less", workers=workers, bad=bad, skip_bad=2)
+
+
+def test_an_unreadable_image_stops_the_run_with_its_steps_saved(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def broken(index: int) -> None:
+        if index == 7:
+            raise UserError("the image 7.jpg is cut off")
+
+    run(tmp_path / "whole")
+    with pytest.raises(UserError, match=r"7\.jpg"):
+        run(tmp_path / "run", before=broken)
+    assert "saved" in capsys.readouterr().err
+    run(tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_dead_or_hung_worker_ends_the_run_with_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(index: int) -> None:
+        if index == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def hangs(index: int) -> None:
+        if index == 7:
+            time.sleep(60)
+
+    monkeypatch.setattr(loading, "WORKER_TIMEOUT", 2)
+    for name, fault in (("dead", dies), ("hung", hangs)):
+        started = time.monotonic()
+        with pytest.raises(UserError, match="worker process was killed"):
+            run(tmp_path / name, before=fault, workers=1)
+        assert time.monotonic() - started < 30
+
+
+# --- several processes
+
+
+def pair(act: Callable[..., None], *given: Any) -> list[int | None]:
+    """Exit statuses of two processes that know of each other."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=_joined, args=(rank, port, act, given)) for rank in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    return [child.exitcode for child in children]
+
+
+def _joined(rank: int, port: int, act: Callable[..., None], given: tuple[Any, ...]) -> None:
+    os.environ.update(WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    with processes("cpu") as group:
+        act(group, *given)
+
+
+def _whole_and_resumed(group: Any, folder: Path) -> None:
+    run(folder / "whole", processes=group)
+    for step in (3, 5):
+        try:
+            # One process alone gets the signal; both stop at the same step.
+            run(folder / "half", signal_at(step) if group.rank == 1 else None, processes=group)
+            os._exit(9)
+        except Interrupted:
+            pass
+    run(folder / "half", processes=group)
+
+
+def test_two_processes_resume_bit_for_bit(tmp_path: Path) -> None:
+    assert pair(_whole_and_resumed, tmp_path) == [0, 0]
+    assert_same_run(tmp_path / "half", tmp_path / "whole")
+    with pytest.raises(UserError, match="processes was 2, is 1"):
+        run(tmp_path / "whole")
+
+
+def _one_is_killed(group: Any, folder: Path) -> None:
+    try:
+        run(folder, signal_at(8, signal.SIGKILL) if group.rank == 1 else None, processes=group)
+    except UserError as error:
+        (folder / "message").write_text(str(error))
+        os._exit(2)
+
+
+def test_a_killed_process_ends_the_other_with_a_message(tmp_path: Path) -> None:
+    started = time.monotonic()
+    assert pair(_one_is_killed, tmp_path) == [2, -signal.SIGKILL]
+    assert time.monotonic() - started < 60
+    assert "another process of this run was lost" in (tmp_path / "message").read_text()
+    saved = load_state(tmp_path)
+    assert saved is not None
+    assert saved["step"] == 5  # the last epoch's end: each process has five steps an epoch
+
+
+# --- the command line
+
+
+def test_exit_statuses_of_the_command(tmp_path: Path) -> None:
+    small = "--dataset synthetic --scenes 4 --height 64 --width 96 --preset tiny --weights_init scratch --device cpu"
+    more = "--pose_model_type class_token --batch_size 4 --num_workers 0 --num_epochs 50 --log_dir"
+    command = [sys.executable, "-m", "hybrid_encoder.cli", "train", "monodepth2", *small.split(), *more.split()]
+    started = subprocess.Popen([*command, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    for line in started.stdout:
+        if "after epoch 1" in line:
+            break
+    started.send_signal(signal.SIGTERM)
+    rest = started.stdout.read()
+    assert started.wait(60) == 3, rest
+    assert load_state(tmp_path / "mdp") is not None
