@@ -108,7 +108,9 @@ def build_model(options: Monodepth2Options) -> MonoDepth:
     config = options.config()
     if options.load_weights_folder is not None or options.stage1 is not None:
         config = config.without_downloads()
-    model = MonoDepth(options, config, "random" if options.weights_init == "scratch" else "pretrained")
+    # What a weights folder fills need not be downloaded first.
+    scratch = options.weights_init == "scratch" or options.load_weights_folder is not None
+    model = MonoDepth(options, config, "random" if scratch else "pretrained")
     if options.stage1 is not None and isinstance(model.encoder, HybridEncoder):
         load_stage1(model.encoder, options.stage1)
     if options.load_weights_folder is not None:
