@@ -137,7 +137,8 @@ def build_model(options: ManydepthOptions) -> TwoFrameDepth:
     config = options.config()
     if options.load_weights_folder is not None or options.stage1 is not None:
         config = config.without_downloads()
-    model = TwoFrameDepth(options, config, "random" if options.weights_init == "scratch" else "pretrained")
+    scratch = options.weights_init == "scratch" or options.load_weights_folder is not None
+    model = TwoFrameDepth(options, config, "random" if scratch else "pretrained")
     if options.stage1 is not None:
         for encoder in _hybrid_encoders(model):
             load_stage1(encoder, options.stage1)
