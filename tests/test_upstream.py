@@ -421,7 +421,7 @@ def test_poses(kind: str, image: Tensor, tmp_path: Path) -> None:
     assert (folder / "pose_encoder.pth").exists() is (kind == "separate_resnet")
 
     ours = load_depth_model(folder).encoder
-    poses = PoseNetworks(DepthOptions(encoder="hybrid", pose_model_type=kind), ours, "random")  # type: ignore[arg-type]
+    poses = PoseNetworks(DepthOptions(encoder="hybrid", pose_model_type=kind), ours, "random")
     poses.pose.load_state_dict(torch.load(folder / "pose.pth"))
     if poses.pose_encoder is not None:
         poses.pose_encoder.load_state_dict(torch.load(folder / "pose_encoder.pth"))
