@@ -42,12 +42,12 @@ class DemoOptions:
     out: Path = option(Path("demo"), "folder for runs and report.html; what an earlier demo left there is replaced")
     encoder: Literal["hybrid", "resnet"] = option("hybrid", "depth encoder; resnet has no stage 1")
     stage1_epochs: int = option(2, "epochs of stage 1")
-    num_epochs: int = option(8, "epochs of stage 2")
+    num_epochs: int = option(4, "epochs of stage 2")
     scenes: int = option(64, "rendered training drives")
     height: int = option(96, "image height")
     width: int = option(320, "image width")
-    batch_size: int = option(8, "samples of a step")
-    learning_rate: float = option(3e-4, "learning rate of stage 2")
+    batch_size: int = option(4, "samples of a step")
+    learning_rate: float = option(5e-4, "learning rate of stage 2")
     device: str = option("cpu", "auto, cpu, cuda or cuda:N")
     seed: int = option(0, "seed of scenes and weights")
 
@@ -149,7 +149,7 @@ def _stage2_options(options: DemoOptions, stage1: Path | None) -> Monodepth2Opti
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         num_workers=0,
-        log_frequency=5,
+        log_frequency=10,
         device=options.device,
         seed=options.seed,
     )
