@@ -6,6 +6,7 @@ python tests/faults/full_disk.py
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,15 +30,16 @@ def main() -> int:
             status, output = finish(Path(base, "whole"), "--num_workers", "0")
             assert status == 0, output
             expected = contents(Path(base, "whole"))
-            # The first state is there; then so much room is left that what comes next does not fit.
-            for name, pattern, room in (("state", "state_*.pt", 8), ("weights", "models/weights_0", 24)):
-                log_dir = disk / name
+            # States of 15 MiB: when the first is there, no other fits; or two fit and one being written, but not the
+            # weights of the first epoch besides.
+            for name, pattern, room in (("state", "state_*.pt", 8), ("weights", None, 52)):
+                log_dir, filler = disk / name, disk / "filler"
+                if pattern is None:
+                    fill(filler, disk, room)
                 run = start(log_dir, "--num_workers", "0", "--save_minutes", "0")
-                wait_for(log_dir / "mdp", pattern)
-                filler = disk / "filler"
-                with filler.open("wb") as file:
-                    file.truncate(0)
-                fill(filler, disk, room)
+                if pattern is not None:
+                    wait_for(log_dir / "mdp", pattern)
+                    fill(filler, disk, room)
                 output, _ = run.communicate()
                 message = [line for line in output.splitlines() if line.startswith("hybrid-encoder:")]
                 state = load_state(log_dir / "mdp")
@@ -49,6 +51,7 @@ def main() -> int:
                 found = differences(expected, contents(log_dir)) if status == 0 else [output]
                 print(f"{name}: with room again: {found[:3] or 'bit-equal'}")
                 failed += bool(found or not stopped or state is None)
+                shutil.rmtree(log_dir)
         finally:
             subprocess.run(["umount", str(disk)], check=True)
     print(f"{failed} failed")
@@ -57,8 +60,6 @@ def main() -> int:
 
 def fill(filler: Path, disk: Path, room: int) -> None:
     """Writes until so many MiB are left."""
-    import shutil
-
     with filler.open("ab") as file:
         while (free := shutil.disk_usage(disk).free - (room << 20)) > 0:
             file.write(bytes(min(free, 1 << 20)))

@@ -7,21 +7,57 @@ python tests/faults/kill.py [--runs 20] [--kills 1] [--workers 1]
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from common import contents, finish, start
+import torch
+from common import OPTIONS, contents
 
+from hybrid_encoder import cli
 from tests.toy_run import differences
 
 
-def kill_somewhere(run: subprocess.Popen[str], folder: Path, rng: random.Random, seconds: float) -> str | None:
+class Run:
+    """A run of the trainer in `log_dir`/mdp, forked from this process, which spares it the imports."""
+
+    def __init__(self, log_dir: Path, *more: str) -> None:
+        self.log = log_dir.with_suffix(".log")
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            status = 1
+            try:
+                status = cli.main(["train", "monodepth2", *OPTIONS.split(), "--log_dir", str(log_dir), *more])
+                sys.stdout.flush()
+            finally:
+                os._exit(status)
+        self.status: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit status, or None while it runs."""
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status
+
+    def wait(self) -> str:
+        """Its output, once it has ended."""
+        if self.status is None:
+            self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.log.read_text()
+
+
+def kill_somewhere(run: Run, folder: Path, rng: random.Random, seconds: float) -> str | None:
     """SIGKILL to the main process, as the kernel does when memory is full; says when, or None if the run had ended."""
     saving = rng.random() < 0.5
     skip = rng.randrange(12)
@@ -52,24 +88,30 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     rng = random.Random(given.seed)
+    cli.build_parser()
+    for name in ("torch.utils.tensorboard", "hybrid_encoder.adapters.monodepth2.trainer"):
+        importlib.import_module(name)  # so that no run needs to
+    torch.set_num_threads(1)
     options = ["--save_minutes", "0", "--num_workers", str(given.workers)]
     failed = kills = in_saving = 0
     with tempfile.TemporaryDirectory() as base:
         started = time.monotonic()
-        status, output = finish(Path(base, "whole"), *options)
+        whole = Run(Path(base, "whole"), *options)
+        output = whole.wait()
         seconds = time.monotonic() - started
-        assert status == 0, output
+        assert whole.status == 0, output
         expected = contents(Path(base, "whole"))
         for number in range(given.runs):
             log_dir = Path(base, f"run{number}")
             moments = []
             for _ in range(given.kills):
-                moment = kill_somewhere(start(log_dir, *options), log_dir / "mdp", rng, seconds)
+                moment = kill_somewhere(Run(log_dir, *options), log_dir / "mdp", rng, seconds)
                 if moment is None:
                     break
                 moments.append(moment)
-            status, output = finish(log_dir, *options)
-            found = differences(expected, contents(log_dir)) if status == 0 else [output]
+            last = Run(log_dir, *options)
+            output = last.wait()
+            found = differences(expected, contents(log_dir)) if last.status == 0 else [output]
             left = [path.name for path in (log_dir / "mdp").rglob(".*partial*")]
             kills += len(moments)
             in_saving += sum(moment.startswith("saving") for moment in moments)
