@@ -7,18 +7,18 @@ from typing import Literal, TypedDict
 from torch import Tensor
 
 FrameId = int | Literal["s"]
-"""A frame's place in a sample: 0 the target, -1 and 1 its neighbours in time, "s" the other camera of the stereo pair."""
+"""A frame's place in a sample: 0 the target, -1 and 1 its neighbours in time, "s" the stereo pair's other camera."""
 
 
 class Sample(TypedDict):
-    """One training example of self-supervised depth; torch's default collation turns samples into a batch of the same keys."""
+    """One training example of self-supervised depth; torch's default collation makes a batch of the same keys."""
 
     frames: Tensor
     """uint8 (F, 3, H, W), RGB, in the order of the dataset's frame_ids."""
     K: Tensor
     """float32 (3, 3), pinhole intrinsics in pixels of the H x W frames."""
     jitter: Tensor
-    """float32 (4,): brightness, contrast and saturation factors and hue shift (a fraction of a turn); (1, 1, 1, 0) is none."""
+    """float32 (4,): brightness, contrast, saturation factors and hue shift (share of a turn); (1, 1, 1, 0) is none."""
     stereo_T: Tensor
     """float32 (4, 4): maps points of camera 0 to the "s" camera; baseline 0.1 units (x 5.4 is KITTI's metres)."""
     name: str
