@@ -240,7 +240,9 @@ def test_prediction(run: ManydepthOptions, tmp_path: Path) -> None:
     for n in range(3):
         depths = [np.load(tmp_path / folder / f"{n}.npy") for folder in ("alone", "line")]
         assert all(np.isfinite(depth).all() for depth in depths)
-        assert np.allclose(*depths) == (n == 0), "the first has none before it"
+        difference = float(np.abs(depths[0] - depths[1]).max() / depths[0].max())
+        # A net after two steps hardly uses what it matches; rounding alone stays below 1e-6.
+        assert (difference < 1e-6) == (n == 0), f"picture {n}: {difference}; the first has none before it"
     (video,) = predict_two_frame(
         model, [tmp_path / "drive.mp4"], tmp_path / "video", intrinsics="56,123,48,32", progress=False
     )
