@@ -49,9 +49,7 @@ def fit(task: Task, loader: DataLoader[Any], options: LoopOptions, processes: Pr
             if found is None or found is error:
                 raise
             if stop.asked and isinstance(error, RuntimeError):  # workers and processes end together when asked to
-                raise Interrupted(
-                    f"stopped; the same command goes on from the last state in {options.folder}"
-                ) from error
+                raise Interrupted(f"asked to stop; {found}") from error
             raise found from error
 
 

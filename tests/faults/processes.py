@@ -52,8 +52,8 @@ def main() -> int:
                 time.sleep(0.1)
             seconds = time.monotonic() - began
             output, _ = run.communicate()
-            message = [line for line in output.splitlines() if line.startswith("hybrid-encoder:")]
-            print(f"{name}: all ended after {seconds:.1f} s; {message}")
+            message = [line for line in output.splitlines() if "hybrid-encoder:" in line]
+            print(f"{name}: all ended after {seconds:.1f} s; {message or output[-3000:]}")
             status, output = finish(log_dir, *OPTIONS, processes=2)
             found = differences(expected, contents(log_dir)) if status == 0 else [output[-2000:]]
             print(f"{name}: resumed: {found[:3] or 'bit-equal'}", flush=True)
