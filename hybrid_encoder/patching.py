@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .patch_files import HostPatches, blob_id, is_marked, read_patches, without_marked
+from .patch_names import lost_name
 
 _MARKER_SIZE = 31
 """Of conflict markers in a merge: unlike any that a user's file may hold."""
@@ -232,7 +233,8 @@ def _misplaced(path: str, own: bytes, original: bytes, merged: bytes, patches: H
         compile(merged, path, "exec", dont_inherit=True)
     except SyntaxError as error:
         return f"after the merge, Python could not read line {error.lineno}"
-    return ""
+    lost = lost_name(merged, patches.apply(path, original))
+    return f"the lines have their places, but {lost}" if lost else ""
 
 
 def _neighbours(content: bytes) -> list[tuple[bytes, bytes, bytes]]:

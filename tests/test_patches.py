@@ -27,6 +27,7 @@ from hybrid_encoder.patch_files import (
     read_patches,
     without_marked,
 )
+from hybrid_encoder.patch_names import lost_name
 from hybrid_encoder.patches.rebuild import rebuild
 from hybrid_encoder.patching import patch_clone, patch_with
 
@@ -67,7 +68,9 @@ def marked(text: str, after: str, line: str, mark: str) -> str:
 
 MODEL_MARKED = marked(MODEL, "import os", "import sys", STACK)
 MODEL_MARKED = marked(MODEL_MARKED, "    layers = []", "    layers.append(len(sys.argv))", ENCODER)
-MODEL_MARKED = marked(MODEL_MARKED, '    with open(path, "w") as file:', "        file.write(os.linesep)", ENCODER)
+MODEL_MARKED = marked(
+    MODEL_MARKED, '    with open(path, "w") as file:', "        file.write(os.linesep * len(layers))", ENCODER
+)
 USE_MARKED = marked(USE, "from model import build", "import os", STACK)
 
 
@@ -301,6 +304,39 @@ def test_own_line_at_an_insertion_point_is_refused(patches: HostPatches, clone: 
     assert "`import sys" in refused(patches, clone)
 
 
+def test_renamed_variable_of_an_inserted_line_is_refused(patches: HostPatches, clone: Path) -> None:
+    """The place is right, but the line would end the run with a NameError when it comes to it."""
+    write(clone, MODEL.replace("(layers, path)", "(parts, path)").replace("in layers", "in parts"))
+    message = refused(patches, clone)
+    assert "needs layers, which is a local variable in the original, and not assigned here" in message
+
+
+@pytest.mark.parametrize(
+    ("start", "body", "lost"),
+    [
+        ("", "def f(self, key):\n        self.opt = key", ""),
+        (
+            "",
+            "def f(self, word):\n        self.opt = word",
+            "needs key, which is a local variable in the original, and",
+        ),
+        (
+            "",
+            "def f(self, key):\n        self.options = key",
+            "needs self.opt, which is used elsewhere in the original",
+        ),
+        ("key = 1\n\n", "def f(self):\n        self.opt = key", "and a name of the module here"),
+        ("", "def f(self):\n        for key, _ in self.opt:\n            pass", ""),
+    ],
+)
+def test_lost_names(start: str, body: str, lost: str) -> None:
+    own = f"{start}class A:\n    {body}\n{{}}        return 1\n"
+    original = "class A:\n    def f(self, key):\n        self.opt = 1\n{}        return 2\n"
+    line = f"        use(key, self.opt){ENCODER}\n"
+    found = lost_name(own.format(line).encode(), original.format(line).encode())
+    assert (lost in found) if lost else not found, found
+
+
 def test_moved_function_is_not_misplaced(patches: HostPatches, clone: Path) -> None:
     start = MODEL.index("def save")
     write(clone, "import os\n\n\n" + MODEL[start:] + "\n\n" + MODEL[MODEL.index("def build") : start].rstrip() + "\n")
@@ -412,3 +448,21 @@ def test_real_clone(host: str, tmp_path: Path) -> None:
                 compile(after, path, "exec")
             patch_with(patches, folder, revert=True)
             assert before == {path: (folder / path).read_bytes() for path in patches.paths}
+
+
+@pytest.mark.skipif(CLONES is None, reason="HYBRID_ENCODER_CLONES names no folder with clones of the originals")
+@pytest.mark.parametrize("host", HOSTS)
+def test_real_clone_with_renamed_variables(host: str, tmp_path: Path) -> None:
+    """A variable that an inserted line reads was renamed: refused with its name; any other change is none."""
+    source, patches = Path(CLONES or "") / host, read_patches(host)
+    path = next(path for path in patches.paths if path.endswith("trainer.py"))
+    git(tmp_path, "clone", "-q", "-n", str(source), "clone")
+    folder = tmp_path / "clone"
+    for other in patches.paths:
+        git(folder, "checkout", "-q", patches.commit, "--", other)
+    own = (folder / path).read_bytes()
+    (folder / path).write_bytes(re.sub(rb"\bmodel_name, model\b", b"which, model", own))
+    with pytest.raises(UserError, match="needs model_name, which is a local variable"):
+        patch_with(patches, folder)
+    (folder / path).write_bytes(own + b"\n")
+    patch_with(patches, folder)

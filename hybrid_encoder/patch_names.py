@@ -1,0 +1,95 @@
+"""Whether a changed file still has the names that inserted lines use.
+
+A line may stand in the right place and yet read a variable that its user has renamed; Python would find out only when
+the line runs, which may be an epoch later.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from .patch_files import is_marked
+
+_Function = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def lost_name(content: bytes, reference: bytes) -> str:
+    """The first name that an inserted line does not find as it does in the original.
+
+    Args:
+        content: a file with the inserted lines.
+        reference: the original with the same ones.
+
+    Returns:
+        Line, name and what has become of it, in words; empty if nothing is lost.
+    """
+    now, then = (_uses(ast.parse(text), _marked_lines(text)) for text in (content, reference))
+    for (number, name, kind), (_, _, known) in zip(now, then, strict=True):
+        if kind != known:
+            line = content.splitlines()[number - 1].decode(errors="replace").strip()
+            return f"`{line}` needs {name}, which is {known} in the original, and {kind} here"
+    return ""
+
+
+def _marked_lines(content: bytes) -> set[int]:
+    return {number for number, line in enumerate(content.splitlines(), 1) if is_marked(line)}
+
+
+def _uses(module: ast.Module, marked: set[int]) -> list[tuple[int, str, str]]:
+    """(line, name, where it comes from) of every variable and attribute of self on the inserted lines, in order."""
+    attributes = {_of_self(node) for node in ast.walk(module) if _line(node) not in marked} - {None}
+    in_module = set(_bound(module, marked))
+    functions = [node for node in ast.walk(module) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    found = []
+    for node in ast.walk(module):
+        line = _line(node)
+        if line not in marked:
+            continue
+        column = getattr(node, "col_offset", 0)
+        if isinstance(node, ast.Name):
+            around = [f for f in functions if f.lineno <= line <= (f.end_lineno or f.lineno)]
+            local = any(node.id in _bound(function, marked) for function in around)
+            kind = "a local variable" if local else "a name of the module" if node.id in in_module else "not assigned"
+            found.append((line, column, node.id, kind))
+        elif (name := _of_self(node)) is not None:
+            kind = "used elsewhere" if name in attributes else "used nowhere else"
+            found.append((line, column, f"self.{name}", kind))
+    return [(line, name, kind) for line, _, name, kind in sorted(found)]
+
+
+def _line(node: ast.AST) -> int:
+    """Where a node begins, counted from 1; 0 for one that has no place."""
+    return getattr(node, "lineno", 0)
+
+
+def _of_self(node: ast.AST) -> str | None:
+    """The attribute in `self.attribute`."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+        return node.attr
+    return None
+
+
+def _bound(scope: ast.AST, marked: set[int]) -> Iterator[str]:
+    """Names that a module or function binds itself, by lines that were not inserted."""
+    if isinstance(scope, _Function):
+        arguments = scope.args
+        for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
+            yield argument.arg
+        yield from (argument.arg for argument in (arguments.vararg, arguments.kwarg) if argument is not None)
+    waiting = list(ast.iter_child_nodes(scope))
+    while waiting:
+        node = waiting.pop()
+        if _line(node) in marked:
+            continue
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield node.id
+        elif isinstance(node, ast.alias):
+            yield (node.asname or node.name).split(".")[0]
+        elif isinstance(node, ast.ExceptHandler) and node.name is not None:
+            yield node.name
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+            continue
+        if not isinstance(node, _Function):
+            waiting.extend(ast.iter_child_nodes(node))
