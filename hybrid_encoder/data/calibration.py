@@ -20,13 +20,15 @@ KITTI_NORMALISED_K = np.array([[0.58, 0.0, 0.5], [0.0, 1.92, 0.5], [0.0, 0.0, 1.
 FOCAL_RANGE = (0.1, 100.0)
 """Focal lengths taken for real, as multiples of the image's longer side (the widest sees 157 degrees)."""
 MIN_FOCAL_PIXELS = 8.0
+MAX_SIDE = 1e5
+"""Pixels of an image's side beyond which a size is none."""
 ASPECT_TOLERANCE = 0.01
 REMEDY = (
     "expected fx,fy,cx,cy in pixels of the source frames, or a JSON file with K, image_size and, if wanted, "
     "dist_k1k2p1p2k3"
 )
 Maps = tuple[np.ndarray, np.ndarray]
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +103,13 @@ def read_intrinsics(value: str | Path) -> Intrinsics:
         UserError: neither four numbers nor such a file, or values that cannot be a camera's.
     """
     text = str(value)
-    if "," in text and all(_NUMBER.fullmatch(part.strip()) for part in text.split(",")):
+    if "," in text and all(NUMBER.fullmatch(part.strip()) for part in text.split(",")):
         numbers = [float(part) for part in text.split(",")]
         origin = f"intrinsics {text!r}"
         if len(numbers) != 4:
             raise UserError(f"{origin}: {len(numbers)} numbers, {REMEDY}")
         fx, fy, cx, cy = numbers
-        return Intrinsics(_check_matrix(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), origin), origin=origin)
+        return Intrinsics(check_matrix(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), origin), origin=origin)
     return _read_json(Path(text))
 
 
@@ -121,15 +123,18 @@ def _read_json(path: Path) -> Intrinsics:
         raise UserError(f"{origin} cannot be read ({error}): {REMEDY}") from error
     if not isinstance(data, dict) or "K" not in data or "image_size" not in data:
         raise UserError(f"{origin}: no object with the keys K and image_size; {REMEDY}")
-    K = _check_matrix(_numbers(data["K"], (3, 3), f"{origin}: K"), origin)
-    size = _numbers(data["image_size"], (2,), f"{origin}: image_size [width, height]")
-    if not ((size >= 1) & (size <= 1e5) & (size == size.round())).all():
-        raise UserError(f"{origin}: image_size {size.tolist()} is not [width, height] in whole pixels")
+    K = check_matrix(_numbers(data["K"], (3, 3), f"{origin}: K"), origin)
+    width, height = _size(_numbers(data["image_size"], (2,), f"{origin}: image_size"), f"{origin}: image_size")
     distortion = data.get("dist_k1k2p1p2k3")
     if distortion is not None:
         distortion = _numbers(distortion, (5,), f"{origin}: dist_k1k2p1p2k3")
-    width, height = int(size[0]), int(size[1])
     return Intrinsics(K, (width, height), distortion, origin).for_image(width, height)
+
+
+def _size(values: np.ndarray, what: str) -> tuple[int, int]:
+    if not ((values >= 1) & (values <= MAX_SIDE) & (values == values.round())).all():
+        raise UserError(f"{what} {values.tolist()} is not [width, height] in whole pixels")
+    return int(values[0]), int(values[1])
 
 
 def _numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
@@ -147,7 +152,12 @@ def _numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     return np.array(value, dtype=np.float64)
 
 
-def _check_matrix(K: np.ndarray, origin: str) -> np.ndarray:
+def check_matrix(K: np.ndarray, origin: str) -> np.ndarray:
+    """K as it is, (3, 3), pixels.
+
+    Raises:
+        UserError: it is not of the form of a pinhole camera without skew, or its values are no pixels.
+    """
     fx, fy = K[0, 0], K[1, 1]
     if not np.isfinite(K).all() or np.abs(K).max() > 1e7:
         raise UserError(f"{origin}: values that are no pixels; {REMEDY}")
@@ -157,6 +167,18 @@ def _check_matrix(K: np.ndarray, origin: str) -> np.ndarray:
         hint = "; are they fractions of width and height? then multiply them out" if min(fx, fy) > 0 else ""
         raise UserError(f"{origin}: focal lengths {fx:g}, {fy:g} are too short to be pixels{hint}")
     return K
+
+
+def check_rotation(matrix: np.ndarray, origin: str) -> np.ndarray:
+    """The (3, 3) matrix as it is.
+
+    Raises:
+        UserError: it is no rotation.
+    """
+    bounded = np.abs(matrix).max() <= 2  # else its square may be infinite
+    if not bounded or not np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-2) or np.linalg.det(matrix) < 0:
+        raise UserError(f"{origin} is no rotation: {matrix.round(3).tolist()}")
+    return matrix
 
 
 def undistortion_maps(intrinsics: Intrinsics) -> Maps | None:
@@ -195,9 +217,9 @@ def read_calibration(path: str | Path) -> dict[str, np.ndarray]:
         if not colon or not key:
             raise UserError(f'{where}: {line.strip()[:100]!r} is not of the form "key: numbers"')
         fields = rest.split()
-        if not fields or key == "calib_time" or not _NUMBER.fullmatch(fields[0]):
+        if not fields or key == "calib_time" or not NUMBER.fullmatch(fields[0]):
             continue
-        values = [float(field) if _NUMBER.fullmatch(field) else float("nan") for field in fields]
+        values = [float(field) if NUMBER.fullmatch(field) else float("nan") for field in fields]
         if not np.isfinite(values).all():
             raise UserError(f"{where}: {key} holds something other than finite numbers: {rest[:100]!r}")
         if key in entries:
@@ -221,13 +243,10 @@ def kitti_intrinsics(path: str | Path, projection_key: str, size_key: str | None
         if key and (key not in calibration or len(calibration[key]) != count):
             found = f"{len(calibration[key])} numbers" if key in calibration else "no such entry"
             raise UserError(f"{path}: {key}: {found}, expected {count} numbers; use KITTI's own calibration file")
-    K = _check_matrix(calibration[projection_key].reshape(3, 4)[:, :3], origin)
+    K = check_matrix(calibration[projection_key].reshape(3, 4)[:, :3], origin)
     if size_key is None:
         return Intrinsics(K, None, None, origin)
-    size = calibration[size_key]
-    if not ((size >= 1) & (size <= 1e5)).all():
-        raise UserError(f"{path}: {size_key} {size.tolist()} is no image size in pixels")
-    width, height = int(size[0]), int(size[1])
+    width, height = _size(calibration[size_key], f"{path}: {size_key}")
     return Intrinsics(K, (width, height), None, origin).for_image(width, height)
 
 

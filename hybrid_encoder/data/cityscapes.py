@@ -8,25 +8,31 @@ sample `<city>/<frame>.jpg`, three frames side by side, already without the bonn
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from ..errors import UserError
-from .images import read_image
+from .calibration import Intrinsics, check_matrix
+from .images import read_image, read_pixels
 from .sample import FrameId
+from .splits import stays_inside
 
 KEPT = 0.75
 """Upper part of a published image that is used: below lies the car's bonnet."""
+PUBLISHED = (2048, 1024)
+"""Width and height of a published image."""
 EVALUATED = (slice(256, 768), slice(192, 1856))
 """Rows and columns of a published image (1024x2048) that are evaluated: its middle (ManyDepth's README)."""
 TEST_STEP = 2
 """Published frames between two frames of a sample, as in the triples: 17 frames a second are more than KITTI's 10."""
 BASELINE_METRES = 0.209313
 
+_PUBLISHED_FRAME = re.compile(r"[^_]+_[0-9]{6}_[0-9]{6}")
 FORM = '"city frame", for instance "aachen aachen_000000_000004"'
 
 
@@ -48,7 +54,7 @@ def read_cityscapes_split(path: str | Path) -> list[CityscapesEntry]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the split file {path}: {error}") from error
     entries = []
@@ -56,7 +62,7 @@ def read_cityscapes_split(path: str | Path) -> list[CityscapesEntry]:
         fields = line.split()
         if not fields:
             continue
-        if len(fields) != 2 or any(set(field) & set("/\\:") or field in (".", "..") for field in fields):
+        if len(fields) != 2 or any("/" in field or not stays_inside(field) for field in fields):
             raise UserError(f"{path}, line {number}: {line[:100]!r}; expected {FORM}")
         entries.append(CityscapesEntry(fields[0], fields[1].removesuffix("_leftImg8bit")))
     if not entries:
@@ -80,6 +86,7 @@ class CityscapesSource:
         self, data_path: str | Path, split_file: str | Path, frame_ids: Sequence[FrameId] = (0, -1, 1)
     ) -> None:
         self.data_path = Path(data_path)
+        self._sizes: dict[str, tuple[int, int]] = {}
         others = [frame_id for frame_id in frame_ids if frame_id not in (-1, 0, 1)]
         if others:
             raise UserError(f"frame {others[0]}: preprocessed Cityscapes holds frames -1, 0 and 1 only")
@@ -124,19 +131,23 @@ class CityscapesSource:
         """(3, 3) float32, pixels of a frame.
 
         Raises:
-            UserError: the camera file does not hold the nine numbers of K.
+            UserError: the camera file does not hold the nine numbers of K, or they make no sense for the images of its
+                city.
         """
-        path = self.camera_path(self.entries[index])
+        entry = self.entries[index]
+        path = self.camera_path(entry)
         try:
-            fields = path.read_text().replace("\n", ",").split(",")
+            fields = path.read_text(encoding="utf-8").replace("\n", ",").split(",")
             numbers = np.array([float(field) for field in fields if field.strip()])
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read the camera file {path}: {error}") from error
-        if numbers.size != 9 or not np.isfinite(numbers).all() or not (numbers[[0, 4]] > 0).all():
+        if numbers.size != 9:
             raise UserError(f"{path}: expected the nine numbers of K, row by row, with commas between them")
-        K = np.eye(3, dtype=np.float32)
-        K[0, 0], K[0, 2], K[1, 1], K[1, 2] = numbers[[0, 2, 4, 5]]
-        return K
+        if entry.city not in self._sizes:
+            height, width = self.read(index, 0).shape[:2]
+            self._sizes[entry.city] = (width, height)
+        camera = Intrinsics(check_matrix(numbers.reshape(3, 3), str(path)), origin=str(path))
+        return camera.for_image(*self._sizes[entry.city]).K.astype(np.float32)
 
     def stereo_sign(self, index: int) -> int:
         """-1: all frames are of the left camera."""
@@ -160,8 +171,12 @@ class CityscapesSequenceSource:
     def __init__(self, data_path: str | Path, split_file: str | Path, part: str = "test") -> None:
         self.data_path, self.part = Path(data_path), part
         self.entries = read_cityscapes_split(split_file)
-        if any(len(entry.frame.split("_")) != 3 for entry in self.entries):
-            raise UserError(f"{split_file}: expected frames of the form city_sequence_frame, as aachen_000000_000019")
+        for entry in self.entries:
+            if not _PUBLISHED_FRAME.fullmatch(entry.frame):
+                raise UserError(
+                    f"{split_file}: {str(entry)!r}: expected frames of the form city_sequence_frame, as "
+                    "aachen_000000_000019"
+                )
         needed = (self.image_path(entry) for entry in self.entries)
         _require_files([*needed, *(self.camera_path(entry) for entry in self.entries)], split_file)
 
@@ -200,11 +215,21 @@ class CityscapesSequenceSource:
         return image[: round(KEPT * image.shape[0])]
 
     def intrinsics(self, index: int) -> np.ndarray:
-        """(3, 3) float32, pixels."""
-        camera = self._camera(index)["intrinsic"]
-        K = np.eye(3, dtype=np.float32)
-        K[0, 0], K[0, 2], K[1, 1], K[1, 2] = (float(camera[name]) for name in ("fx", "u0", "fy", "v0"))
-        return K
+        """(3, 3) float32, pixels.
+
+        Raises:
+            UserError: the camera file is no JSON with fx, fy, u0 and v0 that make sense for published images.
+        """
+        path = self.camera_path(self.entries[index])
+        try:
+            camera = json.loads(path.read_bytes())["intrinsic"]
+            fx, fy, u0, v0 = (camera[name] for name in ("fx", "fy", "u0", "v0"))
+            if not all(type(value) in (int, float) and abs(value) < 1e6 for value in (fx, fy, u0, v0)):
+                raise ValueError("fx, fy, u0 and v0 under intrinsic must be numbers, in pixels")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"cannot read the camera file {path}: {type(error).__name__}: {error}") from error
+        K = check_matrix(np.array([[fx, 0, u0], [0, fy, v0], [0, 0, 1.0]]), str(path))
+        return Intrinsics(K, PUBLISHED, origin=str(path)).for_image(*PUBLISHED).K.astype(np.float32)
 
     def stereo_sign(self, index: int) -> int:
         """-1: all frames are of the left camera."""
@@ -214,26 +239,19 @@ class CityscapesSequenceSource:
         """float32 (768, 2048), metres, from the measured disparity; 0 where unknown and outside `EVALUATED`.
 
         Raises:
-            UserError: the disparity is missing or no 16-bit PNG.
+            UserError: the disparity is missing, damaged, no 16-bit PNG or of another size.
         """
         path = self.disparity_path(self.entries[index])
-        raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
-        if raw is None or raw.dtype != np.uint16 or raw.ndim != 2:
-            raise UserError(f"{path}: expected Cityscapes' 16-bit disparity PNG (disparity_trainvaltest.zip)")
+        raw = read_pixels(path, cv2.IMREAD_UNCHANGED)
+        if raw.dtype != np.uint16 or raw.shape != PUBLISHED[::-1]:
+            raise UserError(
+                f"{path} is {raw.dtype} {raw.shape}: expected Cityscapes' 16-bit disparity PNG of 1024x2048 "
+                "(disparity_trainvaltest.zip)"
+            )
         disparity = (raw.astype(np.float32) - 1) / 256
         focal = self.intrinsics(index)[0, 0]
         depth = np.where(disparity > 0, BASELINE_METRES * focal / np.maximum(disparity, 1e-6), 0)
         return evaluated_part(depth.astype(np.float32))
-
-    def _camera(self, index: int) -> Any:
-        path = self.camera_path(self.entries[index])
-        try:
-            camera = json.loads(path.read_bytes())
-            if all(float(camera["intrinsic"][name]) > 0 for name in ("fx", "fy", "u0", "v0")):
-                return camera
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"cannot read the camera file {path}: {error}") from error
-        raise UserError(f"{path}: expected positive fx, fy, u0 and v0 under intrinsic")
 
 
 def evaluated_part(depth: np.ndarray) -> np.ndarray:

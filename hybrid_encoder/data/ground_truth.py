@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -19,6 +18,8 @@ from .velodyne import DepthReference, improved_depth_path, read_depth_png, read_
 
 NAMES_KEY = "names"
 FIELD_KEY = "data"
+MAX_METRES = 1e5
+"""Beyond this no depth is measured, nor rendered."""
 
 
 def export_ground_truth(
@@ -71,17 +72,23 @@ class GroundTruth:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 members = {name.removesuffix(".npy") for name in archive.namelist()}
-        except (zipfile.BadZipFile, OSError) as error:
+        except Exception as error:  # zipfile raises errors of many kinds, each of them a damaged file
             raise UserError(f"{self.path} is no .npz file of depth maps: {error}") from error
         self._stored: list[np.ndarray] | None = None
         self.names: tuple[str, ...]
         if NAMES_KEY in members:
-            self.names = tuple(str(name) for name in self._read(NAMES_KEY))
+            names = self._read(NAMES_KEY)
+            if not isinstance(names, np.ndarray) or names.ndim != 1 or names.dtype.kind != "U":
+                raise UserError(f"{self.path}: the array {NAMES_KEY} holds no list of names")
+            self.names = tuple(names.tolist())
             missing = [key for key in map(_key, range(len(self.names))) if key not in members]
             if missing:
                 raise UserError(f"{self.path} is incomplete: it names {len(self.names)} maps and lacks {missing[0]}")
         elif FIELD_KEY in members:
-            self._stored = list(self._read(FIELD_KEY))
+            stored = self._read(FIELD_KEY)
+            if isinstance(stored, np.ndarray) and stored.ndim != 3:
+                raise UserError(f"{self.path}: the array {FIELD_KEY} is {stored.shape}, expected depth maps (N, H, W)")
+            self._stored = list(stored)
             self.names = tuple(f"image {index}" for index in range(len(self._stored)))
         else:
             found = ", ".join(sorted(members)[:5]) or "nothing"
@@ -92,9 +99,14 @@ class GroundTruth:
 
     def __getitem__(self, index: int) -> np.ndarray:
         index = range(len(self))[index]
-        depth = np.asarray(self._read(_key(index))) if self._stored is None else self._stored[index]
-        if depth.ndim != 2 or depth.dtype.kind not in "fiu":
-            raise UserError(f"{self.path}: map {index} is {depth.dtype} {depth.shape}, expected depths of shape (H, W)")
+        depth = self._read(_key(index)) if self._stored is None else self._stored[index]
+        if not isinstance(depth, np.ndarray) or depth.ndim != 2 or depth.dtype.kind not in "fiu" or not depth.size:
+            found = f"{depth.dtype} {depth.shape}" if isinstance(depth, np.ndarray) else f"{len(depth)} arrays"
+            raise UserError(f"{self.path}: map {index} is {found}, expected depths of shape (H, W)")
+        if not ((depth >= 0) & (depth <= MAX_METRES)).all():
+            raise UserError(
+                f"{self.path}: map {index} holds values that are no depth: expected metres, 0 where unknown"
+            )
         return depth.astype(np.float32)
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -104,7 +116,7 @@ class GroundTruth:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return read_npy(archive.read(f"{key}.npy"))
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
+        except Exception as error:  # zipfile and the decompressors raise errors of many kinds
             raise UserError(f"{self.path}: the array {key} cannot be read: {error}") from error
 
 

@@ -25,6 +25,16 @@ def read_image(path: str | Path) -> np.ndarray:
     """An image file as uint8 (H, W, 3), RGB; grey images get three equal channels, transparency is dropped.
 
     Raises:
+        UserError: as `read_pixels`.
+    """
+    image = read_pixels(path)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def read_pixels(path: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """An image file as OpenCV decodes it under `flags`: uint8 (H, W, 3) in the order BGR where none are given.
+
+    Raises:
         UserError: the file is missing, cut off or damaged, or no image. OpenCV below 5 fills what is missing of a
             cut-off JPEG with grey and says nothing, so the end of the file is looked at here.
     """
@@ -38,12 +48,12 @@ def read_image(path: str | Path) -> np.ndarray:
     if _is_cut_off(data):
         raise UserError(f"the image {path} is cut off after {len(data)} bytes: copy or extract it again")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise UserError(f"the image {path} cannot be decoded: {error.err or error}") from error
     if image is None:
         raise UserError(f"{path} cannot be decoded as an image: it is damaged, or not one of {known_suffixes()}")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    return image
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:

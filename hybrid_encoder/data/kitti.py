@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .calibration import Intrinsics, default_kitti_intrinsics, kitti_intrinsics
+from .calibration import NUMBER, Intrinsics, check_rotation, default_kitti_intrinsics, kitti_intrinsics
 from .images import read_image
 from .sample import FrameId
 from .splits import SplitEntry
@@ -20,6 +20,8 @@ CAMERAS = {"l": 2, "r": 3}
 """Number of the colour camera on each side."""
 OTHER_SIDE = {"l": "r", "r": "l"}
 _LISTED = 5
+MAX_METRES = 1e6
+"""No drive leads farther."""
 
 _log = logging.getLogger(__name__)
 
@@ -172,7 +174,7 @@ def read_poses(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     try:
-        lines = path.read_bytes().decode("ascii").splitlines()
+        lines = path.read_bytes().decode("ascii").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the pose file {path}: {error}") from error
     poses = [_pose(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
@@ -187,16 +189,13 @@ def pose_path(data_path: str | Path, sequence: int) -> Path:
 
 
 def _pose(line: str, where: str) -> np.ndarray:
-    try:
-        values = np.array([float(field) for field in line.split()])
-    except ValueError as error:
-        raise UserError(f"{where}: {error}; expected twelve numbers") from error
-    if values.shape != (12,) or not np.isfinite(values).all():
-        raise UserError(f"{where}: {len(values)} numbers, expected twelve finite ones: the rows of [R | t]")
-    pose = np.vstack([values.reshape(3, 4), [0, 0, 0, 1]])
-    rotation = pose[:3, :3]
-    if np.abs(rotation).max() > 2 or not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-2):
-        raise UserError(f"{where}: the 3x3 part of the pose is no rotation; expected the rows of [R | t]")
+    fields = line.split()
+    if len(fields) != 12 or not all(map(NUMBER.fullmatch, fields)):
+        raise UserError(f"{where}: {line.strip()[:100]!r}; expected twelve numbers, the rows of [R | t]")
+    pose = np.vstack([np.array([float(field) for field in fields]).reshape(3, 4), [0, 0, 0, 1]])
+    if not np.abs(pose[:3, 3]).max() <= MAX_METRES:
+        raise UserError(f"{where}: the position {pose[:3, 3].tolist()} is not within {MAX_METRES:g} m of the start")
+    check_rotation(pose[:3, :3], f"{where}: the 3x3 part of the pose")
     return pose
 
 

@@ -39,8 +39,12 @@ def _reconstruct(*arguments: object) -> _Array:
     return _Array()
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that knows the names an array's pickle needs, each replaced by a stand-in that does nothing."""
+class _ArraysOnly(pickle._Unpickler):
+    """An unpickler that knows the names an array's pickle needs, each replaced by a stand-in that does nothing.
+
+    It is the one that is written in Python: the one in C makes room for as many objects as a file says it remembers,
+    so that a file of a dozen bytes takes all memory.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("numpy", "dtype"):
@@ -60,12 +64,17 @@ def read_npy(payload: bytes) -> np.ndarray | list[np.ndarray]:
     """
     file = io.BytesIO(payload)
     version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    else:
+    if version not in ((1, 0), (2, 0)):
         raise ValueError(f".npy format {version} is not one of plain arrays")
+    try:
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    except Exception as error:  # numpy parses the header as Python, whose parser raises errors of many kinds
+        raise ValueError(f"its header is damaged ({type(error).__name__}: {error})") from error
+    if min(shape, default=1) < 0:
+        raise ValueError(f"its header states the shape {shape}")
     if not dtype.hasobject:
         left = len(payload) - file.tell()
         if math.prod(shape) * dtype.itemsize != left:

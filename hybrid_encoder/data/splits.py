@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,8 @@ SPLIT_FILES = {"train": "train_files.txt", "val": "val_files.txt", "test": "test
 FORM = '"folder frame side", for instance "2011_09_26/2011_09_26_drive_0001_sync 17 l"'
 _FRAME = re.compile(r"[0-9]{1,10}")
 _SEQUENCE = re.compile(r"[0-9]{1,2}")
+_MAX_PATH, _MAX_NAME = 1024, 255
+"""Bytes of a path, and of a file's or folder's name, that every file system takes."""
 
 
 class SplitEntry(NamedTuple):
@@ -41,9 +44,9 @@ def find_split(split: str, data_path: str | Path) -> Path:
     data = Path(data_path)
     sought = [Path(split), data / "splits" / split, data.absolute().parent / "splits" / split]
     for folder in sought:
-        if any((folder / name).is_file() for name in SPLIT_FILES.values()):
+        if any(os.path.isfile(folder / name) for name in SPLIT_FILES.values()):  # Path.is_file raises for long names
             return folder
-    places = "".join(f"\n  {folder}" + (" (a folder without these files)" * folder.is_dir()) for folder in sought)
+    places = "".join(f"\n  {folder}" + (" (a folder without these files)" * os.path.isdir(folder)) for folder in sought)
     raise UserError(
         f"no split {split!r}: looked for {', '.join(SPLIT_FILES.values())} in{places}\n"
         "give --split a folder that holds them, or the name of one of these"
@@ -90,13 +93,15 @@ def _entry(line: bytes, where: str) -> SplitEntry:
         raise UserError(f"{where}: frame {frame[:100]!r} is not a number of 1 to 10 digits; expected {FORM}")
     if side not in ("l", "r"):
         raise UserError(f"{where}: side {side[:100]!r} is neither l (left camera) nor r (right); expected {FORM}")
-    if not _stays_inside(folder):
+    if not stays_inside(folder):
         raise UserError(
             f"{where}: folder {folder[:100]!r} is no plain path within the data folder (no leading /, no .., no \\)"
         )
     return SplitEntry(folder, int(frame), side)
 
 
-def _stays_inside(folder: str) -> bool:
-    parts = folder.split("/")
-    return folder.isprintable() and "\\" not in folder and ":" not in folder and not {"", "..", "."} & set(parts)
+def stays_inside(path: str) -> bool:
+    """Whether a path that a file states leads to a place within the folder that it is relative to, on any system."""
+    parts = path.split("/")
+    plain = path.isprintable() and "\\" not in path and ":" not in path and not {"", "..", "."} & set(parts)
+    return plain and len(path.encode()) <= _MAX_PATH and all(len(part.encode()) <= _MAX_NAME for part in parts)

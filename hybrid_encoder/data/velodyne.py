@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from ..errors import UserError
-from .calibration import read_calibration
+from .calibration import check_rotation, kitti_intrinsics, read_calibration
+from .images import read_pixels
 
 DepthReference = Literal["camera", "scanner"]
 """Where depth counts from: the camera's z, or the scanner's forward axis, whose origin lies 0.27 m behind the camera.
@@ -17,13 +18,15 @@ Published figures on the Eigen split use the scanner's, so evaluation does; ever
 
 CAMERA_OF_SIDE = {"l": "02", "r": "03"}
 BYTES_PER_POINT = 16
+MAX_METRES = 1000.0
+"""Beyond this no coordinate is a scanner's: KITTI's reaches 120 m."""
 
 
 def read_scan(path: str | Path) -> np.ndarray:
     """Points of a velodyne .bin file, float32 (N, 4): x forward, y left, z up in metres, and reflectance.
 
     Raises:
-        UserError: missing, empty or truncated file, or values that are not finite.
+        UserError: missing, empty or truncated file, or values that are not finite or farther than any scanner sees.
     """
     path = Path(path)
     try:
@@ -36,8 +39,10 @@ def read_scan(path: str | Path) -> np.ndarray:
             "(four float32 per point); copy or extract it again"
         )
     points = np.frombuffer(raw, dtype="<f4").reshape(-1, 4)
-    if not np.isfinite(points).all():
-        raise UserError(f"{path} holds values that are not finite: it is damaged or no velodyne scan")
+    if not (np.isfinite(points).all() and (np.abs(points[:, :3]) <= MAX_METRES).all()):
+        raise UserError(
+            f"{path} holds coordinates that are not finite or beyond {MAX_METRES:g} m: it is damaged, or no scan"
+        )
     return points
 
 
@@ -50,6 +55,9 @@ def velodyne_projection(calibration_folder: str | Path, side: str = "l") -> tupl
 
     Returns:
         P_rect R_rect_00 [R | T], float64 (3, 4), and the image size (height, width) from S_rect.
+
+    Raises:
+        UserError: a missing or damaged file or entry, or values that cannot be those of cameras and a scanner on a car.
     """
     folder = Path(calibration_folder)
     if side not in CAMERA_OF_SIDE:
@@ -58,13 +66,22 @@ def velodyne_projection(calibration_folder: str | Path, side: str = "l") -> tupl
     cameras, scanner = folder / "calib_cam_to_cam.txt", folder / "calib_velo_to_cam.txt"
     cam_to_cam, velo_to_cam = read_calibration(cameras), read_calibration(scanner)
     rectify = np.eye(4)
-    rectify[:3, :3] = _entry(cam_to_cam, "R_rect_00", 9, cameras).reshape(3, 3)
+    rectify[:3, :3] = _rotation(cam_to_cam, "R_rect_00", cameras)
     rigid = np.eye(4)
-    rigid[:3, :3] = _entry(velo_to_cam, "R", 9, scanner).reshape(3, 3)
+    rigid[:3, :3] = _rotation(velo_to_cam, "R", scanner)
     rigid[:3, 3] = _entry(velo_to_cam, "T", 3, scanner)
+    intrinsics = kitti_intrinsics(cameras, f"P_rect_{camera}", f"S_rect_{camera}")
     projection = _entry(cam_to_cam, f"P_rect_{camera}", 12, cameras).reshape(3, 4)
-    width, height = _entry(cam_to_cam, f"S_rect_{camera}", 2, cameras)
-    return projection @ rectify @ rigid, (int(height), int(width))
+    offset = np.linalg.solve(intrinsics.K, projection[:, 3])
+    for what, metres in ((f"{scanner}: T", rigid[:3, 3]), (f"{cameras}: last column of P_rect_{camera}", offset)):
+        if np.abs(metres).max() > MAX_METRES:
+            raise UserError(f"{what}: {metres.tolist()} m apart is no place on a car; use KITTI's own calibration file")
+    assert intrinsics.image_size is not None
+    return projection @ rectify @ rigid, intrinsics.image_size[::-1]
+
+
+def _rotation(calibration: dict[str, np.ndarray], key: str, path: Path) -> np.ndarray:
+    return check_rotation(_entry(calibration, key, 9, path).reshape(3, 3), f"{path}: {key}")
 
 
 def _entry(calibration: dict[str, np.ndarray], key: str, count: int, path: Path) -> np.ndarray:
@@ -129,9 +146,7 @@ def read_depth_png(path: str | Path) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no depth image at {path}")
-    raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if raw is None:
-        raise UserError(f"{path} cannot be read as an image: it is damaged or no PNG")
+    raw = read_pixels(path, cv2.IMREAD_UNCHANGED)
     if raw.dtype != np.uint16 or raw.ndim != 2:
         raise UserError(
             f"{path} is no depth image: found {raw.dtype} {raw.shape}, expected 16-bit grey (depth in m x 256)"

@@ -26,9 +26,13 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 
 HELD_OUT = 0.1
 """Part of a video, at its end, that validates."""
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<", b"v=0")
+"""How texts begin from which FFmpeg would read other files or addresses."""
 MISSING_TOLERANCE = 0.1
 """Part of the announced frames that may be absent: containers often announce a few too many."""
 DEFAULT_FPS = 25.0
+MAX_FRAMES = 1e8
+"""A file that announces more (40 days) does not know."""
 CACHE_VARIABLE = "HYBRID_ENCODER_CACHE"
 CACHE_FORMAT = 1
 """Changes when the same video would be stored otherwise."""
@@ -88,12 +92,19 @@ class _Capture:
     def __init__(self, path: str | Path) -> None:
         if not Path(path).is_file():
             raise UserError(f"no video at {path}")
+        try:
+            with Path(path).open("rb") as file:
+                start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+        except OSError as error:
+            raise UserError(f"cannot read the video {path}: {error.strerror}") from error
+        if start.startswith(_PLAYLISTS):
+            raise UserError(f"{path} is a text that names other files, no video: give the videos themselves")
         self.capture = cv2.VideoCapture(str(path))
         if not self.capture.isOpened():
             raise UserError(f"{path} cannot be opened as a video: it is damaged, cut off, or of an unknown kind")
-        self.announced = max(0, round(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        fps = self.capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 0 < fps < 1e4 else DEFAULT_FPS
+        announced, fps = self.capture.get(cv2.CAP_PROP_FRAME_COUNT), self.capture.get(cv2.CAP_PROP_FPS)
+        self.announced = round(announced) if 0 < announced < MAX_FRAMES else 0
+        self.fps = fps if 0.1 <= fps <= 1e4 else DEFAULT_FPS
 
     def next(self) -> np.ndarray | None:
         """The next frame, RGB; None after the last, or the last that can be read."""

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..config import DEPTH_WORDS
+from ..data.calibration import MAX_SIDE
 from ..data.images import read_image
-from ..data.splits import find_split, read_split
+from ..data.splits import find_split, read_split, stays_inside
 from ..data.synthetic import SyntheticSource
 from ..data.velodyne import read_scan_depth, scan_path
 from ..errors import UserError
@@ -53,8 +56,7 @@ class TuSimpleSource:
     Args:
         root: folder that raw_file is relative to.
         part: "train" or "val". Label files with the part in their name are read; where there are none, every tenth
-            image
-            of all label files is held out for "val".
+            image of all label files is held out for "val".
         label: one label file of the folder, by name without .json, in place of all.
 
     Raises:
@@ -65,12 +67,14 @@ class TuSimpleSource:
         self.root = root
         if not root.is_dir():
             raise UserError(f"{root}: no such folder, expected TuSimple's clips and label_data_*.json")
-        files = sorted(root.glob(f"{label}.json" if label else "label_data*.json"))
-        if not files:
+        if label and not (stays_inside(label) and "/" not in label):
+            raise UserError(f"{label!r} is no name of a label file in {root}: expected it without folder and .json")
+        files = [root / f"{label}.json"] if label else sorted(root.glob("label_data*.json"))
+        if not files or not files[0].is_file():
             raise UserError(f"{root} has no {label or 'label_data_*'}.json: expected TuSimple's label files")
         named = [file for file in files if part in file.stem]
         divided = not label and any("train" in f.stem or "val" in f.stem for f in files)
-        entries = [entry for file in (named if divided else files) for entry in _read_labels(file, root)]
+        entries = [entry for file in (named if divided else files) for entry in read_labels(file)]
         if not divided and label is None:
             entries = held_out(entries, part)
         self.entries = [(image, lanes) for image, lanes in entries if len(lanes)]
@@ -86,8 +90,15 @@ class TuSimpleSource:
         return str(self.entries[index][0])
 
     def read(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        image, lanes = self.entries[index]
-        return read_image(self.root / image), lanes
+        name, lanes = self.entries[index]
+        path = self.root / name
+        image = read_image(path)
+        height, width = image.shape[:2]
+        if not ((lanes >= 0) & (lanes < (width, height))).all():
+            raise UserError(
+                f"{path} is {width}x{height}, but its label has lane points outside: it is the label of another image"
+            )
+        return image, lanes
 
 
 class KittiDepthSource:
@@ -109,7 +120,8 @@ class KittiDepthSource:
             frames = [(line.folder, line.frame, line.side) for line in lines]
             self.frames = [f for f in frames if scan_path(data_path, f[0], f[1]).is_file()]
         else:
-            scans = sorted(data_path.glob("*/*/velodyne_points/data/*.bin"))
+            found = sorted(data_path.glob("*/*/velodyne_points/data/*.bin"))
+            scans = [scan for scan in found if re.fullmatch("[0-9]{10}", scan.stem)]
             folders = [scan.parents[2].relative_to(data_path).as_posix() for scan in scans]
             self.frames = held_out(
                 [(folder, int(scan.stem), "l") for folder, scan in zip(folders, scans, strict=True)], part
@@ -197,11 +209,11 @@ def open_sources(specs: list[str], part: str, size: tuple[int, int], seed: int =
         path, _, split = rest.partition(":")
         if kind not in ("tusimple", "kitti", "synthetic"):
             raise UserError(f"--data {spec}: expected tusimple:FOLDER, kitti:FOLDER or synthetic:[FOLDER or seed]")
-        if kind == "synthetic" and (not path or path.isdigit()):
+        if kind == "synthetic" and re.fullmatch("[0-9]{0,9}", path):
             sources.append(SyntheticDepthSource(part, int(path or seed), *size))
             continue
         folder = Path(path)
-        if not path or not folder.is_dir():
+        if not path or not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
             raise UserError(f"--data {spec}: {path or 'no folder given'}: no such folder")
         if kind == "tusimple":
             sources.append(TuSimpleSource(folder, part, split or None))
@@ -265,10 +277,18 @@ def held_out(entries: list[Any], part: str) -> list[Any]:
     return [entry for i, entry in enumerate(entries) if (i in val) == (part == "val")]
 
 
-def _read_labels(file: Path, root: Path) -> list[tuple[str, np.ndarray]]:
-    """[(raw_file, (S, 7, 2) points near to far)] of one label file."""
+def read_labels(file: Path) -> list[tuple[str, np.ndarray]]:
+    """[(raw_file, (S, 7, 2) points near to far)] of one TuSimple label file, x and y in pixels, S 0 or more.
+
+    Raises:
+        UserError: unreadable file, or a line that is no label, named by its number; raw_file must be a plain path.
+    """
     entries = []
-    for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
+    try:
+        lines = file.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"cannot read the label file {file}: {error.strerror}") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
@@ -277,15 +297,18 @@ def _read_labels(file: Path, root: Path) -> list[tuple[str, np.ndarray]]:
             raw_file, lanes, ys = label["raw_file"], label["lanes"], label["h_samples"]
             if not isinstance(raw_file, str) or not all(len(lane) == len(ys) for lane in lanes):
                 raise ValueError
-            flat = np.array([*ys, *(x for lane in lanes for x in lane)], dtype=np.float64)
-        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+            values = [*ys, *(x for lane in lanes for x in lane)]
+            if not all(type(value) in (int, float) and abs(value) <= MAX_SIDE for value in values):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise UserError(
-                f'{where}: expected {{"raw_file": ..., "lanes": [[x, ...], ...], "h_samples": [y, ...]}}'
+                f'{where}: expected {{"raw_file": ..., "lanes": [[x, ...], ...], "h_samples": [y, ...]}}, x and y in '
+                "pixels"
             ) from None
-        if not np.isfinite(flat).all() or np.abs(flat).max(initial=0) > 1e5 or (np.diff(flat[: len(ys)]) <= 0).any():
-            raise UserError(f"{where}: h_samples must ascend, and coordinates must be pixels")
-        if Path(raw_file).is_absolute() or ".." in Path(raw_file).parts:
-            raise UserError(f"{where}: raw_file {raw_file!r} leaves the folder {root}")
+        if (np.diff(ys) <= 0).any() or min(ys, default=0) < 0:
+            raise UserError(f"{where}: h_samples must be rows of the image, from above to below")
+        if not stays_inside(raw_file):
+            raise UserError(f"{where}: raw_file {raw_file[:100]!r} is no plain path within the folder {file.parent}")
         points = [p for lane in lanes if (p := lane_points(lane, ys)) is not None]
         entries.append((raw_file, np.stack(points) if points else np.zeros((0, NUM_POINTS, 2), np.float32)))
     return entries
