@@ -7,7 +7,6 @@ of maps from one to the other and write `state_dict()`s. `HybridNetworks` takes 
 from __future__ import annotations
 
 import argparse
-import json
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from hybrid_encoder.pose import ClassTokenPose
 from hybrid_encoder.weights import load_state, read_checkpoint
 
 from .current_stack import Shadow
-from .monodepth2.checkpoint import encoder_extras
+from .monodepth2.checkpoint import NetDescription, encoder_extras
 
 _built: weakref.WeakSet[Any] = weakref.WeakSet()
 """Encoders made here, by whose parameters `adam` knows them."""
@@ -64,18 +63,13 @@ class Nets:
         Raises:
             UserError: missing or damaged.
         """
-        return cls.of_entries(read_checkpoint(path))
+        return cls.of_entries(read_checkpoint(path), str(path))
 
     @classmethod
-    def of_entries(cls, entries: dict[str, Any]) -> Nets | None:
-        """The same from what such a file holds."""
-        if not entries.get("hybrid_config"):
-            return None
-        config = HybridEncoderConfig.from_dict(json.loads(entries["hybrid_config"])).without_downloads()
-        decoder = json.loads(entries.get("decoder_config") or "{}")
-        return cls(
-            config, decoder.get("kind", "unet"), decoder.get("head", "sigmoid"), tuple(decoder.get("scales", range(4)))
-        )
+    def of_entries(cls, entries: dict[str, Any], source: str = "the encoder's file") -> Nets | None:
+        """The same from what such a file holds; `source` names it in messages."""
+        found = NetDescription.of_entries(entries, source)
+        return None if found.config is None else cls(found.config, found.kind, found.head, found.scales)
 
 
 def listed(encoder: HybridEncoder, features: HybridFeatures) -> list[Tensor]:

@@ -23,6 +23,9 @@ DEPTH_WORDS = (
 
 SIZE_MULTIPLE = 32
 """Image heights and widths are multiples of this: the coarsest map has stride 32."""
+MAX_SIDE = 16384
+"""Pixels of a side beyond which a size is a mistake."""
+_MAX_WIDTHS = {"num_tokens": 65536, "fusion_channels": 4096, "decoder_channels": 4096}
 
 
 def _is_prompt(prompt: str) -> bool:
@@ -34,10 +37,15 @@ def _is_prompt(prompt: str) -> bool:
     return fields == [["depth", "", None]]
 
 
+def _in_words(hint: Any) -> str:
+    """An annotation as messages say it: "str", "tuple[int, ...] | None"."""
+    return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
 def _has_type(value: Any, hint: Any) -> bool:
-    """Whether a value read from JSON fits an annotation of `HybridEncoderConfig`."""
+    """Whether a value fits an annotation of `HybridEncoderConfig`; lists count as tuples."""
     if get_origin(hint) is Literal:
-        return value in get_args(hint)
+        return isinstance(value, str) and value in get_args(hint)
     if get_origin(hint) is tuple:
         return isinstance(value, list | tuple) and all(type(item) is int for item in value)
     if get_args(hint):
@@ -98,20 +106,25 @@ class HybridEncoderConfig:
         hints = get_type_hints(type(self))
         for name, hint in hints.items():
             value = getattr(self, name)
-            if get_origin(hint) is Literal and value not in get_args(hint):
-                raise UserError(f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(hint)))}")
+            if not _has_type(value, hint):
+                choices = get_args(hint) if get_origin(hint) is Literal else ()
+                expected = f"one of {', '.join(map(repr, choices))}" if choices else _in_words(hint)
+                raise UserError(f"{name}={value!r}: expected {expected}")
         if self.image_tower is None and self.dino is None:
             raise UserError("image_tower and dino are both None: keep at least one tower")
         if not _is_prompt(self.prompt):
             raise UserError(
                 f"prompt={self.prompt!r} needs exactly one {{depth}}: write e.g. 'This patch appears to be {{depth}}'"
             )
-        for name in ("num_tokens", "fusion_channels", "decoder_channels"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: expected at least 1")
+        for name, most in _MAX_WIDTHS.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise UserError(f"{name}={getattr(self, name)}: expected 1 to {most}")
+        if self.train_dino_blocks < 0:
+            raise UserError(f"train_dino_blocks={self.train_dino_blocks}: expected 0 or more")
         if self.dino_blocks is not None:
             object.__setattr__(self, "dino_blocks", tuple(self.dino_blocks))
-            if len(self.dino_blocks) != 4 or list(self.dino_blocks) != sorted(set(self.dino_blocks)):
+            ascending = list(self.dino_blocks) == sorted(set(self.dino_blocks))
+            if len(self.dino_blocks) != 4 or not ascending or self.dino_blocks[0] < 0:
                 raise UserError(
                     f"dino_blocks={self.dino_blocks}: expected four ascending block numbers, e.g. (2, 5, 8, 11)"
                 )
@@ -140,15 +153,12 @@ class HybridEncoderConfig:
             UserError: a field that this version does not know, a value of another type, or an architecture's name that
                 is a path or an address: what a file says must not lead elsewhere.
         """
-        hints = get_type_hints(cls)
-        for name, value in values.items():
-            if name in hints and not _has_type(value, hints[name]):
-                raise UserError(f"{name}={value!r}: expected {hints[name]}")
+        config = cls().replace(**values)
         for name in ("clip", "image_tower", "dino"):
-            value = values.get(name)
+            value = getattr(config, name)
             if value is not None and not re.fullmatch(r"[\w.-]+", value):
                 raise UserError(f"{name}={value!r} of a saved config: expected an architecture's name")
-        return cls().replace(**values)
+        return config
 
 
 _PAPER = HybridEncoderConfig()
@@ -184,8 +194,11 @@ def preset(name: str) -> HybridEncoderConfig:
 
 
 def check_image_size(height: int, width: int) -> None:
-    """Raises `UserError` unless both sides are positive multiples of 32; the message names the nearest that are."""
+    """Raises `UserError` unless both sides are positive multiples of 32, the message names the nearest that are; or
+    where they are no size of an image."""
     for side, value in (("height", height), ("width", width)):
+        if value > MAX_SIDE:
+            raise UserError(f"{side} {value} is more than {MAX_SIDE} pixels")
         if value <= 0 or value % SIZE_MULTIPLE:
             below = max(value // SIZE_MULTIPLE, 1) * SIZE_MULTIPLE
             nearest = f"{below} or {below + SIZE_MULTIPLE}" if value > below else f"{below}"

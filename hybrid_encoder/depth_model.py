@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,7 +61,7 @@ class DepthModel(HubModel, nn.Module):
     ) -> None:
         super().__init__()
         check_image_size(height, width)
-        if not 0 < min_depth < max_depth:
+        if not 0 < min_depth < max_depth < math.inf:
             raise UserError(f"min_depth={min_depth}, max_depth={max_depth}: expected 0 < min_depth < max_depth")
         if isinstance(decoder, DPTDecoder) and not isinstance(encoder, HybridEncoder):
             raise UserError(f"the DPT decoder reads the levels of a HybridEncoder, this is a {type(encoder).__name__}")

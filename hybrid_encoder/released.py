@@ -19,7 +19,7 @@ from .errors import UserError
 from .pose import ClassTokenPose, PoseDecoder
 from .released_names import decoder_tensors, encoder_tensors, read_alignment, read_config
 from .resnet import ResnetEncoder
-from .weights import load_state, read_checkpoint, read_tensors
+from .weights import load_state, read_checkpoint, read_tensors, stated_size
 from .weights.describe import describe_tensors
 
 _STAGE1_PREFIX = "model."
@@ -119,7 +119,7 @@ def load_released_pose(folder: str | Path) -> tuple[ResnetEncoder | None, PoseDe
     path = folder / "pose.pth"
     tensors = read_tensors(path)
     shapes = {tuple(value.shape): value for value in tensors.values()}
-    matrix = next((value for shape, value in shapes.items() if len(shape) == 2 and shape[0] == 6), None)
+    matrix = next((value for shape, value in shapes.items() if len(shape) == 2 and shape[0] == 6 and shape[1]), None)
     if len(tensors) == 2 and matrix is not None and (6,) in shapes:
         head = ClassTokenPose(matrix.shape[1] // 2)
         load_state(head, {"linear.weight": matrix, "linear.bias": shapes[6,]}, str(path))
@@ -176,10 +176,7 @@ def _load_pair(
 
 
 def _depth_model(encoder: HybridEncoder, decoder: DPTDecoder, sizes_from: Path) -> DepthModel:
-    entries = read_checkpoint(sizes_from)
-    if not (isinstance(entries.get("height"), int) and isinstance(entries.get("width"), int)):
-        raise UserError(f"{sizes_from} states no height and width: expected an encoder.pth that a trainer wrote")
-    return DepthModel(encoder, decoder, entries["height"], entries["width"]).eval()
+    return DepthModel(encoder, decoder, *stated_size(read_checkpoint(sizes_from), str(sizes_from))).eval()
 
 
 def _labelled(encoder: HybridEncoder, stage: str) -> HybridEncoder:

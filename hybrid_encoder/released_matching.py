@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from .decoder import DPTDecoder
 from .encoder import HybridEncoder
 from .errors import UserError
 from .released_names import decoder_tensors, encoder_tensors, read_alignment, read_config
-from .weights import load_state, read_checkpoint, read_tensors
+from .weights import load_state, read_checkpoint, read_tensors, stated_bins, stated_size
 
 _NO_WEIGHTS = ("backprojector.*", "prematching_conv.*")
 """What ManyDepth's own encoder saves besides weights that are used."""
@@ -63,7 +62,8 @@ def load_released_matching(folder: str | Path, ignore: Sequence[str] = ()) -> Re
     """
     path, decoder_path = Path(folder) / "encoder.pth", Path(folder) / "depth.pth"
     entries = read_checkpoint(path)
-    numbers = {name: _number(entries, name, path) for name in _NUMBERS}
+    near, far = stated_bins(entries, str(path))
+    height, width = stated_size(entries, str(path))
     tensors = {k: value for k, value in entries.items() if isinstance(value, Tensor) and k not in _NUMBERS}
     decoded = read_tensors(decoder_path)
     config = read_config(tensors, preset("released").replace(normalization="imagenet"), str(path))
@@ -81,10 +81,10 @@ def load_released_matching(folder: str | Path, ignore: Sequence[str] = ()) -> Re
         join_weight,
         join_bias,
         join_weight.shape[1] - channels,
-        numbers["min_depth_bin"],
-        numbers["max_depth_bin"],
-        int(numbers["height"]),
-        int(numbers["width"]),
+        near,
+        far,
+        height,
+        width,
     )
 
 
@@ -109,12 +109,3 @@ def _join_names(tensors: dict[str, Tensor], encoder: HybridEncoder, path: Path) 
             f"{path}: expected one 3x3 convolution that joins {channels} channels and the cost volume, found {named}"
         )
     return found[0], f"{found[0].removesuffix('.weight')}.bias"
-
-
-def _number(entries: dict[str, Any], name: str, path: Path) -> float:
-    value = entries.get(name)
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{path} states no {name}: expected a ManyDepth encoder.pth")
-    return float(value)

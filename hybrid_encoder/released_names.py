@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ UNUSED = (
 )
 """The released tensors that no depth model needs."""
 
-_TOKEN = re.compile(r"extra_tkns_learnables_depth\.(\d+)")
+_TOKEN = re.compile(r"extra_tkns_learnables_depth\.([0-9]{1,6})")
 _ENCODER_NAMES = (
     (r"dinov2\.((?:cls_token|pos_embed|patch_embed|blocks|norm)(?:\..+)?)", r"dino.vit.\1"),
     (r"clip\.visual\.((?:conv|bn)[123]\..+)", r"image_tower.stem.\1"),
@@ -60,7 +61,9 @@ def read_config(tensors: Mapping[str, Tensor], base: HybridEncoderConfig, source
     has_image_tower = any(name.startswith("clip_align_conv.") for name in tensors)
     if not (has_dino or has_image_tower) or not any(name.startswith("clip.") for name in tensors):
         raise UserError(f"{source} is no encoder of the authors: it seems to be {describe_tensors(tensors)}")
-    return base.without_downloads().replace(
+    return _changed(
+        base.without_downloads(),
+        source,
         dino=base.dino if has_dino else None,
         image_tower="clip" if has_image_tower else None,
         num_tokens=len(_token_names(tensors)) or base.num_tokens,
@@ -85,14 +88,14 @@ def read_alignment(
         raise UserError(f"{source} is no DPT decoder of the authors: it seems to be {describe_tensors(decoder)}")
     width, given = first.shape[:2]
     fused = config.fusion_channels if config.image_tower else 0
-    fused += encoder["dinov2.cls_token"].shape[-1] if "dinov2.cls_token" in encoder else 0
+    fused += encoder["dinov2.cls_token"].numel() if "dinov2.cls_token" in encoder else 0
     known = {config.num_tokens: "replace", fused: "none", fused + config.num_tokens: "concat"}
     if given not in known:
         raise UserError(
             f"{source} reads levels of {given} channels, but the encoder beside it has {config.num_tokens} tokens and "
             f"{fused} fused channels: expected one of {', '.join(map(str, sorted(known)))}"
         )
-    return config.replace(alignment=known[given], decoder_channels=width)
+    return _changed(config, source, alignment=known[given], decoder_channels=width)
 
 
 def encoder_tensors(
@@ -110,11 +113,15 @@ def encoder_tensors(
     ours = _rename(tensors, _ENCODER_NAMES, unused)
     names = _token_names(ours)
     if names:
-        ours["language.tokens"] = torch.cat([ours.pop(name).reshape(1, -1) for name in names])
+        tokens = [ours.pop(name).reshape(1, -1) for name in names]
+        if len({token.shape for token in tokens}) > 1:
+            raise UserError(f"{source}: the depth tokens {names[0]}, ... are of several lengths")
+        ours["language.tokens"] = torch.cat(tokens)
     for name, rows in _kept_rows(encoder.language).items():
         if name in ours:
-            if len(ours[name]) <= max(rows):
-                raise UserError(f"{source}: {name} has {len(ours[name])} rows, expected all of CLIP's")
+            found = ours[name].shape
+            if len(found) != 2 or found[0] <= max(rows):
+                raise UserError(f"{source}: {name} has the shape {tuple(found)}, expected rows for all of CLIP's")
             ours[name] = ours[name][rows]
     return ours
 
@@ -122,6 +129,13 @@ def encoder_tensors(
 def decoder_tensors(tensors: Mapping[str, Tensor], ignore: Sequence[str] = ()) -> dict[str, Tensor]:
     """The authors' decoder tensors under our names, as `encoder_tensors`."""
     return _rename(tensors, _DECODER_NAMES, (*UNUSED, *ignore))
+
+
+def _changed(config: HybridEncoderConfig, source: str, **changes: Any) -> HybridEncoderConfig:
+    try:
+        return config.replace(**changes)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
 
 
 def _token_names(names: Iterable[str]) -> list[str]:

@@ -13,17 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hybrid_encoder.config import HybridEncoderConfig
-from hybrid_encoder.decoder import DPTDecoder
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.state import whole_folder, write_torch
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.released import is_released
 from hybrid_encoder.released_matching import load_released_matching
-from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
-from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors
+from hybrid_encoder.resnet import ResnetEncoder
+from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors, stated_bins, stated_size
 
-from ..monodepth2.checkpoint import encoder_extras, load_depth_model, newest_weights, resnet_layers
+from ..monodepth2.checkpoint import (
+    NetDescription,
+    encoder_extras,
+    load_depth_model,
+    newest_weights,
+    parse_entry,
+    resnet_layers,
+)
 from ..monodepth2.networks import PoseNetworks
 from ..monodepth2.options import DepthOptions
 from .encoder import HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
@@ -31,6 +36,8 @@ from .model import TwoFrameDepth, TwoFrameNet
 from .two_frame_model import TwoFrameModel
 
 _BINS = ("min_depth_bin", "max_depth_bin")
+MAX_FRAMES = 100
+"""No net matches with more frames."""
 
 
 def save_weights(folder: Path, model: TwoFrameDepth, optimizer: torch.optim.Optimizer) -> None:
@@ -105,12 +112,12 @@ def load_two_frame_model(folder: str | Path, max_bytes: int | None = None) -> Tw
     folder = newest_weights(Path(folder))
     path = folder / "encoder.pth"
     entries = read_checkpoint(path)
-    if any(name not in entries for name in (*_BINS, "height", "width")):
+    if any(name not in entries for name in _BINS):
         raise UserError(f"{path} says no range of depth bins: expected the weights of a two-frame (ManyDepth) run")
-    size = (int(entries["height"]), int(entries["width"]))
-    matching = json.loads(entries.get("matching_config") or "{}")
-    decoder_config = json.loads(entries.get("decoder_config") or "{}")
-    settings = {"adaptive_bins": True, "depth_binning": matching.get("binning", "linear"), "max_bytes": max_bytes}
+    size = stated_size(entries, str(path))
+    binning, matching_ids = _matching(entries, str(path))
+    described = NetDescription.of_entries(entries, str(path))
+    settings = {"adaptive_bins": True, "depth_binning": binning, "max_bytes": max_bytes}
     encoder: MatchingEncoder
     decoder: nn.Module
     if is_released(folder):
@@ -120,24 +127,36 @@ def load_two_frame_model(folder: str | Path, max_bytes: int | None = None) -> Tw
         encoder.compute_depth_bins(released.min_depth_bin, released.max_depth_bin)
         decoder = released.decoder
     else:
-        encoder = _build_encoder(entries, size, settings, str(folder))
+        encoder = _build_encoder(entries, described, size, settings, str(folder))
         _fill_encoder(encoder, path)
-        scales = tuple(decoder_config.get("scales", (0, 1, 2, 3)))
-        if decoder_config.get("kind") == "dpt" and isinstance(encoder, HybridMatchingEncoder):
-            decoder = DPTDecoder(encoder.encoder, scales, decoder_config["head"])
-        else:
-            decoder = UNetDecoder(_single_frame(encoder).num_ch_enc, scales)  # type: ignore[arg-type]
+        decoder = described.decoder(_single_frame(encoder))
         load_state(decoder, read_tensors(folder / "depth.pth"), str(folder / "depth.pth"))
     poses, read_by_poses = _load_poses(folder)
     model = TwoFrameModel(
         TwoFrameNet(encoder, decoder),
         poses,
         read_by_poses,
-        tuple(matching.get("frames", (-1,))),
+        matching_ids,
         size,
-        (decoder_config.get("min_depth", 0.1), decoder_config.get("max_depth", 100.0)),
+        (described.min_depth, described.max_depth),
     )
     return model.eval()
+
+
+def _matching(entries: dict[str, Any], source: str) -> tuple[Any, tuple[int, ...]]:
+    """How the bins are spaced, and the lookup frames.
+
+    Raises:
+        UserError: neither way that there is, or no such frames.
+    """
+    matching = parse_entry(entries, "matching_config", source)
+    binning, frames = matching.get("binning", "linear"), matching.get("frames", [-1])
+    if binning not in ("linear", "inverse"):
+        raise UserError(f"{source}: bins that are {binning!r}: expected linear or inverse")
+    known = isinstance(frames, list) and all(type(i) is int and i != 0 and -MAX_FRAMES <= i <= 1 for i in frames)
+    if not known or not frames or len(set(frames)) != len(frames):
+        raise UserError(f"{source}: lookup frames {frames!r}: expected some of 1, -1, -2, ...")
+    return binning, tuple(frames)
 
 
 def _single_frame(encoder: MatchingEncoder) -> nn.Module:
@@ -145,15 +164,14 @@ def _single_frame(encoder: MatchingEncoder) -> nn.Module:
 
 
 def _build_encoder(
-    entries: dict[str, Any], size: tuple[int, int], settings: dict[str, Any], source: str
+    entries: dict[str, Any], described: NetDescription, size: tuple[int, int], settings: dict[str, Any], source: str
 ) -> MatchingEncoder:
     join = entries.get("reduce_conv.0.weight")
     if not isinstance(join, Tensor) or join.ndim != 4 or join.shape[1] <= join.shape[0]:
         raise UserError(f"{source}: encoder.pth has no reduce_conv: expected the weights of a two-frame run")
     settings = {**settings, "num_depth_bins": join.shape[1] - join.shape[0]}
-    if entries.get("hybrid_config"):
-        config = HybridEncoderConfig.from_dict(json.loads(entries["hybrid_config"]))
-        return HybridMatchingEncoder(HybridEncoder(config.without_downloads()), *size, **settings)
+    if described.config is not None:
+        return HybridMatchingEncoder(HybridEncoder(described.config), *size, **settings)
     layers = resnet_layers({f"encoder.{name}": value for name, value in entries.items()}, source)
     return ResnetMatchingEncoder(layers, "random", *size, **settings)
 
@@ -166,7 +184,7 @@ def _fill_encoder(encoder: MatchingEncoder, path: Path) -> tuple[float, float]:
     else:
         load_state(encoder, tensors, str(path))
     entries = read_checkpoint(path)
-    near, far = (float(entries[name]) for name in _BINS)
+    near, far = stated_bins(entries, str(path))
     encoder.compute_depth_bins(near, far)
     return near, far
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from hybrid_encoder.config import HybridEncoderConfig
-from hybrid_encoder.decoder import DPTDecoder
+from hybrid_encoder.decoder import DPTDecoder, check_scales
 from hybrid_encoder.depth_model import DepthModel
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.state import whole_folder, write_torch
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
-from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors
+from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors, stated_size
 
 
 def weights_folder(run: Path, epoch: int | str) -> Path:
@@ -79,45 +82,91 @@ def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_
         UserError: no such folder, missing or damaged files.
     """
     folder = newest_weights(Path(folder))
-    entries = read_checkpoint(folder / f"{encoder_file}.pth")
-    sizes = entries if "height" in entries else read_checkpoint(folder / "encoder.pth")
-    if "height" not in sizes or "width" not in sizes:
-        raise UserError(f"{folder / encoder_file}.pth says no height and width: expected a depth trainer's encoder.pth")
-    decoder_config = _parse(entries.get("decoder_config"), folder)
-    scales = tuple(decoder_config.get("scales", (0, 1, 2, 3)))
+    path = folder / f"{encoder_file}.pth"
+    entries = read_checkpoint(path)
+    described = NetDescription.of_entries(entries, str(path))
+    sizes_from = path if "height" in entries else folder / "encoder.pth"
+    height, width = stated_size(entries if sizes_from == path else read_checkpoint(sizes_from), str(sizes_from))
     encoder: nn.Module
-    decoder: nn.Module
-    if entries.get("hybrid_config"):
-        config = HybridEncoderConfig.from_dict(_parse(entries["hybrid_config"], folder))
-        encoder = HybridEncoder(config.without_downloads())
+    if described.config is not None:
+        encoder = HybridEncoder(described.config)
     else:
         encoder = ResnetEncoder(resnet_layers(entries, str(folder)), "random")
-    if decoder_config.get("kind") == "dpt" and isinstance(encoder, HybridEncoder):
-        decoder = DPTDecoder(encoder, scales, decoder_config["head"])
-    else:
-        decoder = UNetDecoder(encoder.num_ch_enc, scales)  # type: ignore[arg-type]
-    load_state(encoder, read_tensors(folder / f"{encoder_file}.pth"), str(folder / f"{encoder_file}.pth"))
-    path = folder / f"{decoder_file}.pth"
-    load_state(decoder, read_tensors(path), str(path))
-    model = DepthModel(
-        encoder,
-        decoder,
-        int(sizes["height"]),
-        int(sizes["width"]),
-        decoder_config.get("min_depth", 0.1),
-        decoder_config.get("max_depth", 100.0),
-    )
-    return model.eval()
+    decoder = described.decoder(encoder)
+    for net, file in ((encoder, path), (decoder, folder / f"{decoder_file}.pth")):
+        load_state(net, read_tensors(file), str(file))
+    return DepthModel(encoder, decoder, height, width, described.min_depth, described.max_depth).eval()
 
 
-def _parse(text: Any, folder: Path) -> dict[str, Any]:
-    """The JSON object in an entry of encoder.pth; empty where there is none."""
+@dataclass(frozen=True)
+class NetDescription:
+    """What encoder.pth says of its nets besides tensors; the defaults are the original's nets.
+
+    Attributes:
+        config: of the hybrid encoder; None: a ResNet.
+        kind: of the decoder, "dpt" or "unet".
+        scales: of its disparities.
+        head: end of a DPT decoder.
+        min_depth, max_depth: limits of depth.
+    """
+
+    config: HybridEncoderConfig | None = None
+    kind: str = "unet"
+    scales: tuple[int, ...] = (0, 1, 2, 3)
+    head: str = "sigmoid"
+    min_depth: float = 0.1
+    max_depth: float = 100.0
+
+    @classmethod
+    def of_entries(cls, entries: Mapping[str, Any], source: str) -> NetDescription:
+        """From what `read_checkpoint` returns.
+
+        Args:
+            source: names the file in messages.
+
+        Raises:
+            UserError: no such nets can be built.
+        """
+        values = parse_entry(entries, "decoder_config", source)
+        config = parse_entry(entries, "hybrid_config", source)
+        try:
+            found = cls(HybridEncoderConfig.from_dict(config).without_downloads() if config else None)
+            found = dataclasses.replace(found, **values)
+            if found.kind not in ("dpt", "unet") or found.head not in ("sigmoid", "relu"):
+                raise UserError(f"no decoder {found.kind!r} with the head {found.head!r}")
+            if not isinstance(found.scales, list | tuple) or not all(type(scale) is int for scale in found.scales):
+                raise UserError(f"scales={found.scales!r}: expected whole numbers")
+            check_scales(found.scales)
+            if not 0 < found.min_depth < found.max_depth < math.inf:
+                raise UserError(f"depth from {found.min_depth} to {found.max_depth}")
+            if found.kind == "dpt" and found.config is None:
+                raise UserError("a DPT decoder reads a hybrid encoder, and none is described")
+        except (UserError, TypeError) as error:  # TypeError: entries or values of other kinds
+            raise UserError(f"{source} does not describe nets of this package: {error}") from error
+        return dataclasses.replace(found, scales=tuple(found.scales))
+
+    def decoder(self, encoder: nn.Module) -> nn.Module:
+        """The decoder for an encoder of this description, its weights random."""
+        if self.kind == "dpt":
+            return DPTDecoder(cast(HybridEncoder, encoder), self.scales, cast(Any, self.head))
+        return UNetDecoder(cast(Any, encoder).num_ch_enc, self.scales)
+
+
+def parse_entry(entries: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
+    """The JSON object that a file of weights holds under a name; empty where there is none.
+
+    Raises:
+        UserError: it is no JSON object; names the file.
+    """
+    text = entries.get(name)
+    if text is None:
+        return {}
     try:
-        values = json.loads(text or "{}")
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{folder}: the config in its encoder.pth is damaged ({error})") from error
+        values = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source}: {name} in it is damaged ({error})") from error
     if not isinstance(values, dict):
-        raise UserError(f"{folder}: the config in its encoder.pth is no JSON object")
+        raise UserError(f"{source}: {name} in it is no JSON object")
     return values
 
 

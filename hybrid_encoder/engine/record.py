@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ..errors import UserError
 from .state import write_text
 
 METRICS_FILE = "metrics.jsonl"
@@ -73,14 +75,31 @@ def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
     """The scalar lines of a run, oldest first; one that a crash cut off is reported and left out."""
     path = folder / METRICS_FILE
     if path.exists():
-        for number, text in enumerate(path.read_text(errors="replace").splitlines(), 1):
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}): delete it to start its record anew") from error
+        for number, text in enumerate(lines, 1):
+            if not text:
+                continue
             try:
                 line = json.loads(text)
-                line["kind"], line["step"], line["epoch"], line["time"]
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, RecursionError):
+                line = None
+            if _is_line(line):
+                yield line
+            else:
                 print(f"{path} line {number} is damaged and left out", file=sys.stderr)
-                continue
-            yield line
+
+
+def _is_line(line: Any) -> bool:
+    """Whether this is what `Recorder.scalars` writes, with numbers that TensorBoard takes."""
+    if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
+        return False
+    if any(isinstance(value, int) and abs(value) >= 2**63 for value in line.values()):
+        return False
+    counted = all(type(line.get(name)) is int and line[name] >= 0 for name in ("step", "epoch"))
+    return counted and isinstance(line.get("time"), float) and math.isfinite(line["time"])
 
 
 def progress(total: int, done: int, epoch: int, epochs: int, shown: bool) -> tqdm[Any]:

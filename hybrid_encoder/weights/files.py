@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..config import check_image_size
 from ..errors import UserError
 from .describe import describe_file, describe_tensors, is_zip
 from .safe_pickle import STATE_KEYS, UnsafeArchiveError, read_archive
@@ -70,7 +71,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """
     content: Mapping[str, Any] = read_checkpoint(path)
     content = next((content[key] for key in STATE_KEYS if isinstance(content.get(key), Mapping)), content)
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"{path} holds no tensors by name. Its entries are {_some(content)}")
     if all(name.startswith("module.") for name in tensors):
@@ -86,8 +87,12 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
         source: names the file in messages.
 
     Raises:
-        UserError: the first missing, surplus and misshapen tensors, and what the file seems to be.
+        UserError: the first missing, surplus and misshapen tensors, and what the file seems to be; or values that are
+            not finite.
     """
+    foreign = [name for name, value in tensors.items() if not isinstance(name, str) or not _is_plain(value)]
+    if foreign:
+        raise UserError(f"{source} does not fit {type(module).__name__}: no plain tensors are {_some(foreign)}")
     own = module.state_dict()
     # Files of the oldest torch versions lack these counters; nothing reads them.
     missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
@@ -108,7 +113,63 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
             f"{source} does not fit {type(module).__name__}: of {len(own)} tensors, {'; '.join(found)}. "
             f"It seems to be {describe_tensors(tensors)}"
         )
+    spoilt = [name for name in own if name in tensors and not tensors[name].isfinite().all()]
+    if spoilt:
+        raise UserError(
+            f"{source} holds values that are not finite in {_some(spoilt)}: it is damaged, or its training went wrong"
+        )
     module.load_state_dict({**own, **tensors})
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this is a tensor whose numbers are there, and of a kind that can be computed with."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
+        return False
+    return not value.is_floating_point() or value.dtype.itemsize > 1
+
+
+def stated_number(entries: Mapping[str, Any], name: str, source: str) -> float:
+    """A number that a file states beside its tensors.
+
+    Args:
+        entries: of `read_checkpoint`.
+        source: names the file in messages.
+
+    Raises:
+        UserError: there is none, or it is not finite.
+    """
+    value = entries.get(name)
+    if isinstance(value, Tensor) and _is_plain(value) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
+        raise UserError(f"{source} states no {name}: found {str(value)[:50]}, expected a trainer's encoder.pth")
+    return float(value)
+
+
+def stated_bins(entries: Mapping[str, Any], source: str) -> tuple[float, float]:
+    """Nearest and farthest depth bin that the encoder.pth of a two-frame run states.
+
+    Raises:
+        UserError: none are stated, or they are no depths.
+    """
+    near, far = (stated_number(entries, name, source) for name in ("min_depth_bin", "max_depth_bin"))
+    if not 0 < near < far:
+        raise UserError(f"{source} states depth bins from {near:g} to {far:g}: expected 0 < nearest < farthest")
+    return near, far
+
+
+def stated_size(entries: Mapping[str, Any], source: str) -> tuple[int, int]:
+    """Height and width of the images that a trainer's encoder.pth is for.
+
+    Raises:
+        UserError: none are stated, or no multiples of 32.
+    """
+    height, width = (stated_number(entries, name, source) for name in ("height", "width"))
+    try:
+        check_image_size(int(height) if height.is_integer() else -1, int(width) if width.is_integer() else -1)
+    except UserError as error:
+        raise UserError(f"{source}, image size {height:g} x {width:g}: {error}") from error
+    return int(height), int(width)
 
 
 def _check_sums(path: Path) -> None:
@@ -130,5 +191,5 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    names = list(names)
+    names = [str(name) for name in names]
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -43,7 +43,7 @@ class Saved:
             self.config = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise UserError(f"{folder} holds no {CONFIG_FILE}: {_what_folder(folder)}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} could not be read as JSON ({error}): copy or download it again") from error
         if not isinstance(self.config, dict) or not isinstance(self.config.get("kind"), str):
             raise UserError(f"{path} is not by this package: expected what save_pretrained wrote")
@@ -67,7 +67,7 @@ class Saved:
             return build(self.config)
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise UserError(
                 f"{self.path} does not describe a model of this package ({type(error).__name__}: {error})"
             ) from error

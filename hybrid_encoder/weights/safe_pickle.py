@@ -124,7 +124,9 @@ _KNOWN: dict[tuple[str, str], type] = {
 }
 
 
-class _InertUnpickler(pickle.Unpickler):
+class _InertUnpickler(pickle._Unpickler):
+    """Written in Python: the one in C makes room for as many objects as a file says it remembers."""
+
     def find_class(self, module: str, name: str) -> Any:
         known = _KNOWN.get((module, name))
         if known is not None:
