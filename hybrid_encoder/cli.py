@@ -95,6 +95,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--batch_size", type=int, default=4, help="images at a time (default: 4)")
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    predict.add_argument(
+        "--precision", choices=["float32", "bf16"], default="float32", help="bf16: mixed precision (default: float32)"
+    )
+    predict.add_argument("--compile", action="store_true", help="compile the nets with torch.compile")
 
     export = add("export-gt", _export_gt, "collect a split's ground truth depth in one .npz")
     export.add_argument("--data_path", type=Path, required=True, help="KITTI raw")
@@ -224,16 +228,20 @@ def _evaluate(arguments: Arguments) -> int:
     from .convert import open_depth_model
     from .engine.processes import choose_device
     from .evaluation import format_table, save_csv
+    from .inference import inference, prepare
 
     options = read_options(TwoFrameEvaluateOptions, arguments)
     device = choose_device(options.device)
-    if not is_two_frame(options.weights):
-        result = evaluate(options, open_depth_model(options.weights).to(device))
-    elif options.eval_teacher:
-        result = evaluate_two_frame(options, open_depth_model(options.weights, teacher=True).to(device))
-    else:
+    if is_two_frame(options.weights) and not options.eval_teacher:
         memory = None if options.matching_memory is None else options.matching_memory << 20
-        result = evaluate_two_frame(options, load_two_frame_model(options.weights, memory).to(device))
+        matching = prepare(load_two_frame_model(options.weights, memory), device, options.compile)
+        with inference(device, options.precision):
+            result = evaluate_two_frame(options, matching)
+    else:
+        two_frame = is_two_frame(options.weights)
+        model = prepare(open_depth_model(options.weights, teacher=two_frame), device, options.compile)
+        with inference(device, options.precision):
+            result = evaluate_two_frame(options, model) if two_frame else evaluate(options, model)
     if options.csv is not None:
         save_csv(result, options.csv)
     print(format_table(result))
@@ -245,30 +253,21 @@ def _predict(arguments: Arguments) -> int:
     from .adapters.manydepth.predict import predict_two_frame
     from .convert import open_depth_model
     from .engine.processes import choose_device
+    from .inference import inference, prepare
     from .prediction import predict_paths
 
     given = arguments
     device = choose_device(given.device)
+    settings = {"save_npy": given.npy, "scale_factor": given.scale_factor, "batch_size": given.batch_size}
     if is_two_frame(given.weights):
-        written = predict_two_frame(
-            load_two_frame_model(given.weights).to(device),
-            given.inputs,
-            given.out,
-            intrinsics=given.intrinsics,
-            sequence=given.sequence,
-            save_npy=given.npy,
-            scale_factor=given.scale_factor,
-            batch_size=given.batch_size,
-        )
+        matching = prepare(load_two_frame_model(given.weights), device, given.compile)
+        camera = {"intrinsics": given.intrinsics, "sequence": given.sequence}
+        with inference(device, given.precision):
+            written = predict_two_frame(matching, given.inputs, given.out, **camera, **settings)
     else:
-        written = predict_paths(
-            open_depth_model(given.weights).to(device),
-            given.inputs,
-            given.out,
-            save_npy=given.npy,
-            scale_factor=given.scale_factor,
-            batch_size=given.batch_size,
-        )
+        model = prepare(open_depth_model(given.weights), device, given.compile)
+        with inference(device, given.precision):
+            written = predict_paths(model, given.inputs, given.out, **settings)
     print(f"{len(written)} files in {given.out}")
     return 0
 

@@ -44,10 +44,10 @@ class DemoOptions:
     stage1_epochs: int = option(2, "epochs of stage 1")
     num_epochs: int = option(4, "epochs of stage 2")
     scenes: int = option(64, "rendered training drives")
-    height: int = option(96, "image height")
-    width: int = option(320, "image width")
+    height: int = option(64, "image height")
+    width: int = option(192, "image width")
     batch_size: int = option(4, "samples of a step")
-    learning_rate: float = option(5e-4, "learning rate of stage 2")
+    learning_rate: float = option(1e-3, "learning rate of stage 2")
     device: str = option("cpu", "auto, cpu, cuda or cuda:N")
     seed: int = option(0, "seed of scenes and weights")
 
@@ -76,7 +76,9 @@ def run_demo(options: DemoOptions) -> dict[str, DepthErrors]:
         weights=str(stage2.folder), crop="none",
     )  # fmt: skip
     model = load_depth_model(stage2.folder).to(group.device)
-    before = DepthModel(untrained.encoder, untrained.depth, options.height, options.width).eval().to(group.device)
+    limits = stage2.min_depth, stage2.max_depth
+    before = DepthModel(untrained.encoder, untrained.depth, options.height, options.width, *limits)
+    before.eval().to(group.device)
     results = {
         "prior": prior_errors(test).mean,
         "before": evaluate(test, before).mean,
@@ -142,6 +144,13 @@ def _stage2_options(options: DemoOptions, stage1: Path | None) -> Monodepth2Opti
         preset="tiny",
         weights_init="scratch",
         stage1=stage1,
+        # From random numbers, depth and motion are learnt together from nothing. All scales reach over flat surfaces;
+        # a small unit of depth makes the first guess fit a camera that hardly moves, which is how pose nets start; and
+        # class tokens already exist, where a ResNet for poses would cost more than all the rest.
+        scales=(0, 1, 2, 3),
+        min_depth=0.02,
+        max_depth=20.0,
+        pose_model_type="class_token" if options.encoder == "hybrid" else "separate_resnet",
         log_dir=options.out,
         model_name="stage2",
         num_epochs=options.num_epochs,

@@ -110,12 +110,24 @@ class HybridEncoder(HubModel, nn.Module):
             UserError: a side is no multiple of 32.
         """
         check_image_size(*image.shape[-2:])
+        # First, since torch.compile breaks its graph where cached text is looked up: what sees the image stays whole.
+        text = self.text()
         maps = self.image_tower(image) if self.image_tower is not None else None
-        return self.combine(image, maps)
+        return self.combine(image, maps, text)
 
-    def combine(self, image: Tensor, image_maps: list[Tensor] | None) -> HybridFeatures:
+    def text(self) -> Tensor | None:
+        """(K, D) the depth tokens' text features; None without alignment."""
+        return self.language.text_features() if self.config.alignment != "none" else None
+
+    def combine(self, image: Tensor, image_maps: list[Tensor] | None, text: Tensor | None) -> HybridFeatures:
         """The rest of `forward_features` behind the image tower, for encoders that make its maps otherwise
-        (matching)."""
+        (matching).
+
+        Args:
+            image: (B, 3, H, W).
+            image_maps: the image tower's four maps, None without it.
+            text: as `text` gives them.
+        """
         seen: DinoOutput | None = self.dino(image) if self.dino is not None else None
         height, width = image.shape[-2:]
         if seen is not None:
@@ -124,12 +136,11 @@ class HybridEncoder(HubModel, nn.Module):
             rows, columns = height // _GRID_WITHOUT_DINO, width // _GRID_WITHOUT_DINO
         fused = self.fusion(image_maps, seen.maps if seen else None, (rows, columns))
         logits, aligned = [], fused
-        if self.config.alignment != "none":
-            text = self.language.text_features()
+        if text is not None:
             logits = [align(level, text) for level in fused]
             aligned = logits
             if self.config.alignment == "concat":
-                aligned = [torch.cat([a.to(f.dtype), f], dim=1) for a, f in zip(logits, fused, strict=True)]
+                aligned = [torch.cat(pair, dim=1) for pair in zip(logits, fused, strict=True)]
         return HybridFeatures(fused, aligned, logits, seen.class_token if seen else None, (height, width))
 
     def parameter_groups(self, lr: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:

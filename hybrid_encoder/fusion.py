@@ -37,7 +37,7 @@ class Fusion(nn.Module):
         for level in range(4):
             parts = []
             if dino_maps is not None:
-                parts.append(_resize(dino_maps[level], grid))
+                parts.append(_resize(_as_autocast(dino_maps[level]), grid))
             if image_maps is not None:
                 project, given = self.project[level], image_maps[level]
                 # A 1x1 convolution and nearest resizing commute: convolve where there are fewer pixels.
@@ -61,3 +61,9 @@ def _projection(kind: str, level: int, given: int, channels: int) -> nn.Module:
 
 def _resize(x: Tensor, grid: tuple[int, int]) -> Tensor:
     return x if x.shape[-2:] == grid else F.interpolate(x, grid, mode="nearest")
+
+
+def _as_autocast(x: Tensor) -> Tensor:
+    """Under autocast norms return float32, which a concatenation would spread over a level; nothing behind needs it."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

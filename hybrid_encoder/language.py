@@ -188,21 +188,22 @@ def align(level: Tensor, text: Tensor) -> Tensor:
         text: (K, D) text features.
 
     Returns:
-        (B, K, h, w) float32.
+        (B, K, h, w), in the level's precision; lengths and the division are float32 even where the level is bfloat16.
     """
     with torch.autocast(level.device.type, enabled=False):
-        level, text = level.float(), text.float()
         channels, width = level.shape[1], text.shape[1]
+        squares, text = level.float().square(), text.float()
         if channels == width:
-            norm = level.norm(dim=1, keepdim=True)
+            square = squares.sum(1, keepdim=True)
         else:
             source = nearest_index(channels, width, level.device)
             text = text.new_zeros(len(text), channels).index_add(1, source, text)
             repeats = torch.zeros(channels, device=level.device).index_add(
                 0, source, torch.ones_like(source, dtype=torch.float32)
             )
-            norm = (level.square() * repeats[:, None, None]).sum(1, keepdim=True).sqrt()
-        return LOGIT_SCALE * F.conv2d(level, text[:, :, None, None]) / norm.clamp_min(1e-12)
+            square = (squares * repeats[:, None, None]).sum(1, keepdim=True)
+        products = F.conv2d(level, text[:, :, None, None].to(level.dtype))
+        return (products * (LOGIT_SCALE * square.clamp_min(1e-24).rsqrt())).to(level.dtype)
 
 
 def nearest_index(given: int, wanted: int, device: torch.device) -> Tensor:

@@ -241,7 +241,7 @@ def test_matching_tower_splits_where_the_cost_volume_enters() -> None:
     with torch.no_grad():
         tower = encoder.matching_tower
         shallow = tower.shallow(image)
-        rejoined = encoder.combine(image, [shallow, *tower.deep(shallow)])
+        rejoined = encoder.combine(image, [shallow, *tower.deep(shallow)], encoder.text())
         whole = encoder.forward_features(image)
     assert shallow.shape == (1, tower.channels[0], 16, 16)
     assert all(torch.equal(a, b) for a, b in zip(rejoined.aligned, whole.aligned, strict=True))

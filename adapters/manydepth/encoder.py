@@ -267,9 +267,9 @@ class HybridMatchingEncoder(MatchingEncoder):
         max_depth_bin: Tensor | float | None = None,
     ) -> tuple[HybridFeatures, Tensor, Tensor]:
         """As `forward`, with the features that a DPT decoder reads in place of the five maps."""
-        tower = self.encoder.matching_tower
+        tower, text = self.encoder.matching_tower, self.encoder.text()
         shallow = tower.shallow(current)
         with torch.no_grad():
             seen = tower.shallow(lookup.flatten(0, 1)).unflatten(0, lookup.shape[:2])
         joined, lowest_cost, confidence = self.join(shallow, seen, poses, K, inv_K, min_depth_bin, max_depth_bin)
-        return self.encoder.combine(current, [shallow, *tower.deep(joined)]), lowest_cost, confidence
+        return self.encoder.combine(current, [shallow, *tower.deep(joined)], text), lowest_cost, confidence

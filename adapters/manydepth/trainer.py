@@ -163,7 +163,7 @@ def build_optimizer(model: TwoFrameDepth, options: ManydepthOptions) -> torch.op
         if rest:
             groups.append({"params": rest, "lr": lr})
     kind = torch.optim.AdamW if hybrid else torch.optim.Adam
-    return kind(groups, lr=options.learning_rate)
+    return kind(groups, lr=options.learning_rate, fused=True)
 
 
 def open_loader(options: ManydepthOptions, part: Part, processes: Processes) -> DataLoader[Any]:

@@ -9,7 +9,7 @@ from typing import Literal
 from hybrid_encoder.config import check_image_size
 from hybrid_encoder.data.sample import FrameId
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.options import EncoderOptions, check_at_least, option
+from hybrid_encoder.options import RESUMABLE, EncoderOptions, TrainingOptions, check_at_least, option
 from hybrid_encoder.selfsup.objective import ObjectiveOptions
 
 
@@ -28,39 +28,26 @@ class DataOptions:
     scenes: int = option(40, "rendered training sequences (synthetic)")
 
 
-FREE_OPTIONS = frozenset(
-    {
-        "log_dir", "model_name", "data_path", "device", "no_cuda", "num_workers", "num_epochs", "log_frequency",
-        "save_frequency", "save_minutes", "resume", "max_bad_steps", "skip_bad", "matching_memory",
-    }
-)  # fmt: skip
-"""Options that may differ when a run goes on: they do not change what it computes, or may be changed on the way."""
+FREE_OPTIONS = RESUMABLE | {
+    "log_dir", "model_name", "data_path", "no_cuda", "num_epochs", "save_frequency", "matching_memory",
+}  # fmt: skip
+"""Options that may differ when a run goes on."""
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """How a training run goes; shared by all trainers."""
+class RunOptions(TrainingOptions):
+    """How a trainer's run goes; shared by all trainers."""
 
     log_dir: Path = option(Path("runs"), "runs are written to LOG_DIR/MODEL_NAME")
     model_name: str = option("mdp", "name of the run")
-    device: str = option("auto", "auto, cpu, cuda or cuda:N")
     no_cuda: bool = option(False, "the original's spelling of --device cpu")
-    num_workers: int = option(4, "processes that load data")
     batch_size: int = option(12, "samples of a step and process")
     learning_rate: float = option(1e-4, "learning rate")
     num_epochs: int = option(20, "epochs")
     scheduler_step_size: int = option(15, "epochs after which the learning rate falls to a tenth")
-    log_frequency: int = option(50, "steps between two logged ones")
     save_frequency: int = option(1, "epochs between two saved ones")
-    save_minutes: float = option(30.0, "minutes after which a run's state is saved within an epoch, too")
     load_weights_folder: Path | None = option(None, "start from the weights of this folder")
-    resume: bool = option(False, "go on with the run in LOG_DIR/MODEL_NAME; so does the same command without it")
-    precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
-    accumulate: int = option(1, "steps whose gradients are added up before the optimiser moves")
     clip_grad: float | None = option(None, "largest norm of the gradient")
-    max_bad_steps: int = option(10, "steps with a non-finite loss that are skipped before the run stops")
-    skip_bad: int = option(0, "unreadable images that every process passes over before the run stops")
-    seed: int = option(0, "seed of weights, order and augmentation")
 
     @property
     def folder(self) -> Path:
@@ -69,11 +56,9 @@ class RunOptions:
 
     def check_run(self) -> None:
         """Raises `UserError` for numbers out of range and for weights that are not there."""
-        least = {"num_epochs": 0, "num_workers": 0, "max_bad_steps": 0, "skip_bad": 0, "seed": 0, "learning_rate": 0}
-        least |= dict.fromkeys(
-            ("batch_size", "accumulate", "log_frequency", "save_frequency", "scheduler_step_size"), 1
-        )
-        check_at_least(self, least)
+        self.check_training()
+        least: dict[str, float] = {"num_epochs": 0, "learning_rate": 0}
+        check_at_least(self, {**least, "batch_size": 1, "save_frequency": 1, "scheduler_step_size": 1})
         if self.clip_grad is not None and self.clip_grad <= 0:
             raise UserError(f"--clip_grad {self.clip_grad}: expected a norm above 0")
         if self.load_weights_folder is not None and not self.load_weights_folder.is_dir():
@@ -163,6 +148,8 @@ class EvaluateOptions(DataOptions):
     csv: Path | None = option(None, "write one line per image to this file")
     batch_size: int = option(4, "images at a time")
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
+    compile: bool = option(False, "compile the nets with torch.compile")
     seed: int = option(0, "seed of rendered scenes")
 
 

@@ -124,9 +124,10 @@ def build_optimizer(model: MonoDepth, options: Monodepth2Options) -> torch.optim
     others = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("encoder.")]
     rest = {"params": others, "lr": options.learning_rate}
     if isinstance(model.encoder, HybridEncoder):
-        return torch.optim.AdamW([*model.encoder.parameter_groups(encoder_lr), rest], lr=options.learning_rate)
+        groups = [*model.encoder.parameter_groups(encoder_lr), rest]
+        return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
     own = [p for p in model.encoder.parameters() if p.requires_grad]
-    return torch.optim.Adam([{"params": own, "lr": encoder_lr}, rest], lr=options.learning_rate)
+    return torch.optim.Adam([{"params": own, "lr": encoder_lr}, rest], lr=options.learning_rate, fused=True)
 
 
 def open_loader(options: Monodepth2Options, part: Part, processes: Processes) -> DataLoader[Any]:
@@ -157,19 +158,13 @@ def open_loader(options: Monodepth2Options, part: Part, processes: Processes) ->
 
 def loop_options(options: RunOptions) -> LoopOptions:
     """The training loop's part of a trainer's options."""
-    return LoopOptions(
+    return LoopOptions.of(
+        options,
         folder=options.folder,
         epochs=options.num_epochs,
-        resume=options.resume,
         clip_grad=options.clip_grad,
-        log_frequency=options.log_frequency,
         save_frequency=options.save_frequency,
-        save_minutes=options.save_minutes,
         validate_first=True,
-        precision=options.precision,
-        accumulate=options.accumulate,
-        max_bad_steps=options.max_bad_steps,
-        seed=options.seed,
         best=("abs_rel", "min"),
         identity=identity(options, FREE_OPTIONS),
         # As the original leaves it.

@@ -9,14 +9,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..data.loader import EpochSampler, SampleLoader
 from ..errors import UserError
+from ..recompute import checkpoint_activations
 from .failures import explain
 from .identity import check_same_run
 from .processes import Processes
@@ -73,7 +74,11 @@ class _Loop:
             print(f"{options.folder} holds no state to go on from: starting anew", flush=True)
         if processes.mean({"step": float(self.step)})["step"] != self.step:
             raise UserError(f"the processes see different states in {options.folder}: it must be one folder for all")
-        model = processes.wrap(task.model)
+        if options.checkpoint_activations:
+            checkpoint_activations(task.model)
+        model = processes.wrap(task.model, options.sync_bn)
+        if options.compile:
+            model = cast(nn.Module, torch.compile(model, dynamic=False))
         self.stepper = Stepper(task.model, model, processes, options.precision, options.clip_grad)
         self.stepper.skipped = state["skipped"] if state else 0
         self.recorder = Recorder(options.folder if processes.is_main else None, lines)

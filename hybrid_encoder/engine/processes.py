@@ -33,10 +33,21 @@ class Processes:
         """Whether this process logs, saves and prints."""
         return self.rank == 0
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model, its gradients averaged over processes; itself where there is one process."""
+    def wrap(self, model: nn.Module, sync_bn: bool = False) -> nn.Module:
+        """The model, its gradients averaged over processes; itself where there is one process.
+
+        Args:
+            sync_bn: let batch norm see the samples of all processes.
+
+        Raises:
+            UserError: `sync_bn` on CPUs, which PyTorch does not have.
+        """
         if self.world_size == 1:
             return model
+        if sync_bn:
+            if self.device.type != "cuda":
+                raise UserError("--sync_bn: PyTorch synchronises batch norm on GPUs only, leave it out")
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         ids = [self.device.index] if self.device.type == "cuda" else None
         # Nets that freeze on the way leave parameters without gradients.
         return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)

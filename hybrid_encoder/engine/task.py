@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..options import TrainingOptions
 from .processes import Processes
 
 
@@ -48,6 +49,9 @@ class LoopOptions:
     folder: Path
     epochs: int
     resume: bool = False
+    compile: bool = False
+    checkpoint_activations: bool = False
+    sync_bn: bool = False
     clip_grad: float | None = None
     log_frequency: int = 50
     save_frequency: int = 1
@@ -63,3 +67,9 @@ class LoopOptions:
     """What must be the same for a run to go on in its folder (`identity.identity`)."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Text files to leave in the folder, by name."""
+
+    @classmethod
+    def of(cls, options: TrainingOptions, **own: Any) -> LoopOptions:
+        """From the options that all training runs share, and what is the trainer's own."""
+        shared = {field.name for field in fields(cls)} & {field.name for field in fields(TrainingOptions)}
+        return cls(**{name: getattr(options, name) for name in shared}, **own)

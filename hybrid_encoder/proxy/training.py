@@ -84,12 +84,14 @@ class ProxyTask:
 
     schedule_per_step = True
 
-    def __init__(self, options: PretrainOptions, steps_per_epoch: int, val_loader: DataLoader[Any]) -> None:
+    def __init__(
+        self, options: PretrainOptions, steps_per_epoch: int, val_loader: DataLoader[Any], device: torch.device
+    ) -> None:
         self.options = options
         encoder = HybridEncoder(stage1_config(options.config()))
-        self.model = ProxyModel(encoder, options)
+        self.model = ProxyModel(encoder, options).to(device)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
+        self.optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True)
         total = max(options.epochs * steps_per_epoch, 2)
         self.scheduler = OneCycleLR(self.optimizer, options.lr, total_steps=total, div_factor=25, final_div_factor=100)
         self.val_loader = val_loader
@@ -107,7 +109,6 @@ class ProxyTask:
 
     def validate(self, processes: Processes) -> dict[str, float]:
         """Ranking accuracy and Kendall's tau over all held-out sequences; keeps the confusion of prompts."""
-        self.model.to(processes.device)
         all_logits = []
         for collated in self.val_loader:
             _, logits = self.model.logits(to_batch(collated, processes.device))
@@ -152,20 +153,14 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
         raise UserError(
             f"{len(train_source)} training images are fewer than --batch_size {options.batch_size}: lower it"
         )
-    task = ProxyTask(options, len(loader), val_loader)
-    task.model.to(processes.device)
-    loop = LoopOptions(
+    task = ProxyTask(options, len(loader), val_loader, processes.device)
+    loop = LoopOptions.of(
+        options,
         folder=options.out,
         epochs=options.epochs,
-        resume=options.resume,
         clip_grad=options.clip_grad,
-        log_frequency=options.log_frequency,
         validate_first=True,
-        precision=options.precision,
-        seed=options.seed,
         best=("ranking_accuracy", "max"),
-        save_minutes=options.save_minutes,
-        max_bad_steps=options.max_bad_steps,
         identity=identity(options, FREE_OPTIONS),
     )
     figures = fit(task, loader, loop, processes)

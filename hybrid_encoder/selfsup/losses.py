@@ -108,7 +108,7 @@ def text_bin_loss(logits: Tensor, depth: Tensor, min_depth: float, max_depth: fl
     small = F.interpolate(depth.detach().log(), logits.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     low, high = torch.tensor([min_depth, max_depth]).log().tolist()
     index = ((small - low) / (high - low) * bins).long().clamp(0, bins - 1)
-    return F.cross_entropy(logits, index)
+    return F.cross_entropy(logits.float(), index)
 
 
 def _window_mean(x: Tensor) -> Tensor:

@@ -1,0 +1,172 @@
+"""What makes training lighter or wider must not change what is learnt: processes, recomputation, compilation, bf16."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from torch import Tensor, nn
+
+from hybrid_encoder import DPTDecoder, UserError, create_encoder
+from hybrid_encoder.adapters.monodepth2.model import DepthBatch, MonoDepth
+from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
+from hybrid_encoder.data.sample import FrameId
+from hybrid_encoder.engine.processes import Processes
+from hybrid_encoder.recompute import checkpoint_activations
+from hybrid_encoder.resnet import ResnetEncoder
+
+HEIGHT, WIDTH = 64, 96
+
+
+def make_model(**changes: Any) -> MonoDepth:
+    torch.manual_seed(0)
+    options = Monodepth2Options(preset="tiny", weights_init="scratch", height=HEIGHT, width=WIDTH, **changes)
+    return MonoDepth(options, options.config(), "random").train()
+
+
+def make_batch(count: int) -> DepthBatch:
+    generator = torch.Generator().manual_seed(1)
+    frames: dict[FrameId, Tensor] = {i: torch.rand(count, 3, HEIGHT, WIDTH, generator=generator) for i in (0, -1, 1)}
+    K = torch.tensor([[40.0, 0, 32], [0, 60, 16], [0, 0, 1]]).expand(count, 3, 3)
+    return DepthBatch(frames, frames, K, torch.eye(4).expand(count, 4, 4), [""] * count)
+
+
+def part(batch: DepthBatch, rows: slice) -> DepthBatch:
+    frames: dict[FrameId, Tensor] = {i: image[rows] for i, image in batch.frames.items()}
+    return DepthBatch(frames, frames, batch.K[rows], batch.stereo_T[rows], batch.names[rows])
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def without_batch_norm() -> MonoDepth:
+    """DINO alone, and poses from its class tokens; automasking breaks ties at random."""
+    return make_model(encoder_option=("image_tower=null",), pose_model_type="class_token", disable_automasking=True)
+
+
+def _half(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    model = without_batch_norm()
+    wrapped = Processes(torch.device("cpu"), rank, 2).wrap(model)
+    wrapped(part(make_batch(4), slice(2 * rank, 2 * rank + 2)))["loss"].backward()
+    if rank == 0:
+        torch.save(gradients(model), f"{folder}/gradients.pth")
+    dist.destroy_process_group()
+
+
+def test_two_processes_of_two_equal_one_of_four(tmp_path: Path) -> None:
+    multiprocessing.spawn(_half, (str(tmp_path),), nprocs=2)
+    two = torch.load(tmp_path / "gradients.pth", weights_only=True)
+    model = without_batch_norm()
+    model(make_batch(4))["loss"].backward()
+    one = gradients(model)
+    assert set(one) == set(two)
+    assert sum(float(gradient.abs().sum()) for gradient in one.values()) > 0
+    largest = max(float(gradient.abs().max()) for gradient in one.values())
+    for name, gradient in one.items():
+        assert (gradient - two[name]).abs().max() < 1e-5 * largest, name
+
+
+def test_sync_bn_says_that_it_needs_gpus() -> None:
+    with pytest.raises(UserError, match="--sync_bn"):
+        Processes(torch.device("cpu"), 0, 2).wrap(nn.BatchNorm2d(1), sync_bn=True)
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "resnet"])
+def test_recomputed_activations_give_the_same_step(kind: str) -> None:
+    """Loss, gradients and running statistics; and less is kept for the backward pass."""
+    results, kept = [], []
+    for recompute in (False, True):
+        model = make_model(encoder=kind)
+        if recompute:
+            assert checkpoint_activations(model) > 8
+        torch.manual_seed(2)
+        sizes: list[int] = []
+
+        def keep(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model(make_batch(2))["loss"]
+        loss.backward()
+        kept.append(sum(sizes))
+        results.append((loss.detach(), gradients(model), dict(model.named_buffers())))
+    (loss, grads, buffers), (loss2, grads2, buffers2) = results
+    assert torch.equal(loss, loss2)
+    assert set(grads) == set(grads2)
+    assert all(torch.allclose(grads[name], grads2[name], rtol=1e-4, atol=1e-7) for name in grads)
+    assert any(name.endswith("running_mean") for name in buffers)
+    assert all(torch.equal(buffers[name], buffers2[name]) for name in buffers)
+    assert kept[1] < 0.8 * kept[0]
+
+
+def test_compile_and_recompute_are_told_apart() -> None:
+    options = Monodepth2Options(compile=True, checkpoint_activations=True)
+    with pytest.raises(UserError, match="--checkpoint_activations"):
+        options.check()
+
+
+@pytest.mark.parametrize("net", ["encoder", "resnet"])
+def test_nets_compile_without_a_graph_break(net: str) -> None:
+    """fullgraph=True raises at a break; the backend that only traces is enough to see one."""
+    image = torch.rand(1, 3, 64, 96)
+    torch._dynamo.reset()
+    if net == "resnet":
+        plain: Any = ResnetEncoder(18, "random").eval()
+        expected, compiled = plain(image)[-1], torch.compile(plain, backend="eager", fullgraph=True)
+        assert torch.allclose(compiled(image)[-1], expected, atol=1e-5)
+        return
+    torch.manual_seed(0)
+    encoder = create_encoder("tiny", pyramid=False)
+    decoder = DPTDecoder(encoder)
+
+    def see(image: Tensor, text: Tensor | None) -> Tensor:
+        assert encoder.image_tower is not None
+        disparity: Tensor = decoder(encoder.combine(image, encoder.image_tower(image), text))["disp", 0]
+        return disparity
+
+    def run(image: Tensor) -> Tensor:
+        disparity: Tensor = decoder(encoder.forward_features(image))["disp", 0]
+        return disparity
+
+    torch.compile(run, backend="eager", fullgraph=True)(image).mean().backward()
+    assert encoder.language.tokens.grad is not None
+    encoder.eval()
+    with torch.no_grad():
+        expected = run(image)
+        assert torch.allclose(torch.compile(see, backend="eager", fullgraph=True)(image, encoder.text()), expected)
+
+
+def test_compiled_encoder_never_reads_stale_text() -> None:
+    torch._dynamo.reset()
+    encoder = create_encoder("tiny", pyramid=False).eval()
+    compiled = torch.compile(encoder.forward_features, backend="eager")
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        for _ in range(3):
+            assert torch.allclose(compiled(image).logits[0], encoder.forward_features(image).logits[0], atol=1e-4)
+            encoder.language.tokens.add_(torch.randn_like(encoder.language.tokens))
+
+
+def test_bf16_stays_close_to_float32() -> None:
+    """Logits are products of bf16 numbers whose lengths are float32; disparity is float32 from the head on."""
+    torch.manual_seed(0)
+    encoder = create_encoder("tiny", pyramid=False).eval()
+    decoder = DPTDecoder(encoder).eval()
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        features = encoder.forward_features(image)
+        exact = decoder(features)["disp", 0]
+        with torch.autocast("cpu", torch.bfloat16):
+            rough_features = encoder.forward_features(image)
+            rough = decoder(rough_features)["disp", 0]
+    assert rough_features.logits[0].dtype == torch.bfloat16
+    spread = float(features.logits[0].std())
+    assert (rough_features.logits[0].float() - features.logits[0]).abs().mean() < 0.05 * spread
+    assert rough.dtype == torch.float32
+    assert (rough - exact).abs().max() < 0.02 * float(exact.mean())
