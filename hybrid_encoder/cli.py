@@ -224,7 +224,7 @@ def _evaluate(arguments: Arguments) -> int:
     from .adapters.manydepth.checkpoint import is_two_frame, load_two_frame_model
     from .adapters.manydepth.evaluate import evaluate_two_frame
     from .adapters.manydepth.options import TwoFrameEvaluateOptions
-    from .adapters.monodepth2.evaluate import evaluate
+    from .adapters.monodepth2.evaluate import evaluate, prior_errors
     from .convert import open_depth_model
     from .engine.processes import choose_device
     from .evaluation import format_table, save_csv
@@ -232,6 +232,7 @@ def _evaluate(arguments: Arguments) -> int:
 
     options = read_options(TwoFrameEvaluateOptions, arguments)
     device = choose_device(options.device)
+    prior = prior_errors(options) if options.prior else None
     if is_two_frame(options.weights) and not options.eval_teacher:
         memory = None if options.matching_memory is None else options.matching_memory << 20
         matching = prepare(load_two_frame_model(options.weights, memory), device, options.compile)
@@ -245,6 +246,8 @@ def _evaluate(arguments: Arguments) -> int:
     if options.csv is not None:
         save_csv(result, options.csv)
     print(format_table(result))
+    if prior is not None:
+        print(f"mean depth of the training scenes, which looks at no image:\n{format_table(prior)}")
     return 0
 
 

@@ -16,8 +16,8 @@ import timm
 import torch
 
 from .adapters.monodepth2.checkpoint import load_depth_model
-from .adapters.monodepth2.data import ground_truth, open_source
-from .adapters.monodepth2.evaluate import evaluate
+from .adapters.monodepth2.data import open_source
+from .adapters.monodepth2.evaluate import evaluate, prior_errors
 from .adapters.monodepth2.options import EvaluateOptions, Monodepth2Options
 from .adapters.monodepth2.trainer import build_model, train
 from .colormap import color_range, colorize_depth, colorize_disparity, tile_grid
@@ -27,7 +27,7 @@ from .depth_model import DepthModel
 from .engine.processes import Processes, choose_device
 from .engine.record import read_metrics
 from .errors import UserError
-from .evaluation import DepthErrors, EvaluationResult, evaluate_depths, mean_depth_prior
+from .evaluation import DepthErrors
 from .options import option
 from .prediction import DepthPredictor, predict_disparities
 from .proxy.options import PretrainOptions
@@ -91,20 +91,6 @@ def run_demo(options: DemoOptions) -> dict[str, DepthErrors]:
     return results
 
 
-def prior_errors(options: EvaluateOptions) -> EvaluationResult:
-    """Errors of the best image-independent guess: the training scenes' mean depth, or mean inverse depth if that is
-    better."""
-    training = open_source(options, "train", (0,), options.seed)
-    depths = [ground_truth(options, training, index) for index in range(0, len(training))]
-    known = [depth for depth in depths if depth is not None]
-    mean_depth = mean_depth_prior(known)
-    mean_inverse = 1 / mean_depth_prior([np.where(depth > 0, 1 / np.maximum(depth, 1e-3), 0) for depth in known])
-    test = open_source(options, "test", (0,), options.seed)
-    truths = [depth for index in range(len(test)) if (depth := ground_truth(options, test, index)) is not None]
-    candidates = [evaluate_depths([1 / prior] * len(truths), truths, crop=None) for prior in (mean_depth, mean_inverse)]
-    return min(candidates, key=lambda result: result.mean.abs_rel)
-
-
 def _fresh_folder(out: Path) -> Path:
     """Empties what an earlier demo left; refuses a folder that holds something else."""
     marker = out / ".hybrid-encoder-demo"
@@ -154,7 +140,7 @@ def _stage2_options(options: DemoOptions, stage1: Path | None) -> Monodepth2Opti
         log_dir=options.out,
         model_name="stage2",
         num_epochs=options.num_epochs,
-        scheduler_step_size=max(options.num_epochs * 3 // 4, 1),
+        lr_schedule="one_cycle",
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         num_workers=0,

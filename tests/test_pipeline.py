@@ -251,3 +251,27 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(
     states = list((tmp_path / "mdp").glob("state_*.pt"))
     for state in states:
         assert all(torch.isfinite(v).all() for v in torch.load(state, weights_only=True)["model"].values())
+
+
+def test_one_cycle_warms_up_and_belongs_to_its_number_of_epochs(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert (
+        train(
+            scenes / "kitti", tmp_path, "--lr_schedule", "one_cycle", "--log_frequency", "1", "--learning_rate", "1e-3"
+        )
+        == 0
+    )
+    rates = [line["learning_rate"] for line in read_metrics(tmp_path / "mdp") if line["kind"] == "train"]
+    assert max(rates) <= 1e-3
+    assert rates[-1] == pytest.approx(1e-3 / 25 / 1e4)  # the schedule ends with the run
+    assert train(scenes / "kitti", tmp_path, "--lr_schedule", "one_cycle", "--num_epochs", "3") == 2
+    assert "num_epochs was 1, is 3" in capsys.readouterr().err
+
+
+def test_evaluate_prints_what_no_image_gives(run: Path, capsys: pytest.CaptureFixture) -> None:
+    size = ["--height", "64", "--width", "96"]
+    arguments = ["evaluate", "--weights", str(run), "--dataset", "synthetic", "--scenes", "2", *size, "--device", "cpu"]
+    assert main([*arguments, "--prior", "--precision", "bf16"]) == 0
+    assert capsys.readouterr().out.count("abs_rel") == 2
+    assert "--prior" in _error(capsys, ["evaluate", "--weights", str(run), "--data_path", str(run), "--prior"])

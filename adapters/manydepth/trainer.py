@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler, StepLR
 from torch.utils.data import DataLoader, default_collate
 
 from hybrid_encoder.data.loader import make_loader
@@ -25,7 +24,7 @@ from hybrid_encoder.proxy.training import load_stage1
 from ..monodepth2.checkpoint import newest_weights, weights_folder
 from ..monodepth2.data import Part, ground_truth
 from ..monodepth2.model import DepthBatch, to_batch
-from ..monodepth2.trainer import MAX_TRUTHS, loop_options
+from ..monodepth2.trainer import MAX_TRUTHS, build_scheduler, loop_options
 from .checkpoint import load_teacher, load_weights, save_weights
 from .data import LookupSource, open_lookup_source
 from .encoder import HybridMatchingEncoder
@@ -36,9 +35,9 @@ from .options import ManydepthOptions
 class ManydepthTask:
     """The two-frame trainer for the training loop."""
 
-    schedule_per_step = False
-
-    def __init__(self, options: ManydepthOptions, val_loader: DataLoader[Any], processes: Processes) -> None:
+    def __init__(
+        self, options: ManydepthOptions, steps_per_epoch: int, val_loader: DataLoader[Any], processes: Processes
+    ) -> None:
         self.options = options
         self.model = build_model(options)
         self.model.to(processes.device)
@@ -47,7 +46,7 @@ class ManydepthTask:
         self.optimizer = build_optimizer(self.model, options)
         # Parameters that freeze later stay in the optimiser: it passes over what has no gradient, and the schedule
         # goes on.
-        self.scheduler: LRScheduler = StepLR(self.optimizer, options.scheduler_step_size, 0.1)
+        self.scheduler, self.schedule_per_step = build_scheduler(self.optimizer, options, steps_per_epoch)
         self.val_loader = val_loader
 
     def to_device(self, batch: Any, device: torch.device) -> DepthBatch:
@@ -128,7 +127,7 @@ def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
     options.check()
     torch.manual_seed(options.seed)
     loader, val_loader = (open_loader(options, part, processes) for part in ("train", "val"))
-    task = ManydepthTask(options, val_loader, processes)
+    task = ManydepthTask(options, len(loader), val_loader, processes)
     return fit(task, loader, loop_options(options), processes)
 
 

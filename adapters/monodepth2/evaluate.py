@@ -10,7 +10,13 @@ from hybrid_encoder.data.ground_truth import GroundTruth
 from hybrid_encoder.data.source import FrameSource
 from hybrid_encoder.data.velodyne import improved_depth_path, read_depth_png
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.evaluation import STEREO_SCALE_FACTOR, EvaluationResult, evaluate_model
+from hybrid_encoder.evaluation import (
+    STEREO_SCALE_FACTOR,
+    EvaluationResult,
+    evaluate_depths,
+    evaluate_model,
+    mean_depth_prior,
+)
 from hybrid_encoder.prediction import DepthPredictor
 
 from .data import ground_truth, open_source
@@ -45,6 +51,26 @@ def evaluate(options: EvaluateOptions, model: DepthPredictor) -> EvaluationResul
         scale_factor=scale,
         names=names,
     )
+
+
+def prior_errors(options: EvaluateOptions) -> EvaluationResult:
+    """Errors of the best image-independent guess: the training scenes' mean depth, or mean inverse depth if that is
+    better. For rendered scenes, whose truths have one size.
+
+    Raises:
+        UserError: another data set.
+    """
+    if options.dataset != "synthetic":
+        raise UserError(f"--prior averages rendered depth maps of one size: --dataset {options.dataset} has others")
+    training = open_source(options, "train", (0,), options.seed)
+    depths = [ground_truth(options, training, index) for index in range(len(training))]
+    known = [depth for depth in depths if depth is not None]
+    mean_depth = mean_depth_prior(known)
+    mean_inverse = 1 / mean_depth_prior([np.where(depth > 0, 1 / np.maximum(depth, 1e-3), 0) for depth in known])
+    test = open_source(options, "test", (0,), options.seed)
+    truths = [depth for index in range(len(test)) if (depth := ground_truth(options, test, index)) is not None]
+    candidates = [evaluate_depths([1 / prior] * len(truths), truths, crop=None) for prior in (mean_depth, mean_inverse)]
+    return min(candidates, key=lambda result: result.mean.abs_rel)
 
 
 def _truths(options: EvaluateOptions, source: FrameSource, names: list[str]) -> Iterator[np.ndarray]:

@@ -31,7 +31,7 @@ class DataOptions:
 FREE_OPTIONS = RESUMABLE | {
     "log_dir", "model_name", "data_path", "no_cuda", "num_epochs", "save_frequency", "matching_memory",
 }  # fmt: skip
-"""Options that may differ when a run goes on."""
+"""Options that may differ when a run goes on; the number of epochs only where the schedule does not hang on it."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,18 @@ class RunOptions(TrainingOptions):
     batch_size: int = option(12, "samples of a step and process")
     learning_rate: float = option(1e-4, "learning rate")
     num_epochs: int = option(20, "epochs")
-    scheduler_step_size: int = option(15, "epochs after which the learning rate falls to a tenth")
+    lr_schedule: Literal["step", "one_cycle"] = option(
+        "step", "one_cycle: warm up over a tenth of the run, then cool down; for nets that start from random numbers"
+    )
+    scheduler_step_size: int = option(15, "epochs after which the learning rate falls to a tenth (step)")
     save_frequency: int = option(1, "epochs between two saved ones")
     load_weights_folder: Path | None = option(None, "start from the weights of this folder")
     clip_grad: float | None = option(None, "largest norm of the gradient")
+
+    @property
+    def free(self) -> frozenset[str]:
+        """Options that may differ when the run goes on."""
+        return FREE_OPTIONS - {"num_epochs"} if self.lr_schedule == "one_cycle" else FREE_OPTIONS
 
     @property
     def folder(self) -> Path:
@@ -145,6 +153,7 @@ class EvaluateOptions(DataOptions):
     min_eval_depth: float = option(1e-3, "nearest depth that counts, in metres")
     max_eval_depth: float = option(80.0, "farthest depth that counts, in metres")
     post_process: bool = option(False, "average with the prediction of the mirrored image")
+    prior: bool = option(False, "also the errors of the best guess that looks at no image (synthetic)")
     csv: Path | None = option(None, "write one line per image to this file")
     batch_size: int = option(4, "images at a time")
     device: str = option("auto", "auto, cpu, cuda or cuda:N")

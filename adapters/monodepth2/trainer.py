@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.optim.lr_scheduler import LRScheduler, StepLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torch.utils.data import DataLoader
 
 from hybrid_encoder.data.loader import make_loader
@@ -28,8 +28,10 @@ from hybrid_encoder.selfsup.geometry import disp_to_depth
 from .checkpoint import encoder_extras, load_weights, newest_weights, save_weights, weights_folder
 from .data import Part, ground_truth, open_source
 from .model import DepthBatch, MonoDepth, to_batch
-from .options import FREE_OPTIONS, Monodepth2Options, RunOptions
+from .options import Monodepth2Options, RunOptions
 
+WARM_UP = 0.1
+"""Share of a one-cycle run in which the learning rate rises."""
 MAX_TRUTHS = 60
 """Validation frames whose depth is compared with the truth; evenly spaced."""
 
@@ -37,15 +39,15 @@ MAX_TRUTHS = 60
 class Monodepth2Task:
     """The single-frame trainer for the training loop."""
 
-    schedule_per_step = False
-
-    def __init__(self, options: Monodepth2Options, val_loader: DataLoader[Any], processes: Processes) -> None:
+    def __init__(
+        self, options: Monodepth2Options, steps_per_epoch: int, val_loader: DataLoader[Any], processes: Processes
+    ) -> None:
         self.options = options
         self.frame_ids = options.all_frame_ids
         self.model = build_model(options)
         self.model.to(processes.device)
         self.optimizer = build_optimizer(self.model, options)
-        self.scheduler: LRScheduler = StepLR(self.optimizer, options.scheduler_step_size, 0.1)
+        self.scheduler, self.schedule_per_step = build_scheduler(self.optimizer, options, steps_per_epoch)
         self.val_loader = val_loader
 
     def to_device(self, batch: Any, device: torch.device) -> DepthBatch:
@@ -99,7 +101,7 @@ def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
     options.check()
     torch.manual_seed(options.seed)
     loader, val_loader = (open_loader(options, part, processes) for part in ("train", "val"))
-    task = Monodepth2Task(options, val_loader, processes)
+    task = Monodepth2Task(options, len(loader), val_loader, processes)
     return fit(task, loader, loop_options(options), processes)
 
 
@@ -128,6 +130,17 @@ def build_optimizer(model: MonoDepth, options: Monodepth2Options) -> torch.optim
         return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
     own = [p for p in model.encoder.parameters() if p.requires_grad]
     return torch.optim.Adam([{"params": own, "lr": encoder_lr}, rest], lr=options.learning_rate, fused=True)
+
+
+def build_scheduler(
+    optimizer: torch.optim.Optimizer, options: RunOptions, steps_per_epoch: int
+) -> tuple[LRScheduler, bool]:
+    """The schedule of `--lr_schedule`, and whether it moves per step rather than per epoch."""
+    if options.lr_schedule == "step":
+        return StepLR(optimizer, options.scheduler_step_size, 0.1), False
+    steps = options.num_epochs * -(-steps_per_epoch // options.accumulate)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, peaks, total_steps=max(steps, 2), pct_start=WARM_UP), True
 
 
 def open_loader(options: Monodepth2Options, part: Part, processes: Processes) -> DataLoader[Any]:
@@ -166,7 +179,7 @@ def loop_options(options: RunOptions) -> LoopOptions:
         save_frequency=options.save_frequency,
         validate_first=True,
         best=("abs_rel", "min"),
-        identity=identity(options, FREE_OPTIONS),
+        identity=identity(options, options.free),
         # As the original leaves it.
         notes={"models/opt.json": json.dumps(dataclasses.asdict(options), indent=2, default=str) + "\n"},
     )
