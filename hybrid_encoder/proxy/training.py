@@ -23,6 +23,7 @@ from ..encoder import HybridEncoder
 from ..engine.identity import identity
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
+from ..engine.step import fused
 from ..engine.state import write_text, write_torch
 from ..errors import UserError
 from ..released import fill_from_stage1
@@ -91,7 +92,9 @@ class ProxyTask:
         encoder = HybridEncoder(stage1_config(options.config()))
         self.model = ProxyModel(encoder, options).to(device)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            parameters, lr=options.lr, weight_decay=options.weight_decay, fused=fused(self.model)
+        )
         total = max(options.epochs * steps_per_epoch, 2)
         self.scheduler = OneCycleLR(self.optimizer, options.lr, total_steps=total, div_factor=25, final_div_factor=100)
         self.val_loader = val_loader
