@@ -23,8 +23,8 @@ from ..encoder import HybridEncoder
 from ..engine.identity import identity
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
-from ..engine.step import fused
 from ..engine.state import write_text, write_torch
+from ..engine.step import fused
 from ..errors import UserError
 from ..released import fill_from_stage1
 from ..weights import load_state, read_checkpoint
