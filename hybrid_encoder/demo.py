@@ -41,13 +41,13 @@ class DemoOptions:
 
     out: Path = option(Path("demo"), "folder for runs and report.html; what an earlier demo left there is replaced")
     encoder: Literal["hybrid", "resnet"] = option("hybrid", "depth encoder; resnet has no stage 1")
-    stage1_epochs: int = option(2, "epochs of stage 1")
-    num_epochs: int = option(4, "epochs of stage 2")
-    scenes: int = option(64, "rendered training drives")
+    stage1_epochs: int = option(6, "epochs of stage 1")
+    num_epochs: int = option(6, "epochs of stage 2")
+    scenes: int = option(96, "rendered training drives")
     height: int = option(64, "image height")
     width: int = option(192, "image width")
     batch_size: int = option(4, "samples of a step")
-    learning_rate: float = option(1e-3, "learning rate of stage 2")
+    learning_rate: float = option(5e-4, "learning rate of stage 2")
     device: str = option("cpu", "auto, cpu, cuda or cuda:N")
     seed: int = option(0, "seed of scenes and weights")
 
