@@ -72,6 +72,16 @@ class Nets:
         return None if found.config is None else cls(found.config, found.kind, found.head, found.scales)
 
 
+def unusual_scales(entries: dict[str, Any], source: str = "the encoder's file") -> tuple[int, ...] | None:
+    """Disparity scales of the decoder behind an original's ResNet, from what the ResNet's file holds.
+
+    Returns:
+        None where they are all four, as the originals' scripts take for granted; and for a hybrid encoder.
+    """
+    found = NetDescription.of_entries(entries, source)
+    return None if found.config is not None or found.scales == (0, 1, 2, 3) else found.scales
+
+
 def listed(encoder: HybridEncoder, features: HybridFeatures) -> list[Tensor]:
     """Features as a plain list: what the encoder's decoder reads, then the coarsest fused level."""
     read = features.aligned if encoder.pyramid is None else encoder.drop_in_maps(features)
@@ -143,17 +153,21 @@ class HybridNetworks(Shadow):
     Args:
         networks: the original's module.
         nets: what to build in the place of `ResnetEncoder`; None: theirs.
+        their_scales: disparity scales of their own decoders, whatever is asked for; None: as asked for.
         names: further names of the module.
 
     Attributes:
         built: the encoders made so far.
     """
 
-    def __init__(self, networks: ModuleType, nets: Nets | None, **names: Any) -> None:
+    def __init__(
+        self, networks: ModuleType, nets: Nets | None, their_scales: tuple[int, ...] | None = None, **names: Any
+    ) -> None:
         super().__init__(
             networks, ResnetEncoder=self.encoder, DepthDecoder=self.decoder, PoseDecoder=self.pose_decoder, **names
         )
         self.nets = nets
+        self.their_scales = their_scales
         self.built: list[Any] = []
 
     def encoder(self, num_layers: int, pretrained: bool, num_input_images: int = 1, **settings: Any) -> nn.Module:
@@ -179,7 +193,7 @@ class HybridNetworks(Shadow):
         networks: Any = self._behind
         encoder = self.owner(num_ch_enc)
         if encoder is None:
-            theirs: nn.Module = networks.DepthDecoder(num_ch_enc, scales, *args, **settings)
+            theirs: nn.Module = networks.DepthDecoder(num_ch_enc, self.their_scales or scales, *args, **settings)
             return theirs
         scales = encoder.nets.scales or tuple(scales)
         if encoder.nets.kind == "dpt":
@@ -300,13 +314,20 @@ def describe(to_save: dict[str, Any], encoder: nn.Module, decoder: nn.Module, op
 
 
 def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
-    """Refuses a file that does not fill a net of ours; an original's own nets keep what a file lacks, as they do.
+    """Refuses a file that does not fill a net of ours, and one of ours for an original's net.
+
+    Else an original's own nets keep what a file lacks, as they do: of a file of ours they would keep everything.
 
     Raises:
         UserError: what does not fit.
     """
     if hasattr(model, "nets") or isinstance(model, (DPTDecoder, ClassTokenPose)):
         load_state(model, {name: value for name, value in tensors.items() if isinstance(value, Tensor)}, path)
+    elif tensors.get("hybrid_config"):
+        option = "--teacher_encoder" if Path(path).name == "mono_encoder.pth" else "--encoder"
+        raise UserError(f"{path} holds a hybrid encoder: add {option} hybrid")
+    elif set(tensors) == {"linear.weight", "linear.bias"}:
+        raise UserError(f"{path} reads poses from class tokens: add --pose_model_type class_token")
 
 
 def fitting_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -489,6 +489,30 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     mono.check_weights(trainer.models["pose_encoder"], {}, "pose_encoder.pth")
 
 
+def test_files_of_ours_do_not_leave_their_nets_as_they_are(tmp_path: Path) -> None:
+    """The originals pass over unknown names, so that a run would start from nothing without a word."""
+    folder = Trainer(*HYBRID, "--pose_model_type", "class_token").save(tmp_path / "w")
+    theirs = Trainer().models
+    with pytest.raises(UserError, match=r"encoder\.pth holds a hybrid encoder: add --encoder hybrid"):
+        mono.check_weights(theirs["encoder"], torch.load(folder / "encoder.pth"), str(folder / "encoder.pth"))
+    with pytest.raises(UserError, match="add --teacher_encoder hybrid"):
+        many.check_weights(theirs["encoder"], torch.load(folder / "encoder.pth"), "w/mono_encoder.pth")
+    with pytest.raises(UserError, match=r"pose\.pth reads poses from class tokens"):
+        mono.check_weights(theirs["pose"], torch.load(folder / "pose.pth"), str(folder / "pose.pth"))
+
+
+@pytest.mark.parametrize("scales", [(0,), (0, 1, 2, 3)])
+def test_scripts_build_a_resnets_decoder_with_the_scales_of_its_run(scales: tuple[int, ...], tmp_path: Path) -> None:
+    folder = Trainer("--scales", *map(str, scales)).save(tmp_path / "w")
+    networks = their_networks()
+    there = mono.networks_in({"networks": networks}, str(folder))
+    assert (there is networks) is (len(scales) == 4)
+    encoder = there.ResnetEncoder(18, False)
+    assert type(encoder) is ResnetEncoder
+    decoder = there.DepthDecoder(num_ch_enc=encoder.num_ch_enc, scales=range(4))
+    decoder.load_state_dict(torch.load(folder / "depth.pth"))
+
+
 def test_optimizer_state_of_other_parameters(capsys: pytest.CaptureFixture[str]) -> None:
     one, two = (optim.Adam([nn.Parameter(torch.zeros(1)) for _ in range(n)]) for n in (1, 2))
     state = one.state_dict()
@@ -578,6 +602,8 @@ def test_manydepth(teacher: str, image: Tensor, tmp_path: Path) -> None:
         )
         torch.testing.assert_close(found[0]["disp", 0], expected, rtol=1e-4, atol=1e-5)
     assert load_depth_model(tmp_path, "mono_encoder", "mono_depth").height == H
+    alone = there.ResnetEncoder(18, False)
+    there.DepthDecoder(alone.num_ch_enc).load_state_dict(torch.load(tmp_path / "mono_depth.pth"))
 
 
 def test_manydepth_without_hybrid_is_theirs(tmp_path: Path) -> None:

@@ -68,11 +68,19 @@ class MatchingNetworks(HybridNetworks):
     Args:
         networks: the original's module.
         student, teacher: what to build for each; None: theirs.
+        their_scales: disparity scales of their own decoders, whatever is asked for; None: as asked for.
         settings: of the two-frame net, whatever is asked for.
     """
 
-    def __init__(self, networks: ModuleType, student: Nets | None, teacher: Nets | None, **settings: Any) -> None:
-        super().__init__(networks, teacher, ResnetEncoderMatching=self.matching_encoder)
+    def __init__(
+        self,
+        networks: ModuleType,
+        student: Nets | None,
+        teacher: Nets | None,
+        their_scales: tuple[int, ...] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(networks, teacher, their_scales, ResnetEncoderMatching=self.matching_encoder)
         self.student = student
         self.settings = settings
 

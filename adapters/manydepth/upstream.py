@@ -137,14 +137,17 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
         names: `globals()` of the script.
         folder: holds encoder.pth, and mono_encoder.pth with the teacher.
     """
-    from hybrid_encoder.adapters.hosted import Nets
+    from hybrid_encoder.adapters.hosted import Nets, unusual_scales
     from hybrid_encoder.adapters.manydepth.hosted import MatchingNetworks
     from hybrid_encoder.weights import read_checkpoint
 
     files = [Path(folder).expanduser() / f"{name}.pth" for name in ("encoder", "mono_encoder")]
     entries = [read_checkpoint(path) if path.exists() else {} for path in files]
-    student, teacher = (Nets.of_entries(found) for found in entries)
-    if student is None and teacher is None:
+    known = [(found, str(path)) for found, path in zip(entries, files, strict=True)]
+    student, teacher = (Nets.of_entries(found, source) for found, source in known)
+    # One run has the same scales for both of its decoders.
+    scales = unusual_scales(*known[0]) or unusual_scales(*known[1])
+    if student is None and teacher is None and scales is None:
         return names["networks"]
     if not files[0].with_name("pose_encoder.pth").exists():
         raise UserError(
@@ -155,7 +158,7 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
         join = entries[0]["reduce_conv.0.weight"]
         settings["num_depth_bins"] = join.shape[1] - join.shape[0]
         settings["depth_binning"] = json.loads(entries[0].get("matching_config") or "{}").get("binning", "linear")
-    return MatchingNetworks(names["networks"], student, teacher, **settings)
+    return MatchingNetworks(names["networks"], student, teacher, scales, **settings)
 
 
 def _optim(module: Any) -> Shadow:

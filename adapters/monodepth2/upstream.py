@@ -157,10 +157,13 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
         names: `globals()` of the script.
         folder: holds encoder.pth.
     """
-    from hybrid_encoder.adapters.hosted import HybridNetworks, Nets
+    from hybrid_encoder.adapters.hosted import HybridNetworks, Nets, unusual_scales
+    from hybrid_encoder.weights import read_checkpoint
 
-    nets = Nets.of_file(Path(folder).expanduser() / "encoder.pth")
-    return names["networks"] if nets is None else HybridNetworks(names["networks"], nets)
+    path = Path(folder).expanduser() / "encoder.pth"
+    entries = read_checkpoint(path)
+    nets, scales = Nets.of_entries(entries, str(path)), unusual_scales(entries, str(path))
+    return names["networks"] if nets is None and scales is None else HybridNetworks(names["networks"], nets, scales)
 
 
 def pose_networks_in(names: dict[str, Any], folder: str, pose_encoder_path: str) -> tuple[Any, str]:
