@@ -19,6 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hybrid_encoder import cli
 from hybrid_encoder.adapters.monodepth2.options import FREE_OPTIONS, Monodepth2Options
 from hybrid_encoder.data import loader as loading
 from hybrid_encoder.engine import state as states
@@ -176,6 +177,15 @@ def test_other_options_are_refused_and_named(tmp_path: Path) -> None:
 def test_resuming_nothing_starts_anew(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run(tmp_path, resume=True, epochs=1)
     assert "starting anew" in capsys.readouterr().out
+
+
+def test_the_best_the_last_and_every_nth_epoch_are_kept(tmp_path: Path) -> None:
+    task = run(tmp_path, epochs=6, save_frequency=4)
+    errors = [line["error"] for line in metrics(tmp_path) if line["kind"] == "val"][1:]
+    best = [epoch for epoch, error in enumerate(errors) if error == min(errors[: epoch + 1])]
+    assert task.saved == [(epoch, epoch in best) for epoch in range(6) if epoch in (3, 5, *best)]
+    run(tmp_path / "seldom", epochs=6, save_frequency=4, best=None)
+    assert load_state(tmp_path / "seldom")["extra"]["saved"] == [(3, False), (5, False)]  # type: ignore[index]
 
 
 # --- states
@@ -487,3 +497,12 @@ def test_exit_statuses_of_the_command(tmp_path: Path) -> None:
     rest = started.stdout.read()
     assert started.wait(60) == 3, rest
     assert load_state(tmp_path / "mdp") is not None
+
+
+def test_ctrl_c_outside_of_a_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def interrupted(_: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_info", interrupted)
+    assert cli.main(["info", "tiny"]) == 130
+    assert capsys.readouterr().err == "hybrid-encoder: interrupted\n"
