@@ -82,6 +82,18 @@ def unusual_scales(entries: dict[str, Any], source: str = "the encoder's file") 
     return None if found.config is not None or found.scales == (0, 1, 2, 3) else found.scales
 
 
+def start_as_identity(resnet: nn.Module) -> nn.Module:
+    """Sets the last scale of every residual block to 0, as ResNets of ours begin that start from random numbers.
+
+    Of all weights that a run starts with, these alone would be drawn otherwise in a clone than in our trainers.
+    """
+    for block in resnet.modules():
+        if hasattr(block, "downsample") and isinstance(getattr(block, "bn2", None), nn.BatchNorm2d):
+            last = block.bn3 if hasattr(block, "bn3") else block.bn2
+            nn.init.zeros_(last.weight)  # type: ignore[union-attr, arg-type]
+    return resnet
+
+
 def listed(encoder: HybridEncoder, features: HybridFeatures) -> list[Tensor]:
     """Features as a plain list: what the encoder's decoder reads, then the coarsest fused level."""
     read = features.aligned if encoder.pyramid is None else encoder.drop_in_maps(features)
@@ -174,7 +186,7 @@ class HybridNetworks(Shadow):
         """In the place of `ResnetEncoder`: ours, or theirs for pairs of images."""
         if num_input_images > 1 or self.nets is None:
             theirs: nn.Module = self._behind.ResnetEncoder(num_layers, pretrained, num_input_images, **settings)
-            return theirs
+            return theirs if pretrained else start_as_identity(theirs)
         encoder = DepthEncoder(self.nets)
         self.add(encoder, encoder)
         return encoder

@@ -489,6 +489,30 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     mono.check_weights(trainer.models["pose_encoder"], {}, "pose_encoder.pth")
 
 
+@pytest.mark.parametrize("layers", [18, 50])
+def test_random_pose_nets_start_as_ours(layers: int) -> None:
+    """torchvision starts every residual block with a scale of 1, ours start with 0; a pretrained net is left alone."""
+
+    class Theirs(nn.Module):
+        def __init__(self, layers: int, pretrained: bool, num_input_images: int = 1) -> None:
+            super().__init__()
+            self.encoder = getattr(torchvision.models, f"resnet{layers}")()
+
+    networks = their_networks()
+    networks.ResnetEncoder = Theirs
+    options = Options(mono).parse(*HYBRID)
+    hybrid = mono.networks({"networks": networks}, options)
+    ours = {name: p for name, p in ResnetEncoder(layers, "random", 2).encoder.named_parameters() if ".bn" in name}
+    zeros = 0
+    for name, parameter in hybrid.ResnetEncoder(layers, False, 2).encoder.named_parameters():
+        if ".bn" in name:
+            assert torch.equal(parameter, ours[name]), name
+            zeros += name.endswith("weight") and not parameter.any()
+    assert zeros == {18: 8, 50: 16}[layers]
+    for kept in (hybrid.ResnetEncoder(layers, True, 2), networks.ResnetEncoder(layers, False, 2)):
+        assert all(p.all() for name, p in kept.encoder.named_parameters() if name.endswith("bn2.weight"))
+
+
 def test_files_of_ours_do_not_leave_their_nets_as_they_are(tmp_path: Path) -> None:
     """The originals pass over unknown names, so that a run would start from nothing without a word."""
     folder = Trainer(*HYBRID, "--pose_model_type", "class_token").save(tmp_path / "w")
