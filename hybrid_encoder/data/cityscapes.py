@@ -62,9 +62,10 @@ def read_cityscapes_split(path: str | Path) -> list[CityscapesEntry]:
         fields = line.split()
         if not fields:
             continue
-        if len(fields) != 2 or any("/" in field or not stays_inside(field) for field in fields):
+        frame = fields[-1].removesuffix("_leftImg8bit")
+        if len(fields) != 2 or not frame or any("/" in field or not stays_inside(field) for field in fields):
             raise UserError(f"{path}, line {number}: {line[:100]!r}; expected {FORM}")
-        entries.append(CityscapesEntry(fields[0], fields[1].removesuffix("_leftImg8bit")))
+        entries.append(CityscapesEntry(fields[0], frame))
     if not entries:
         raise UserError(f"the split file {path} lists no frame: expected lines of the form {FORM}")
     return entries

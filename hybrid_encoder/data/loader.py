@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data._utils import signal_handling
 
 from ..errors import UserError
 
@@ -131,8 +132,7 @@ class SampleLoader(DataLoader[Any]):
                 failure = worker_failure(error)
                 if failure is None:
                     raise
-                for worker in getattr(batches, "_workers", []):
-                    worker.kill()  # one that hangs would keep the whole run from ending
+                _kill_workers(batches)
                 raise failure from error
             for problem in problems:
                 self._count(problem)
@@ -147,6 +147,19 @@ class SampleLoader(DataLoader[Any]):
                 f"{problem}. It is the {len(self.problems)}th such file: --skip_bad {self.skip_bad} is over"
             )
         print(f"passed over ({len(self.problems)} of {self.skip_bad}): {problem}", file=sys.stderr)
+
+
+def _kill_workers(batches: Any) -> None:
+    """Ends an iterator's workers, of which one that hangs would keep the whole run from ending.
+
+    They are struck off PyTorch's list first: its handler would raise their death in the main thread, wherever that is
+    by then.
+    """
+    if getattr(batches, "_worker_pids_set", False):
+        signal_handling._remove_worker_pids(id(batches))
+        batches._worker_pids_set = False
+    for worker in getattr(batches, "_workers", []):
+        worker.kill()
 
 
 class _Collate:
