@@ -3,7 +3,7 @@
     python benchmarks/cost_volume.py [--threads 2] [--rounds 5]
 
 Downloads the original's published wheel to a temporary folder. Every measurement is a process of its own, the two
-sides take turns; the figures are medians over rounds. Prints the table of benchmarks/cost_volume.md.
+sides take turns; the figures are medians over rounds. Prints a table of benchmarks/README.md.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Two frames against one, on rendered scenes: each pair's teacher, then a two-frame net that starts as this teacher.
 
-    python benchmarks/two_frame.py --out runs/two_frame [--epochs 16] [--two_frame_epochs 10]
+    python benchmarks/two_frame.py --out runs/two_frame --stage1 runs/stage1/stage1.pth
 
-Trains the hybrid pair (preset tiny, random initial weights) and the ResNet-18 pair with the same data, steps and
-options, and prints their errors on held-out scenes: the table of benchmarks/two_frame.md.
+Trains the hybrid pair (preset tiny; its encoder from `hybrid-encoder pretrain`, where given) and the ResNet-18 pair
+(from random numbers) with the same data and steps, and prints their errors on held-out scenes: a table of
+benchmarks/README.md. The single-frame runs are those of the top README's commands.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
 from hybrid_encoder.adapters.monodepth2.trainer import train as train_teacher
 from hybrid_encoder.engine.processes import Processes, choose_device
 
+LEARNING_RATES = {"hybrid": 1e-3, "resnet": 3e-4}
+"""Of the teachers."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -31,10 +35,11 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", default=["hybrid", "resnet"])
     parser.add_argument("--height", type=int, default=64)
     parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--scenes", type=int, default=64)
+    parser.add_argument("--scenes", type=int, default=400)
     parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=16, help="of the teachers")
-    parser.add_argument("--two_frame_epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=4, help="of the teachers")
+    parser.add_argument("--two_frame_epochs", type=int, default=2)
+    parser.add_argument("--stage1", type=Path, help="stage-1 weights of the hybrid pair")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
@@ -47,25 +52,27 @@ def main() -> None:
         "preset": "tiny",
         "weights_init": "scratch",
         "log_dir": given.out,
+        "scales": (0, 1, 2, 3),
+        "min_depth": 0.02,
+        "max_depth": 20.0,
+        "lr_schedule": "one_cycle",
         "num_workers": 0,
-        "log_frequency": 10,
-        "save_frequency": 1000,
         "resume": True,
         "device": given.device,
     }
     rows = []
     for kind in given.pairs:
         start = time.process_time()
-        epochs = given.epochs
+        pair: dict[str, Any] = {**shared, "encoder": kind}
+        if kind == "hybrid":
+            pair |= {"stage1": given.stage1, "pose_model_type": "class_token"}
         teacher = Monodepth2Options(
-            **shared, encoder=kind, model_name=f"{kind}_teacher", learning_rate=3e-4, num_epochs=epochs,
-            scheduler_step_size=max(epochs * 3 // 4, 1),
-        )  # fmt: skip
+            **pair, model_name=f"{kind}_teacher", learning_rate=LEARNING_RATES[kind], num_epochs=given.epochs
+        )
         train_teacher(teacher, group)
         epochs = given.two_frame_epochs
         two = ManydepthOptions(
-            **shared,
-            encoder=kind,
+            **pair,
             teacher_encoder=kind,
             model_name=f"{kind}_two_frame",
             mono_weights_folder=teacher.folder,
@@ -74,7 +81,6 @@ def main() -> None:
             num_depth_bins=48,
             learning_rate=2e-4,
             num_epochs=epochs,
-            scheduler_step_size=max(epochs * 3 // 4, 1),
         )
         train_two_frame(two, group)
         minutes = (time.process_time() - start) / 60
@@ -83,9 +89,9 @@ def main() -> None:
         )
         last = two.folder / "models" / f"weights_{epochs - 1}"
         mono = load_depth_model(last, "mono_encoder", "mono_depth").to(group.device)
-        pair = load_two_frame_model(last).to(group.device)
+        two_frames = load_two_frame_model(last).to(group.device)
         rows.append((f"{kind}, teacher (one frame)", evaluate_two_frame(evaluation, mono).mean, minutes))
-        rows.append((f"{kind}, two frames", evaluate_two_frame(evaluation, pair).mean, minutes))
+        rows.append((f"{kind}, two frames", evaluate_two_frame(evaluation, two_frames).mean, minutes))
     print(f"{given.height}x{given.width}, {given.scenes} drives, batch {given.batch_size}; ", end="")
     print(f"{given.epochs} epochs of one frame, {given.two_frame_epochs} of two\n")
     print("| net | AbsRel | SqRel | RMSE | RMSE log | a1 | a2 | a3 | CPU minutes of the pair |")

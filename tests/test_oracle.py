@@ -152,7 +152,9 @@ def test_smoothness(original: Original) -> None:
         ("monodepth2", {"no_ssim": True}),
         ("monodepth2", {"disable_automasking": True}),
         ("monodepth2", {"avg_reprojection": True}),
-        ("manydepth", {"disable_automasking": True}),  # with auto-masking it averages over the chosen pixels only
+        ("manydepth", {}),
+        ("manydepth", {"disable_automasking": True}),
+        ("manydepth", {"avg_reprojection": True}),
     ],
 )
 def test_whole_loss(
@@ -163,7 +165,7 @@ def test_whole_loss(
     monkeypatch.setattr(torch, "randn", lambda *size, **_: torch.zeros(*size))
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     reference = _original_loss(original, changes, batch := _batch())
-    options = ObjectiveOptions(**changes)
+    options = ObjectiveOptions(**changes, over_chosen=host == "manydepth")
     view = View.of({i: batch["color", i, 0] for i in (0, -1, 1)}, batch["K"], options)
     objective = self_supervised_loss(batch["disp"], view, batch["T"], options)
     same(objective.loss, reference)

@@ -81,7 +81,7 @@ def test_loss_equals_the_original(
     data = batch()
     disparities = {("disp", s): rand(B, 1, H // 2**s, W // 2**s) for s in range(4)}
     poses = {i: pose_matrix(0.01 * rand(B, 3), 0.1 * rand(B, 3)) for i in (-1, 1)}
-    teacher = 1 + 20 * rand(B, 1, H, W)
+    teacher = {scale: 1 + 20 * rand(B, 1, H, W) for scale in range(4)}
     trusted = rand(B, 1, H, W) > 0.3
     options = ObjectiveOptions(**changes)
     view = View.of(data.frames, data.K, options)
@@ -96,7 +96,7 @@ def _original_loss(
     data: DepthBatch,
     disparities: dict[tuple[str, int], Tensor],
     poses: dict[int, Tensor],
-    teacher: Tensor,
+    teacher: dict[int, Tensor],
     trusted: Tensor,
 ) -> dict[str, Tensor]:
     flags = ("v1_multiscale", "no_ssim", "disable_automasking", "avg_reprojection", "disable_motion_masking")
@@ -131,7 +131,7 @@ def _original_loss(
             inputs["color", frame_id, scale] = nn.functional.avg_pool2d(image, 2**scale)
     outputs: dict[Any, Any] = dict(disparities)
     outputs.update({("cam_T_cam", 0, i): pose for i, pose in poses.items()})
-    outputs.update({("mono_depth", 0, s): teacher for s in range(4)})
+    outputs.update({("mono_depth", 0, s): depth for s, depth in teacher.items()})
     outputs["consistency_mask"] = trusted[:, 0].double()
     outputs["augmentation_mask"] = torch.zeros(B, 1, 1, 1)
     kind.generate_images_pred(trainer, inputs, outputs, is_multi=True)
@@ -223,6 +223,18 @@ def test_step_trains_what_it_should(encoders: tuple[str, str], freeze: bool) -> 
     assert model.bins.near != 0.1
 
 
+def test_bins_take_the_range_of_a_teacher_that_never_trains() -> None:
+    options = ManydepthOptions(**SETTINGS, freeze_teacher_and_pose=True)
+    model = TwoFrameDepth(options, options.config(), "random")
+    model.freeze_teacher()
+    data = batch()
+    _, inverse = model.train().inverse_depths(data)
+    model(data)
+    near, far = ((1 / inverse).flatten(1).aminmax(dim=1)[i].mean() for i in (0, 1))
+    assert model.bins.near.item() == pytest.approx(0.9 * near.item(), rel=1e-5)
+    assert model.bins.far.item() == pytest.approx(1.1 * far.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("pose_model_type", ["separate_resnet", "shared", "class_token"])
 @pytest.mark.parametrize("future", [False, True])
 def test_more_frames_and_other_poses(pose_model_type: Any, future: bool) -> None:
@@ -268,7 +280,7 @@ def test_consistency_follows_the_teacher_where_matching_is_not_trusted() -> None
     _, depth = disp_to_depth(disp, 0.1, 100.0)
     still: dict[Any, Tensor] = {i: torch.eye(4).repeat(B, 1, 1) for i in (-1, 1)}
     nowhere = torch.zeros(B, 1, H, W, dtype=torch.bool)
-    found = two_frame_loss({("disp", 0): disp}, view, still, depth.detach(), nowhere, options)
+    found = two_frame_loss({("disp", 0): disp}, view, still, {0: depth.detach()}, nowhere, options)
     assert found.photometric == 0
     assert found.consistency == 0
     found.loss.backward()

@@ -140,12 +140,12 @@ class DepthBinTracker(nn.Module):
         self.register_buffer("far", torch.tensor(10.0))
 
     @torch.no_grad()
-    def update(self, depth: Tensor) -> None:
-        """Moves a hundredth of the way to the range of (B, 1, H, W) depths: the images' mean minimum x 0.9 (not below
-        `min_depth`) and mean maximum x 1.1."""
+    def update(self, depth: Tensor, momentum: float = TRACKER_MOMENTUM) -> None:
+        """Moves 1 - `momentum` of the way to the range of (B, 1, H, W) depths: the images' mean minimum x 0.9 (not
+        below `min_depth`) and mean maximum x 1.1."""
         low, high = depth.float().flatten(1).aminmax(dim=1)
-        self.near.lerp_((0.9 * low.mean()).clamp(min=self.min_depth), 1 - TRACKER_MOMENTUM)
-        self.far.lerp_(1.1 * high.mean(), 1 - TRACKER_MOMENTUM)
+        self.near.lerp_((0.9 * low.mean()).clamp(min=self.min_depth), 1 - momentum)
+        self.far.lerp_(1.1 * high.mean(), 1 - momentum)
 
 
 _BYTES_PER_SAMPLE = 5 * 8 + 12 * 4

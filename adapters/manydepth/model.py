@@ -20,7 +20,7 @@ from hybrid_encoder.weights import load_state
 
 from ..monodepth2.model import DepthBatch, MonoDepth
 from ..monodepth2.networks import PoseNetworks, build_decoder
-from .cost_volume import DepthBinTracker
+from .cost_volume import TRACKER_MOMENTUM, DepthBinTracker
 from .encoder import MATCHING_STRIDE, HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
 from .objective import matching_agrees, two_frame_loss
 from .options import ManydepthOptions
@@ -114,7 +114,8 @@ class TwoFrameDepth(nn.Module):
         return {"encoder": self.net.encoder, "depth": self.net.depth, **teacher, **poses}
 
     def freeze_teacher(self) -> None:
-        """Teacher, pose nets and the range of the bins stay as they are from now on, batch-norm statistics included."""
+        """Teacher and pose nets stay as they are from now on, batch-norm statistics included; the range of the bins,
+        too, unless it has not been followed before (--freeze_teacher_and_pose)."""
         self.frozen = True
         self.teacher.requires_grad_(False)
         for parameter in self.teacher.parameters():
@@ -144,10 +145,10 @@ class TwoFrameDepth(nn.Module):
         scalars: dict[str, Tensor] = {}
         if learns or not self.training:
             mono = self_supervised_loss(mono_disparities, view, poses, self.objective)
-            mono_depth, scalars["teacher_loss"] = mono.depth, mono.loss
-        else:
-            mono_depth = self._full_depth(mono_disparities)
+            scalars["teacher_loss"] = mono.loss
         with torch.no_grad():
+            mono_depths = {scale: self._full_depth(mono_disparities, scale) for scale in self.options.disparity_scales}
+            mono_depth = self._full_depth(mono_disparities)
             lookup, relative = self.lookup(batch, poses)
             trusted = torch.ones_like(mono_depth, dtype=torch.bool)
             if self.training and not self.options.no_matching_augmentation:
@@ -159,10 +160,12 @@ class TwoFrameDepth(nn.Module):
         if not self.options.disable_motion_masking:
             confident = F.interpolate(confidence[:, None], trusted.shape[-2:], mode="nearest") > 0
             trusted &= confident & matching_agrees(lowest_cost, mono_depth)
-        two = two_frame_loss(disparities, view, poses, mono_depth, trusted, self.objective)
+        two = two_frame_loss(disparities, view, poses, mono_depths, trusted, self.objective)
         scalars.update(two.scalars(), confident_share=confidence.mean(), mean_depth=two.depth.mean())
+        if learns or (self.training and self.options.freeze_teacher_and_pose):
+            # A teacher that never trains here has a range that nobody has followed yet: its first batch gives it.
+            self.bins.update(mono_depth, TRACKER_MOMENTUM if learns or self.steps > 1 else 0.0)
         if learns:
-            self.bins.update(mono_depth)
             scalars["loss"] = scalars["loss"] + scalars["teacher_loss"]
         if self.options.text_weight:
             taught = [(seen, two.depth), *([(features, mono_depth)] if learns else [])]
@@ -186,13 +189,15 @@ class TwoFrameDepth(nn.Module):
         two, *_ = self.net(batch.augmented[0], lookup, relative, batch.K, self.bins.near, self.bins.far)
         return 1 / self._full_depth(two), 1 / self._full_depth(mono)
 
-    def _full_depth(self, disparities: dict[tuple[str, int], Tensor]) -> Tensor:
-        """(B, 1, H, W) of the finest scale."""
-        finest = disparities["disp", min(scale for _, scale in disparities)]
+    def _full_depth(self, disparities: dict[tuple[str, int], Tensor], scale: int | None = None) -> Tensor:
+        """(B, 1, H, W) of a scale, or of the finest where the net has no such scale."""
+        disp = disparities["disp", min(scale for _, scale in disparities)]
+        if scale is not None:
+            disp = disparities.get(("disp", scale), disp)
         size = (self.options.height, self.options.width)
-        if finest.shape[-2:] != size:
-            finest = F.interpolate(finest, size, mode="bilinear", align_corners=False)
-        return disp_to_depth(finest, self.objective.min_depth, self.objective.max_depth)[1]
+        if disp.shape[-2:] != size:
+            disp = F.interpolate(disp, size, mode="bilinear", align_corners=False)
+        return disp_to_depth(disp, self.objective.min_depth, self.objective.max_depth)[1]
 
     @torch.no_grad()
     def lookup(self, batch: DepthBatch, poses: dict[Any, Tensor]) -> tuple[Tensor, Tensor]:

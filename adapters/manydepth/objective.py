@@ -67,7 +67,7 @@ def two_frame_loss(
     disparities: dict[tuple[str, int], Tensor],
     view: View,
     poses: dict[FrameId, Tensor],
-    teacher_depth: Tensor,
+    teacher_depths: dict[int, Tensor],
     trusted: Tensor,
     options: ObjectiveOptions,
 ) -> TwoFrameObjective:
@@ -77,13 +77,12 @@ def two_frame_loss(
         disparities: {("disp", s): (B, 1, H / 2^s, W / 2^s)}.
         view: the frames.
         poses: (B, 4, 4) from frame 0 to each source; they get no gradient from here.
-        teacher_depth: (B, 1, H, W), no gradient.
+        teacher_depths: (B, 1, H, W) by scale; they get no gradient.
         trusted: (B, 1, H, W) bool; elsewhere the depth is to be the teacher's, who knows about pixels that do not move.
         options: weights and switches.
     """
     height, width = view.target.image.shape[-2:]
     poses = {frame_id: pose.detach() for frame_id, pose in poses.items()}
-    teacher_depth = teacher_depth.detach()
     with torch.autocast(view.K.device.type, enabled=False):
         total = view.K.new_zeros(())
         photometric, consistency, smoothness = total, total, total
@@ -96,7 +95,7 @@ def two_frame_loss(
             losses = view.reprojections(depth, poses)
             best = losses.mean(1, keepdim=True) if options.avg_reprojection else losses.amin(1, keepdim=True)
             explained = torch.where(trusted, best, 0).sum() / (trusted.sum() + 1e-7)
-            follows = torch.where(trusted, 0, (depth - teacher_depth).abs()).mean()
+            follows = torch.where(trusted, 0, (depth - teacher_depths[scale].detach()).abs()).mean()
             image = view.target.image if scale == 0 else F.avg_pool2d(view.target.image, 2**scale)
             smooth = smoothness_loss(disp, image)
             total = total + explained + follows + options.disparity_smoothness * smooth / 2**scale

@@ -11,6 +11,7 @@ from hybrid_encoder.config import check_image_size
 from hybrid_encoder.data.sample import FrameId
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.options import EncoderOptions, option
+from hybrid_encoder.selfsup.objective import ObjectiveOptions
 
 from ..monodepth2.options import DataOptions, DepthOptions, EvaluateOptions, RunOptions, check_depth_options
 
@@ -58,6 +59,10 @@ class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, E
     def loaded_ids(self) -> tuple[FrameId, ...]:
         """Frames of a sample: those of the loss, then those that are only matched."""
         return (*self.all_frame_ids, *(i for i in self.matching_ids if i not in self.frame_ids))
+
+    def objective(self) -> ObjectiveOptions:
+        """The part that the losses read."""
+        return dataclasses.replace(super().objective(), over_chosen=True)
 
     def teacher(self) -> DepthOptions:
         """The options of the teacher and the pose nets, in the manner of the single-frame trainer."""

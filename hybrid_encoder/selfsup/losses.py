@@ -63,7 +63,9 @@ class Photometric:
     chosen: Tensor
 
 
-def minimum_reprojection(reprojections: Tensor, identities: Tensor | None, average: bool = False) -> Photometric:
+def minimum_reprojection(
+    reprojections: Tensor, identities: Tensor | None, average: bool = False, over_chosen: bool = False
+) -> Photometric:
     """Per-pixel minimum over source frames, with auto-masking of pixels that do not move (Monodepth2, equations 4 and
     5).
 
@@ -71,12 +73,17 @@ def minimum_reprojection(reprojections: Tensor, identities: Tensor | None, avera
         reprojections: (B, S, H, W), losses of the S warped sources.
         identities: (B, S, H, W), losses of the unwarped sources, ties already broken by noise; None: no auto-masking.
         average: average over sources in place of the minimum.
+        over_chosen: the loss is the mean over the chosen pixels, as in ManyDepth; else over all pixels, where the
+            others count with their identity loss, as in Monodepth2.
     """
     best = reprojections.mean(1, keepdim=True) if average else reprojections.amin(1, keepdim=True)
     if identities is None:
         return Photometric(best.mean(), torch.ones_like(best, dtype=torch.bool))
     still = identities.mean(1, keepdim=True) if average else identities.amin(1, keepdim=True)
-    return Photometric(torch.minimum(best, still).mean(), best < still)
+    chosen = best < still
+    if over_chosen:
+        return Photometric(torch.where(chosen, best, 0).sum() / (chosen.sum() + 1e-7), chosen)
+    return Photometric(torch.minimum(best, still).mean(), chosen)
 
 
 def smoothness_loss(disp: Tensor, image: Tensor) -> Tensor:

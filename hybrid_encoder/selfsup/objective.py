@@ -22,7 +22,10 @@ time."""
 
 @dataclass(frozen=True)
 class ObjectiveOptions:
-    """What goes into the loss; the names are the original trainers' options."""
+    """What goes into the loss; the names are the original trainers' options.
+
+    `over_chosen` is ManyDepth's photometric loss: the mean over the pixels that auto-masking leaves in.
+    """
 
     min_depth: float = 0.1
     max_depth: float = 100.0
@@ -30,6 +33,7 @@ class ObjectiveOptions:
     no_ssim: bool = False
     avg_reprojection: bool = False
     disable_automasking: bool = False
+    over_chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,9 @@ def self_supervised_loss(
             if disp.shape[-2:] != (height, width):
                 full = F.interpolate(disp, (height, width), mode="bilinear", align_corners=False)
             _, depth = disp_to_depth(full, options.min_depth, options.max_depth)
-            best = minimum_reprojection(view.reprojections(depth, poses), view.identities, options.avg_reprojection)
+            best = minimum_reprojection(
+                view.reprojections(depth, poses), view.identities, options.avg_reprojection, options.over_chosen
+            )
             image = view.target.image if scale == 0 else F.avg_pool2d(view.target.image, 2**scale)
             smooth = smoothness_loss(disp, image)
             total = total + best.loss + options.disparity_smoothness * smooth / 2**scale
