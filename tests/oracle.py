@@ -73,7 +73,7 @@ def originals(folder: Path) -> Iterator[None]:
 
 
 class Original:
-    """The modules of one original that hold networks, layers and losses."""
+    """The modules of one original that hold networks, layers, losses and options."""
 
     def __init__(self, host: str, folder: Path) -> None:
         self.host = host
@@ -82,6 +82,7 @@ class Original:
             self.networks: Any = importlib.import_module(f"{prefix}networks")
             self.layers: Any = importlib.import_module(f"{prefix}layers")
             self.trainer: Any = importlib.import_module(f"{prefix}trainer")
+            self.options: Any = importlib.import_module(f"{prefix}options")
 
 
 class _Stub(types.ModuleType):

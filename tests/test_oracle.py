@@ -15,7 +15,7 @@ from hybrid_encoder.encoder import create_encoder
 from hybrid_encoder.pose import PoseDecoder
 from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.selfsup.geometry import disp_to_depth, pose_matrix, project, scale_intrinsics, warp
-from hybrid_encoder.selfsup.losses import Target, reprojection_loss, smoothness_loss, ssim_loss
+from hybrid_encoder.selfsup.losses import Target, reprojection_loss, smoothness_loss
 from hybrid_encoder.selfsup.objective import ObjectiveOptions, View, self_supervised_loss
 
 from .oracle import Original, download
@@ -124,19 +124,24 @@ def test_projection(original: Original) -> None:
     same(project(depth, K, T), reference)
 
 
-def test_ssim(original: Original) -> None:
-    first, second = torch.rand(B, 3, H, W), torch.rand(B, 3, H, W)
-    same(ssim_loss(Target.of(first), second), original.layers.SSIM()(second, first))
-    near = (first + 0.01 * second).clamp(0, 1)
-    same(ssim_loss(Target.of(first), near), original.layers.SSIM()(near, first))
-
-
 @pytest.mark.parametrize("no_ssim", [False, True])
-def test_reprojection(original: Original, no_ssim: bool) -> None:
-    first, second = torch.rand(B, 3, H, W), torch.rand(B, 3, H, W)
+@pytest.mark.parametrize("noise", [0.01, 1.0])
+def test_reprojection(original: Original, no_ssim: bool, noise: float) -> None:
+    """The loss, and the gradient that autograd finds through the original's."""
+    first = torch.rand(B, 3, H, W)
+    near = (first + noise * torch.randn(B, 3, H, W)).clamp(0, 1)
+    weight = torch.rand(B, 1, H, W)
     trainer = SimpleNamespace(opt=SimpleNamespace(no_ssim=no_ssim), ssim=original.layers.SSIM())
-    reference = original.trainer.Trainer.compute_reprojection_loss(trainer, second, first)
-    same(reprojection_loss(Target.of(first, ssim=not no_ssim), second), reference)
+    losses, gradients = [], []
+    for side in (
+        lambda image: original.trainer.Trainer.compute_reprojection_loss(trainer, image, first),
+        lambda image: reprojection_loss(Target.of(first, ssim=not no_ssim), image),
+    ):
+        image = near.clone().requires_grad_()
+        losses.append(side(image))
+        gradients.append(torch.autograd.grad((weight * losses[-1]).sum(), image)[0])
+    same(losses[1], losses[0])
+    same(gradients[1], gradients[0])
 
 
 def test_smoothness(original: Original) -> None:
