@@ -91,6 +91,7 @@ def test_minimum_and_automask() -> None:
     assert best.loss.item() == pytest.approx((0.2 + 0.05) / 2)
     assert best.chosen.flatten().tolist() == [True, False]
     assert minimum_reprojection(reprojections, identities, over_chosen=True).loss.item() == pytest.approx(0.2)
+    assert minimum_reprojection(reprojections * torch.nan, identities, over_chosen=True).loss.isnan()
     assert minimum_reprojection(reprojections, None).loss.item() == pytest.approx(0.15)
     assert minimum_reprojection(reprojections, None, average=True).loss.item() == pytest.approx(0.3)
 
