@@ -49,7 +49,6 @@ def main() -> None:
     shared: dict[str, Any] = {
         **data,
         "dataset": "synthetic",
-        "preset": "tiny",
         "weights_init": "scratch",
         "log_dir": given.out,
         "scales": (0, 1, 2, 3),
@@ -65,7 +64,7 @@ def main() -> None:
         start = time.process_time()
         pair: dict[str, Any] = {**shared, "encoder": kind}
         if kind == "hybrid":
-            pair |= {"stage1": given.stage1, "pose_model_type": "class_token"}
+            pair |= {"preset": "tiny", "stage1": given.stage1, "pose_model_type": "class_token"}
         teacher = Monodepth2Options(
             **pair, model_name=f"{kind}_teacher", learning_rate=LEARNING_RATES[kind], num_epochs=given.epochs
         )

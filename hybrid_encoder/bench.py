@@ -109,7 +109,7 @@ def bench_encoder(options: BenchOptions, device: torch.device) -> Figures:
     encoder = HybridEncoder(config)
     encoder.language = Language(clip, config)
     decoder = DPTDecoder(encoder)
-    slow_text = _PerImageText(clip, encoder.language)
+    slow_text = PerImageText(clip, encoder.language)
     for module in (encoder, decoder, slow_text):
         module.eval().to(device)
     image = torch.rand(options.batch_size, 3, options.height, options.width, device=device)
@@ -137,15 +137,16 @@ def bench_encoder(options: BenchOptions, device: torch.device) -> Figures:
     }
 
 
-class _PerImageText(nn.Module):
-    """Text features over all 77 positions of every prompt, anew at every call: the yardstick, and only that."""
+class PerImageText(nn.Module):
+    """Text features over all positions of every prompt, anew at every call: the yardstick, and only that."""
 
     ids: Tensor
 
-    def __init__(self, clip: Any, language: Language) -> None:
+    def __init__(self, clip: Any, language: Language, context_length: int = 77) -> None:
         super().__init__()
         self.clip, self.slot = clip, language.slot
-        self.register_buffer("ids", open_clip.SimpleTokenizer(context_length=77)(["This patch appears to be x"]))
+        tokenize = open_clip.SimpleTokenizer(context_length=context_length)
+        self.register_buffer("ids", tokenize(["This patch appears to be x"]))
         self.tokens = language.tokens
 
     def forward(self) -> Tensor:
@@ -153,7 +154,9 @@ class _PerImageText(nn.Module):
         clip = self.clip
         prompts = clip.token_embedding(self.ids).repeat(len(self.tokens), 1, 1)
         prompts[:, self.slot] = self.tokens
-        x = clip.transformer(prompts + clip.positional_embedding, attn_mask=clip.attn_mask)
+        length = prompts.shape[1]
+        mask = clip.attn_mask[:length, :length]
+        x = clip.transformer(prompts + clip.positional_embedding[:length], attn_mask=mask)
         ends = self.ids.argmax(-1).expand(len(x))
         x = clip.ln_final(x)[torch.arange(len(x), device=x.device), ends] @ clip.text_projection
         return F.normalize(x, dim=-1)

@@ -1,0 +1,156 @@
+"""What each measure saves in a training step of stage 2: seconds and peak memory, with the measure and without it.
+
+    python benchmarks/step_measures.py [--preset paper] [--height 224 --width 672] [--rounds 3] [--threads 2]
+
+Every row is a process of its own: the Monodepth2 trainer's step on frames in memory, random weights, on the CPU. Peak
+memory is what the process took at most, beyond what it held before its first step. Prints a table of
+benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.training_step import frames_in_memory  # noqa: E402
+from hybrid_encoder.adapters.monodepth2.model import MonoDepth  # noqa: E402
+from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options  # noqa: E402
+from hybrid_encoder.adapters.monodepth2.trainer import build_optimizer  # noqa: E402
+from hybrid_encoder.backbones import build_clip  # noqa: E402
+from hybrid_encoder.bench import PerImageText, machine  # noqa: E402
+from hybrid_encoder.encoder import HybridEncoder  # noqa: E402
+from hybrid_encoder.engine.processes import Processes  # noqa: E402
+from hybrid_encoder.engine.step import Stepper  # noqa: E402
+from hybrid_encoder.language import Language  # noqa: E402
+from hybrid_encoder.recompute import checkpoint_activations  # noqa: E402
+from hybrid_encoder.selfsup import losses, objective  # noqa: E402
+from hybrid_encoder.selfsup.losses import SSIM_WEIGHT, Target  # noqa: E402
+
+ROWS = {
+    "as": "as it is",
+    "text77": "text over all 77 positions",
+    "textcut": "text cut at the end token, the prompts' common beginning not shared",
+    "dino": "all of DINO with gradients, not its last block alone",
+    "ssim": "SSIM through autograd and `avg_pool2d`",
+    "checkpoint": "`--checkpoint_activations`",
+    "bf16": "`--precision bf16`",
+    "batch2": "batch 2",
+    "accumulate": "batch 2 as `--accumulate 2`",
+}
+
+
+def plain_reprojection(target: Target, predicted: Tensor) -> Tensor:
+    """The loss as formulas, for autograd."""
+
+    def pool(x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1)
+
+    a, b = predicted, target.image
+    mean_a, mean_b = pool(a), pool(b)
+    variance_a, variance_b = pool(a * a) - mean_a**2, pool(b * b) - mean_b**2
+    covariance = pool(a * b) - mean_a * mean_b
+    above = (2 * mean_a * mean_b + losses._C1) * (2 * covariance + losses._C2)
+    below = (mean_a**2 + mean_b**2 + losses._C1) * (variance_a + variance_b + losses._C2)
+    unlike = ((1 - above / below) / 2).clamp(0, 1).mean(1, keepdim=True)
+    return SSIM_WEIGHT * unlike + (1 - SSIM_WEIGHT) * (a - b).abs().mean(1, keepdim=True)
+
+
+def without(row: str, model: MonoDepth, clip: Any) -> None:
+    """Takes a measure back, or switches an option on."""
+    encoder = model.encoder
+    assert isinstance(encoder, HybridEncoder)
+    if row in ("text77", "textcut"):
+        encoder.language = Language(clip, encoder.config)
+        context = 77 if row == "text77" else int(encoder.language.position.shape[0])
+        slow = PerImageText(clip, encoder.language, context)
+        slow.requires_grad_(False)
+        encoder.language.tokens.requires_grad_()
+        encoder.language.text_features = lambda: slow()  # type: ignore[method-assign]
+    elif row == "dino":
+        assert encoder.dino is not None
+        encoder.dino.requires_grad_()
+    elif row == "ssim":
+        objective.reprojection_loss = plain_reprojection
+    elif row == "checkpoint":
+        checkpoint_activations(model)
+
+
+def measure(row: str, given: argparse.Namespace) -> dict[str, float]:
+    """Median seconds of a step after a first one, and MiB."""
+    torch.manual_seed(0)
+    torch.set_num_threads(given.threads)
+    size = 2 if row in ("batch2", "accumulate") else 1
+    options = Monodepth2Options(preset=given.preset, weights_init="scratch", height=given.height, width=given.width)
+    model = MonoDepth(options, options.config(), "random").train()
+    optimizer = build_optimizer(model, options)
+    without(row, model, build_clip(options.config().clip, "random") if row.startswith("text") else None)
+    parts = size if row == "accumulate" else 1
+    batches = [frames_in_memory(size // parts, given.height, given.width) for _ in range(parts)]
+    precision = "bf16" if row == "bf16" else "float32"
+    stepper = Stepper(model, model, Processes(torch.device("cpu")), precision, None)
+
+    def step() -> float:
+        for position, batch in enumerate(batches):
+            scalars = stepper.run(optimizer, batch, batch.names, position, parts)
+        stepper.finish(optimizer)
+        return float(scalars["loss"])
+
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    seconds, first = timed(step, given.rounds)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "mib": peak - before, "loss": first}
+
+
+def timed(step: Callable[[], float], rounds: int) -> tuple[float, float]:
+    first = step()
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds), first
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="paper")
+    parser.add_argument("--height", type=int, default=224)
+    parser.add_argument("--width", type=int, default=672)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(given.one, given)))
+        return
+    torch.set_num_threads(given.threads)
+    print(f"{machine(torch.device('cpu'))}; {given.preset}, {given.height}x{given.width}, medians of {given.rounds}\n")
+    print("| step, batch 1 where not said | seconds | peak memory (MiB) | loss of the first step |\n|---|---|---|---|")
+    settings = ["--preset", given.preset, "--height", str(given.height), "--width", str(given.width)]
+    settings += ["--threads", str(given.threads), "--rounds", str(given.rounds)]
+    for row in given.rows:
+        command = [sys.executable, __file__, *settings, "--one", row]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        print(f"| {ROWS[row]} | {found['seconds']:.2f} | {found['mib']:.0f} | {found['loss']:.6f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
