@@ -65,6 +65,11 @@ def test_stage1_from_depth(source: str, scenes: Path, tmp_path: Path) -> None:
     assert pretrain(source.format(scenes), tmp_path / "out", "--bidirectional", "--region", "--margin", "1") == 0
 
 
+def test_stage1_of_fewer_images_than_a_batch(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert pretrain(f"tusimple:{scenes / 'tusimple'}", tmp_path / "out", "--batch_size", "1000") == 0
+    assert "in place of 1000" in capsys.readouterr().out
+
+
 def test_stage2_writes_the_originals_layout(run: Path) -> None:
     folder = run / "models" / "weights_0"
     names = ("encoder", "depth", "pose_encoder", "pose", "adam")

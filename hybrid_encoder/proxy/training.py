@@ -153,9 +153,9 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
     loader = _loader(train_source, options, processes, train=True)
     val_loader = _loader(val_source, options, processes, train=False)
     if not len(loader):
-        raise UserError(
-            f"{len(train_source)} training images are fewer than --batch_size {options.batch_size}: lower it"
-        )
+        raise UserError(f"{len(train_source)} training images are fewer than {processes.world_size} processes")
+    if processes.is_main and loader.batch_size != options.batch_size:
+        print(f"{len(train_source)} training images: batches of {loader.batch_size} in place of {options.batch_size}")
     task = ProxyTask(options, len(loader), val_loader, processes.device)
     loop = LoopOptions.of(
         options,
@@ -219,7 +219,7 @@ def _loader(source: OrderedPatchSource, options: PretrainOptions, processes: Pro
     dataset = ProxyDataset(source, options.height, options.width, train, options.seed)
     return make_loader(
         dataset,
-        options.batch_size,
+        min(options.batch_size, max(len(source) // processes.world_size, 1)),
         train=train,
         num_workers=options.num_workers,
         seed=options.seed,
