@@ -217,7 +217,7 @@ def depth_pictures(model: DepthPredictor, source: SyntheticSource, count: int = 
         disparity = disparity * np.median(1 / truth[known]) / np.median(disparity[known])
         limits = color_range(1 / truth[known])
         tiles += [
-            (source.name(index), image),
+            ("image", image),
             ("prediction", colorize_disparity(disparity, limits)),
             ("truth", colorize_depth(np.where(known, truth, 0), limits)),
         ]

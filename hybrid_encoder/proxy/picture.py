@@ -25,7 +25,6 @@ def closeness_picture(image: np.ndarray, score_map: np.ndarray, points: np.ndarr
     left = image.copy()
     for line, line_scores in zip(points, scores, strict=True):
         pixels = np.round(line).astype(np.int32)
-        cv2.polylines(left, [pixels], False, (255, 255, 255), max(radius // 4, 1), cv2.LINE_AA)
         ranks = np.argsort(np.argsort(line_scores)) / (len(line_scores) - 1)
         for (x, y), rank in zip(pixels.tolist(), ranks, strict=True):
             colour = _colour(np.array([[1 - rank]]))[0, 0].tolist()

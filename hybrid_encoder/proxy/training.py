@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -244,8 +245,8 @@ def _write_pictures(task: ProxyTask, device: torch.device) -> None:
 @torch.no_grad()
 def _pictures(task: ProxyTask, device: torch.device) -> Iterator[tuple[str, np.ndarray]]:
     dataset = task.val_loader.dataset
-    for index in range(min(NUM_PICTURES, len(dataset))):  # type: ignore[arg-type]
-        batch = to_batch(collate([dataset[index]]), device)
+    batches = (to_batch(collate([dataset[index]]), device) for index in range(len(dataset)))  # type: ignore[arg-type]
+    for batch in islice((batch for batch in batches if len(batch.points)), NUM_PICTURES):
         scores = distance_score(task.model.logits(batch)[1], task.options.bidirectional).cpu().numpy()
         score_map = task.model.score_maps(batch.images)[0].cpu().numpy()
         image = (batch.images[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
