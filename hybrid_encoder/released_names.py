@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .config import HybridEncoderConfig
 from .encoder import HybridEncoder
-from .errors import UserError
+from .errors import UserError, naming
 from .language import Language
 from .weights.describe import describe_tensors
 
@@ -132,10 +132,8 @@ def decoder_tensors(tensors: Mapping[str, Tensor], ignore: Sequence[str] = ()) -
 
 
 def _changed(config: HybridEncoderConfig, source: str, **changes: Any) -> HybridEncoderConfig:
-    try:
+    with naming(source):
         return config.replace(**changes)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from error
 
 
 def _token_names(names: Iterable[str]) -> list[str]:

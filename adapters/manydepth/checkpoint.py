@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.state import whole_folder, write_torch
-from hybrid_encoder.errors import UserError
+from hybrid_encoder.errors import UserError, naming
 from hybrid_encoder.released import is_released
 from hybrid_encoder.released_matching import load_released_matching
 from hybrid_encoder.resnet import ResnetEncoder
@@ -171,7 +171,8 @@ def _build_encoder(
         raise UserError(f"{source}: encoder.pth has no reduce_conv: expected the weights of a two-frame run")
     settings = {**settings, "num_depth_bins": join.shape[1] - join.shape[0]}
     if described.config is not None:
-        return HybridMatchingEncoder(HybridEncoder(described.config), *size, **settings)
+        with naming(source):
+            return HybridMatchingEncoder(HybridEncoder(described.config), *size, **settings)
     layers = resnet_layers({f"encoder.{name}": value for name, value in entries.items()}, source)
     return ResnetMatchingEncoder(layers, "random", *size, **settings)
 

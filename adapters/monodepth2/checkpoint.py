@@ -18,7 +18,7 @@ from hybrid_encoder.decoder import DPTDecoder, check_scales
 from hybrid_encoder.depth_model import DepthModel
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.state import whole_folder, write_torch
-from hybrid_encoder.errors import UserError
+from hybrid_encoder.errors import UserError, naming
 from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors, stated_size
 
@@ -89,7 +89,8 @@ def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_
     height, width = stated_size(entries if sizes_from == path else read_checkpoint(sizes_from), str(sizes_from))
     encoder: nn.Module
     if described.config is not None:
-        encoder = HybridEncoder(described.config)
+        with naming(path):
+            encoder = HybridEncoder(described.config)
     else:
         encoder = ResnetEncoder(resnet_layers(entries, str(folder)), "random")
     decoder = described.decoder(encoder)

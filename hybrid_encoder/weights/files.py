@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..config import check_image_size
-from ..errors import UserError
+from ..errors import UserError, naming
 from .describe import describe_file, describe_tensors, is_zip
 from .safe_pickle import STATE_KEYS, UnsafeArchiveError, read_archive
 
@@ -165,10 +165,8 @@ def stated_size(entries: Mapping[str, Any], source: str) -> tuple[int, int]:
         UserError: none are stated, or no multiples of 32.
     """
     height, width = (stated_number(entries, name, source) for name in ("height", "width"))
-    try:
+    with naming(f"{source}, image size {height:g} x {width:g}"):
         check_image_size(int(height) if height.is_integer() else -1, int(width) if width.is_integer() else -1)
-    except UserError as error:
-        raise UserError(f"{source}, image size {height:g} x {width:g}: {error}") from error
     return int(height), int(width)
 
 
