@@ -47,6 +47,7 @@ ROWS = {
     "text77": "text over all 77 positions",
     "textcut": "text cut at the end token, the prompts' common beginning not shared",
     "dino": "all of DINO with gradients, not its last block alone",
+    "contiguous": "weights not channels-last",
     "ssim": "SSIM through autograd and `avg_pool2d`",
     "checkpoint": "`--checkpoint_activations`",
     "bf16": "`--precision bf16`",
@@ -98,12 +99,15 @@ def measure(row: str, given: argparse.Namespace) -> dict[str, float]:
     size = 2 if row in ("batch2", "accumulate") else 1
     options = Monodepth2Options(preset=given.preset, weights_init="scratch", height=given.height, width=given.width)
     model = MonoDepth(options, options.config(), "random").train()
+    processes = Processes(torch.device("cpu"))
+    if row != "contiguous":
+        processes.place(model)
     optimizer = build_optimizer(model, options)
     without(row, model, build_clip(options.config().clip, "random") if row.startswith("text") else None)
     parts = size if row == "accumulate" else 1
     batches = [frames_in_memory(size // parts, given.height, given.width) for _ in range(parts)]
     precision = "bf16" if row == "bf16" else "float32"
-    stepper = Stepper(model, model, Processes(torch.device("cpu")), precision, None)
+    stepper = Stepper(model, model, processes, precision, None)
 
     def step() -> float:
         for position, batch in enumerate(batches):

@@ -153,7 +153,9 @@ def whole_step(host: str, wheel: Path, size: tuple[int, int, int], rounds: int) 
         model = TwoFrameDepth(two, two.config(), "random").train()
         optimizer = two_frame_optimizer(model, two)
         extra = ["--no_matching_augmentation"]
-    stepper = Stepper(model, model, Processes(torch.device("cpu")), "float32", None)
+    processes = Processes(torch.device("cpu"))
+    processes.place(model)
+    stepper = Stepper(model, model, processes, "float32", None)
 
     with tempfile.TemporaryDirectory() as folder:
         original = Original(host, wheel)

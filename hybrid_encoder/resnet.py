@@ -122,4 +122,4 @@ class ConvElu(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, out, h, w)."""
-        return F.elu(self.conv(x))
+        return F.elu(self.conv(x), inplace=True)

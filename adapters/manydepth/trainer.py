@@ -41,7 +41,7 @@ class ManydepthTask:
     ) -> None:
         self.options = options
         self.model = build_model(options)
-        self.model.to(processes.device)
+        processes.place(self.model)
         if options.freeze_teacher_and_pose:
             self.model.freeze_teacher()
         self.optimizer = build_optimizer(self.model, options)

@@ -46,7 +46,7 @@ class Monodepth2Task:
         self.options = options
         self.frame_ids = options.all_frame_ids
         self.model = build_model(options)
-        self.model.to(processes.device)
+        processes.place(self.model)
         self.optimizer = build_optimizer(self.model, options)
         self.scheduler, self.schedule_per_step = build_scheduler(self.optimizer, options, steps_per_epoch)
         self.val_loader = val_loader

@@ -68,7 +68,9 @@ class Stepper:
         (loss / size).backward()
         if position + 1 == size:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.clip_grad_norm_(parameters, self.clip_grad or math.inf)
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            if self.clip_grad is not None:
+                nn.utils.clip_grads_with_norm_(parameters, self.clip_grad, norm)
             whole = bool(torch.isfinite(norm) & self._statistics_finite(norm.device))
             if self.processes.any(not whole):
                 self._spoilt(f"loss {float(value)}, norm of the gradient {float(norm)}", whole)

@@ -87,11 +87,12 @@ class ProxyTask:
     schedule_per_step = True
 
     def __init__(
-        self, options: PretrainOptions, steps_per_epoch: int, val_loader: DataLoader[Any], device: torch.device
+        self, options: PretrainOptions, steps_per_epoch: int, val_loader: DataLoader[Any], processes: Processes
     ) -> None:
         self.options = options
         encoder = HybridEncoder(stage1_config(options.config()))
-        self.model = ProxyModel(encoder, options).to(device)
+        self.model = ProxyModel(encoder, options)
+        processes.place(self.model)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             parameters, lr=options.lr, weight_decay=options.weight_decay, fused=fused(self.model)
@@ -157,7 +158,7 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
         raise UserError(f"{len(train_source)} training images are fewer than {processes.world_size} processes")
     if processes.is_main and loader.batch_size != options.batch_size:
         print(f"{len(train_source)} training images: batches of {loader.batch_size} in place of {options.batch_size}")
-    task = ProxyTask(options, len(loader), val_loader, processes.device)
+    task = ProxyTask(options, len(loader), val_loader, processes)
     loop = LoopOptions.of(
         options,
         folder=options.out,

@@ -169,20 +169,20 @@ def text_bin_loss(logits: Tensor, depth: Tensor, min_depth: float, max_depth: fl
 
 
 def _window_mean(x: Tensor, adjoint: bool = False) -> Tensor:
-    """3x3 means of the image reflected at its borders: (B, C, H, W) -> same.
+    """3x3 means of the image reflected at its borders, in place: (B, C, H, W) -> the same tensor.
 
     Sums of shifted images: `avg_pool2d` takes ten times as long on a CPU.
 
     Args:
         adjoint: the transposed map, which carries gradients back.
     """
+    before = torch.empty_like(x)
     for dim in (-1, -2):
         size = x.shape[dim]
-        total = x.clone()
-        total.narrow(dim, 1, size - 1).add_(x.narrow(dim, 0, size - 1))
-        total.narrow(dim, 0, size - 1).add_(x.narrow(dim, 1, size - 1))
+        before.copy_(x)
+        x.narrow(dim, 1, size - 1).add_(before.narrow(dim, 0, size - 1))
+        x.narrow(dim, 0, size - 1).add_(before.narrow(dim, 1, size - 1))
         for border, inner in ((0, 1), (size - 1, size - 2)):
             to, source = (inner, border) if adjoint else (border, inner)
-            total.select(dim, to).add_(x.select(dim, source))
-        x = total
+            x.select(dim, to).add_(before.select(dim, source))
     return x.mul_(1 / 9)
