@@ -89,6 +89,9 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", type=Path, required=True, help="folder to write")
     predict.add_argument("--intrinsics", help="two-frame weights: fx,fy,cx,cy of the video's frames, or a JSON file")
     predict.add_argument("--sequence", action="store_true", help="two-frame weights: the images follow each other")
+    predict.add_argument(
+        "--crop_bottom", type=float, default=0.0, help="share of the height cut off below, as in training (default: 0)"
+    )
     predict.add_argument("--npy", action="store_true", help="also depth as .npy")
     predict.add_argument(
         "--scale_factor", type=float, default=1.0, help="metres per unit of depth; 5.4 after stereo training"
@@ -262,6 +265,7 @@ def _predict(arguments: Arguments) -> int:
     given = arguments
     device = choose_device(given.device)
     settings = {"save_npy": given.npy, "scale_factor": given.scale_factor, "batch_size": given.batch_size}
+    settings["crop_bottom"] = given.crop_bottom
     if is_two_frame(given.weights):
         matching = prepare(load_two_frame_model(given.weights), device, given.compile)
         camera = {"intrinsics": given.intrinsics, "sequence": given.sequence}

@@ -78,7 +78,9 @@ class TrainingOptions:
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     num_workers: int = option(4, "processes that load data")
     precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
-    compile: bool = option(False, "compile the nets with torch.compile: takes minutes at first; for GPUs, on a CPU steps were not faster")
+    compile: bool = option(
+        False, "compile the nets with torch.compile: takes minutes at first; for GPUs, on a CPU steps were not faster"
+    )
     checkpoint_activations: bool = option(
         False, "compute the nets' inner maps again in the backward pass: less memory, about a third more time"
     )

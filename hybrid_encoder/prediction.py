@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .colormap import color_range, colorize_disparity, side_by_side
-from .data.images import IMAGE_SUFFIXES, read_image, resize_image
+from .data.images import IMAGE_SUFFIXES, cut_bottom, kept_rows, read_image, resize_image
 from .data.video import VIDEO_SUFFIXES, iterate_video, video_info
 from .errors import UserError
 from .files import atomic_path
@@ -71,6 +71,7 @@ def predict_paths(
     save_npy: bool = False,
     scale_factor: float = 1.0,
     batch_size: int = 4,
+    crop_bottom: float = 0.0,
     progress: bool = True,
 ) -> list[Path]:
     """Predict images and videos and write the results into the folder `out`, each at its input's own size.
@@ -84,6 +85,7 @@ def predict_paths(
         inputs: images, videos, folders (their images and videos; other files are passed over) and glob patterns.
         scale_factor: metres per unit of the model's depth, `STEREO_SCALE_FACTOR` for stereo-trained ones. A monocular
             model's depth is right up to an unknown factor.
+        crop_bottom: share of the height cut off below, as in training (a bonnet); what is written lacks those rows.
 
     Returns:
         The files written.
@@ -111,7 +113,7 @@ def predict_paths(
             readable: list[tuple[np.ndarray, dict[str, Path]]] = []
             for source, paths in images[start : start + batch_size]:
                 with _noted(source, unreadable):
-                    readable.append((read_image(source.path), paths))
+                    readable.append((cut_bottom(read_image(source.path), crop_bottom), paths))
             if readable:
                 disparities = predict_disparities(model, [image for image, _ in readable])
                 for disparity, (image, paths) in zip(disparities, readable, strict=True):
@@ -119,7 +121,7 @@ def predict_paths(
             bar.update(len(images[start : start + batch_size]))
     for source, paths in videos:
         with _noted(source, unreadable):
-            _write_video(model, source.path, paths["video"], batch_size, progress)
+            _write_video(model, source.path, paths["video"], batch_size, crop_bottom, progress)
             written.append(paths["video"])
     if unreadable:
         done = f"the other {len(sources) - len(unreadable)} are written to {out}"
@@ -251,15 +253,17 @@ def _write_image(
     return list(paths.values())
 
 
-def _write_video(model: DepthPredictor, source: Path, target: Path, batch_size: int, progress: bool) -> None:
+def _write_video(
+    model: DepthPredictor, source: Path, target: Path, batch_size: int, crop_bottom: float, progress: bool
+) -> None:
     info = video_info(source)
     limits: np.ndarray | None = None
-    frames = iterate_video(source)
+    frames = (cut_bottom(frame, crop_bottom) for frame in iterate_video(source))
     with (
         atomic_path(target) as partial,
         tqdm(total=info.frames, desc=source.name, unit="frame", disable=not progress) as bar,
     ):
-        size = (2 * info.width, info.height)
+        size = (2 * info.width, kept_rows(info.height, crop_bottom))
         writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), info.fps, size)
         try:
             if not writer.isOpened():

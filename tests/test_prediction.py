@@ -89,6 +89,18 @@ def test_scale_factor_multiplies_depth(tmp_path: Path) -> None:
     assert read_depth_png(tmp_path / "out" / "a_depth.png")[20, 5] == pytest.approx(54, abs=0.01)
 
 
+def test_crop_bottom_leaves_the_rows_above(tmp_path: Path) -> None:
+    """A bonnet that is as near as can be changes nothing above it, and is not written."""
+    street, bonnet = np.zeros((40, 90, 3), np.uint8), np.full((10, 90, 3), 255, np.uint8)
+    write_png(tmp_path / "a.png", np.concatenate([street, bonnet]))
+    predict([tmp_path / "a.png"], tmp_path / "out", save_npy=True, crop_bottom=0.2)
+    depth = np.load(tmp_path / "out" / "a.npy")
+    assert depth.shape == (40, 90)
+    assert np.allclose(depth, 10)
+    with pytest.raises(UserError, match="crop_bottom 7: expected a part of the height"):
+        predict([tmp_path / "a.png"], tmp_path / "out", crop_bottom=7)
+
+
 def test_images_of_different_sizes_share_batches() -> None:
     images = [np.full((h, w, 3), 255, np.uint8) for h, w in ((32, 64), (100, 30), (375, 1242))]
     disparities = predict_disparities(GreenModel(), images)
@@ -212,6 +224,11 @@ def test_a_video_keeps_its_frames_and_doubles_its_width(tmp_path: Path) -> None:
     source = list(iterate_video(video))
     assert np.abs(frames[3][:, :96].astype(int) - source[3].astype(int)).mean() < 12
     assert frames[3][:, 100:130].mean() < 60 < 120 < frames[3][:, 160:].mean()
+
+
+def test_crop_bottom_of_a_video(tmp_path: Path) -> None:
+    predict([write_video(tmp_path / "drive.mp4")], tmp_path / "out", crop_bottom=0.25)
+    assert next(iterate_video(tmp_path / "out" / "drive_depth.mp4")).shape == (36, 192, 3)
 
 
 @pytest.mark.parametrize("name", ["drive.mp4", "drive.avi"])  # one fails at the start, the other half-way

@@ -243,6 +243,16 @@ def test_prediction(run: ManydepthOptions, tmp_path: Path) -> None:
         difference = float(np.abs(depths[0] - depths[1]).max() / depths[0].max())
         # A net after two steps hardly uses what it matches; rounding alone stays below 1e-6.
         assert (difference < 1e-6) == (n == 0), f"picture {n}: {difference}; the first has none before it"
+    tall = [tmp_path / "tall" / f"{n}.png" for n in range(3)]
+    tall[0].parent.mkdir()
+    for path, picture in zip(tall, pictures, strict=True):  # with a bonnet below, and the same camera
+        cv2.imwrite(str(path), np.concatenate([picture, picture[:16]]))
+    camera = tmp_path / "camera.json"
+    camera.write_text('{"K": [[56, 0, 48], [0, 123, 32], [0, 0, 1]], "image_size": [96, 80]}')
+    settings = {"sequence": True, "save_npy": True, "progress": False, "crop_bottom": 0.2}
+    predict_two_frame(model, tall, tmp_path / "cut", intrinsics=str(camera), **settings)  # type: ignore[arg-type]
+    for n in range(3):
+        np.testing.assert_array_equal(np.load(tmp_path / "cut" / f"{n}.npy"), np.load(tmp_path / "line" / f"{n}.npy"))
     (video,) = predict_two_frame(
         model, [tmp_path / "drive.mp4"], tmp_path / "video", intrinsics="56,123,48,32", progress=False
     )

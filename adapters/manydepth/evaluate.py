@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from hybrid_encoder.data.cityscapes import CityscapesSequenceSource, evaluated_part
-from hybrid_encoder.data.images import resize_image
+from hybrid_encoder.data.images import cut_bottom, resize_image
 from hybrid_encoder.data.source import FrameSource
 from hybrid_encoder.data.splits import find_split
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import STEREO_SCALE_FACTOR, EvaluationResult, evaluate_depths, flip_post_process
 from hybrid_encoder.prediction import DepthPredictor
 
-from ..monodepth2.evaluate import _cut as cut
 from ..monodepth2.evaluate import _truths as measured_depths
 from .data import LookupSource, open_lookup_source
 from .options import TwoFrameEvaluateOptions
@@ -39,10 +38,9 @@ def evaluate_two_frame(options: TwoFrameEvaluateOptions, model: TwoFrameModel | 
     crop = options.crop
     if crop == "auto":
         crop = "garg" if options.dataset == "kitti" and options.truth != "improved" else "none"
-    kept = 1 - options.crop_bottom
     return evaluate_depths(
         _predictions(options, model, source),
-        (cut(truth, kept) for truth in _truths(options, source, names)),
+        (cut_bottom(truth, options.crop_bottom) for truth in _truths(options, source, names)),
         options.min_eval_depth,
         options.max_eval_depth,
         median_scaling=not (options.eval_stereo or options.disable_median_scaling),
@@ -116,7 +114,7 @@ def _read(
         read = []
         for n, index in enumerate(indices):
             image = source.read(index, 0 if options.static_camera else frame_id)
-            image = cut(image, 1 - options.crop_bottom)
+            image = cut_bottom(image, options.crop_bottom)
             scales[n, :2, 0] = model.width / image.shape[1], model.height / image.shape[0]
             read.append(resize_image(image, model.height, model.width))
         frames[frame_id] = torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).float() / 255

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hybrid_encoder.data.calibration import read_intrinsics
-from hybrid_encoder.data.images import read_image
+from hybrid_encoder.data.images import kept_rows, read_image
 from hybrid_encoder.data.video import video_info
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.prediction import DepthPredictor, find_inputs, output_stems, predict_paths
@@ -24,6 +24,7 @@ def predict_two_frame(
     save_npy: bool = False,
     scale_factor: float = 1.0,
     batch_size: int = 4,
+    crop_bottom: float = 0.0,
     progress: bool = True,
 ) -> list[Path]:
     """Predicts images and videos and writes what `predict_paths` writes.
@@ -32,7 +33,7 @@ def predict_two_frame(
         model: a two-frame model; videos need it to know the camera.
         intrinsics: "fx,fy,cx,cy" in pixels of the frames, or a JSON file; of all videos given.
         sequence: the images are frames of one video, in the order given; else each is seen on its own.
-        save_npy, scale_factor, batch_size, progress: as `predict_paths` takes them.
+        save_npy, scale_factor, batch_size, crop_bottom, progress: as `predict_paths` takes them.
 
     Returns:
         The files written.
@@ -50,21 +51,25 @@ def predict_two_frame(
         )
     if output_stems(videos) != [path.stem for path in videos]:
         raise UserError("two of the videos have one name: predict them into folders of their own")
-    settings = {"save_npy": save_npy, "scale_factor": scale_factor, "batch_size": batch_size, "progress": progress}
+    settings = {"save_npy": save_npy, "scale_factor": scale_factor, "batch_size": batch_size}
+    settings |= {"crop_bottom": crop_bottom, "progress": progress}
     written: list[Path] = []
     if images:
         predictor: DepthPredictor = model
         if sequence:
             height, width = read_image(images[0]).shape[:2]
-            predictor = _follow(model, intrinsics, width, height)
+            predictor = _follow(model, intrinsics, width, height, crop_bottom)
         written += predict_paths(predictor, images, out, **settings)  # type: ignore[arg-type]
     for video in videos:
         info = video_info(video)
-        predictor = _follow(model, intrinsics, info.width, info.height)
+        predictor = _follow(model, intrinsics, info.width, info.height, crop_bottom)
         written += predict_paths(predictor, [video], out, **settings)  # type: ignore[arg-type]
     return written
 
 
-def _follow(model: TwoFrameModel, intrinsics: str | None, width: int, height: int) -> DepthPredictor:
+def _follow(
+    model: TwoFrameModel, intrinsics: str | None, width: int, height: int, crop_bottom: float
+) -> DepthPredictor:
     assert intrinsics is not None
-    return model.video(read_intrinsics(intrinsics).for_image(width, height).K, width, height)
+    K = read_intrinsics(intrinsics).for_image(width, height).K
+    return model.video(K, width, kept_rows(height, crop_bottom))

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
+from hybrid_encoder.data.images import cut_bottom
 from hybrid_encoder.data.loader import make_loader
 from hybrid_encoder.data.source import SelfSupervisedDataset
 from hybrid_encoder.encoder import HybridEncoder
@@ -103,7 +104,7 @@ class ManydepthTask:
                 if not self.options.skip_bad:  # else the loader counts it
                     raise
                 continue
-            truths.append(truth[: round(truth.shape[0] * (1 - self.options.crop_bottom))])
+            truths.append(cut_bottom(truth, self.options.crop_bottom))
             inverse = self.model.inverse_depths(batch)
             for values, predicted in zip(found.values(), inverse, strict=True):
                 values.append(predicted[0, 0].float().cpu().numpy())

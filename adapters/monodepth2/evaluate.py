@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hybrid_encoder.data.ground_truth import GroundTruth
+from hybrid_encoder.data.images import cut_bottom
 from hybrid_encoder.data.source import FrameSource
 from hybrid_encoder.data.velodyne import improved_depth_path, read_depth_png
 from hybrid_encoder.errors import UserError
@@ -31,9 +32,8 @@ def evaluate(options: EvaluateOptions, model: DepthPredictor) -> EvaluationResul
     """
     source = open_source(options, options.part, (0,), options.seed)
     names = [source.name(index) for index in range(len(source))]
-    kept = 1 - options.crop_bottom
-    images = (_cut(source.read(index, 0), kept) for index in range(len(source)))
-    truths = (_cut(truth, kept) for truth in _truths(options, source, names))
+    images = (cut_bottom(source.read(index, 0), options.crop_bottom) for index in range(len(source)))
+    truths = (cut_bottom(truth, options.crop_bottom) for truth in _truths(options, source, names))
     crop = options.crop
     if crop == "auto":
         crop = "garg" if options.dataset == "kitti" and options.truth != "improved" else "none"
@@ -93,7 +93,3 @@ def _truths(options: EvaluateOptions, source: FrameSource, names: list[str]) -> 
                 f"{name}: no ground truth: evaluation needs KITTI's velodyne scans, --truth, or rendered scenes"
             )
         yield truth
-
-
-def _cut(rows: np.ndarray, kept: float) -> np.ndarray:
-    return rows[: round(rows.shape[0] * kept)]

@@ -14,6 +14,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torch.utils.data import DataLoader
 
+from hybrid_encoder.data.images import cut_bottom
 from hybrid_encoder.data.loader import make_loader
 from hybrid_encoder.data.source import SelfSupervisedDataset
 from hybrid_encoder.encoder import HybridEncoder
@@ -205,7 +206,7 @@ def depth_figures(
             continue
         scaled, _ = disp_to_depth(model.disparity(image), options.min_depth, options.max_depth)
         disparities.append(scaled[0, 0].float().cpu().numpy())
-        truths.append(truth[: round(truth.shape[0] * (1 - options.crop_bottom))])
+        truths.append(cut_bottom(truth, options.crop_bottom))
     if not truths:
         return {}
     errors = evaluate_depths(disparities, truths, crop="garg" if options.dataset == "kitti" else None).mean

@@ -56,6 +56,22 @@ def read_pixels(path: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
     return image
 
 
+def cut_bottom(image: np.ndarray, share: float) -> np.ndarray:
+    """(h, w) or (h, w, C) without a share of its rows below, such as a bonnet: a view of the rows that stay."""
+    return image[: kept_rows(image.shape[0], share)]
+
+
+def kept_rows(height: int, crop_bottom: float) -> int:
+    """How many of an image's rows stay when a share of them is cut off below.
+
+    Raises:
+        UserError: no share.
+    """
+    if not 0 <= crop_bottom <= 0.9:
+        raise UserError(f"crop_bottom {crop_bottom}: expected a part of the height, from 0 to 0.9 (0.07 cuts 7%)")
+    return max(1, round(height * (1 - crop_bottom)))
+
+
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """(h, w) or (h, w, C) -> (height, width[, C]), without aliasing when it shrinks.
 

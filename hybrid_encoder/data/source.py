@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from .images import resize_image
+from .images import cut_bottom, kept_rows, resize_image
 from .loader import SampleDataset
 from .sample import FrameId, Sample
 
@@ -82,8 +82,7 @@ class SelfSupervisedDataset(SampleDataset[Sample]):
         """
         if not frame_ids or frame_ids[0] != 0 or len(set(frame_ids)) != len(frame_ids):
             raise UserError(f"frame_ids {list(frame_ids)}: expected 0 first, then other frames, each once: 0 -1 1")
-        if not 0 <= crop_bottom <= 0.9:
-            raise UserError(f"crop_bottom {crop_bottom}: expected a part of the height, from 0 to 0.9 (0.07 cuts 7%)")
+        kept_rows(height, crop_bottom)
         if min(height, width) < 1 or seed < 0:
             raise UserError(
                 f"height {height}, width {width}, seed {seed}: expected a positive size and a seed of 0 or more"
@@ -110,12 +109,11 @@ class SelfSupervisedDataset(SampleDataset[Sample]):
                     f"{image.shape[1]}x{image.shape[0]}, the frame itself "
                     f"{size[1]}x{size[0]}: all frames of a sequence must have one size"
                 )
-            image = resize_image(image[: self._kept_rows(size[0])], self.height, self.width)
+            image = resize_image(cut_bottom(image, self.crop_bottom), self.height, self.width)
             frames[i] = (image[:, ::-1] if flip else image).transpose(2, 0, 1)
         assert size is not None
-        K = self.source.intrinsics(index) * np.array(
-            [[self.width / size[1]], [self.height / self._kept_rows(size[0])], [1]]
-        )
+        kept = kept_rows(size[0], self.crop_bottom)
+        K = self.source.intrinsics(index) * np.array([[self.width / size[1]], [self.height / kept], [1]])
         if flip:
             K[0, 2] = self.width - 1 - K[0, 2]
         return Sample(
@@ -125,9 +123,6 @@ class SelfSupervisedDataset(SampleDataset[Sample]):
             stereo_T=self._stereo_transform(index, flip),
             name=self.source.name(index),
         )
-
-    def _kept_rows(self, height: int) -> int:
-        return max(1, round(height * (1 - self.crop_bottom)))
 
     def _stereo_transform(self, index: int, flip: bool) -> torch.Tensor:
         transform = torch.eye(4)
