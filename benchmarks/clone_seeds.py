@@ -33,7 +33,8 @@ runpy.run_path("train.py", run_name="__main__")
 """
 """The original has no option for a seed."""
 SETTINGS = """--encoder hybrid --preset tiny --weights_init scratch --pose_model_type class_token
-    --height 64 --width 128 --scales 0 1 2 3 --min_depth 0.02 --max_depth 20 --batch_size 4 --learning_rate 1e-4 --num_workers 0 --no_cuda"""
+    --height 64 --width 128 --scales 0 1 2 3 --min_depth 0.02 --max_depth 20
+    --batch_size 4 --learning_rate 1e-4 --num_workers 0 --no_cuda"""
 
 
 def run(side: str, seed: int, given: argparse.Namespace) -> float:
