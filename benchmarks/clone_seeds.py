@@ -18,9 +18,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 from hybrid_encoder.adapters.monodepth2.checkpoint import load_depth_model
 from hybrid_encoder.adapters.monodepth2.evaluate import evaluate
 from hybrid_encoder.adapters.monodepth2.options import EvaluateOptions
+from hybrid_encoder.bench import machine
 
 HYBRID = [sys.executable, "-m", "hybrid_encoder.cli"]
 SEEDED = """
@@ -36,34 +39,25 @@ SETTINGS = """--encoder hybrid --preset tiny --weights_init scratch --pose_model
     --height 64 --width 128 --scales 0 1 2 3 --min_depth 0.02 --max_depth 20
     --batch_size 4 --learning_rate 1e-4 --num_workers 0 --no_cuda"""
 
+SPLIT = Path("splits", "synthetic")
+"""Where `hybrid-encoder synth` leaves the split files of its KITTI folder."""
+
 
 def run(side: str, seed: int, given: argparse.Namespace) -> float:
     """Trains one side, unless that was done before, and returns AbsRel of the last epoch's weights."""
     kitti = given.out / "data" / "kitti"
+    split = str(kitti / SPLIT)
     weights = given.out / "runs" / f"{side}_{seed}" / "models" / f"weights_{given.num_epochs - 1}"
     if not weights.exists():
         options = [*SETTINGS.split(), "--num_epochs", str(given.num_epochs), "--data_path", str(kitti)]
-        options += [
-            "--stage1",
-            str(given.stage1),
-            "--log_dir",
-            str(given.out / "runs"),
-            "--model_name",
-            f"{side}_{seed}",
-        ]
+        options += ["--log_dir", str(given.out / "runs"), "--model_name", f"{side}_{seed}"]
+        options += ["--stage1", str(given.stage1)]
         if side == "clone":
             subprocess.run([sys.executable, "-c", SEEDED, str(seed), *options], cwd=given.out / "clone", check=True)
         else:
-            split = kitti / "splits" / "synthetic"
-            options += ["--split", str(split), "--seed", str(seed), "--resume"]
+            options += ["--split", split, "--seed", str(seed), "--resume"]
             subprocess.run([*HYBRID, "train", "monodepth2", *options], check=True)
-    settings = EvaluateOptions(
-        weights=weights,
-        data_path=kitti,
-        split=str(kitti / "splits" / "synthetic"),
-        height=64,
-        width=128,
-    )
+    settings = EvaluateOptions(weights=weights, data_path=kitti, split=split)
     return evaluate(settings, load_depth_model(weights)).mean.abs_rel
 
 
@@ -75,7 +69,7 @@ def prepare(given: argparse.Namespace) -> None:
     if not (given.out / "clone").exists():
         shutil.copytree(given.clone, given.out / "clone", ignore=shutil.ignore_patterns(".git"))
     for part in ("train", "val"):
-        rendered = given.out / "data" / "kitti" / "splits" / "synthetic" / f"{part}_files.txt"
+        rendered = given.out / "data" / "kitti" / SPLIT / f"{part}_files.txt"
         shutil.copy(rendered, given.out / "clone" / "splits" / "eigen_zhou")
 
 
@@ -89,6 +83,7 @@ def main() -> None:
     given = parser.parse_args()
     given.out, given.stage1 = given.out.resolve(), given.stage1.resolve()
     prepare(given)
+    print(machine(torch.device("cpu")), flush=True)
     sides = ("clone", "ours")
     errors = [[run(side, seed, given) for side in sides] for seed in range(given.seeds)]
     print("\n| seed | patched clone | our trainer |\n|---|---|---|")

@@ -13,11 +13,8 @@ import argparse
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +30,7 @@ from hybrid_encoder.adapters.monodepth2.model import MonoDepth  # noqa: E402
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options  # noqa: E402
 from hybrid_encoder.adapters.monodepth2.trainer import build_optimizer  # noqa: E402
 from hybrid_encoder.backbones import build_clip  # noqa: E402
-from hybrid_encoder.bench import PerImageText, machine  # noqa: E402
+from hybrid_encoder.bench import PerImageText, machine, median_seconds  # noqa: E402
 from hybrid_encoder.encoder import HybridEncoder  # noqa: E402
 from hybrid_encoder.engine.processes import Processes  # noqa: E402
 from hybrid_encoder.engine.step import Stepper  # noqa: E402
@@ -109,26 +106,18 @@ def measure(row: str, given: argparse.Namespace) -> dict[str, float]:
     precision = "bf16" if row == "bf16" else "float32"
     stepper = Stepper(model, model, processes, precision, None)
 
-    def step() -> float:
+    losses: list[float] = []
+
+    def step() -> None:
         for position, batch in enumerate(batches):
             scalars = stepper.run(optimizer, batch, batch.names, position, parts)
         stepper.finish(optimizer)
-        return float(scalars["loss"])
+        losses.append(float(scalars["loss"]))
 
     before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    seconds, first = timed(step, given.rounds)
+    seconds = median_seconds(step, given.rounds, processes.device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": seconds, "mib": peak - before, "loss": first}
-
-
-def timed(step: Callable[[], float], rounds: int) -> tuple[float, float]:
-    first = step()
-    seconds = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds), first
+    return {"seconds": seconds, "mib": peak - before, "loss": losses[0]}
 
 
 def main() -> None:

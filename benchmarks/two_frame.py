@@ -23,6 +23,7 @@ from hybrid_encoder.adapters.manydepth.trainer import train as train_two_frame
 from hybrid_encoder.adapters.monodepth2.checkpoint import load_depth_model
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
 from hybrid_encoder.adapters.monodepth2.trainer import train as train_teacher
+from hybrid_encoder.bench import machine
 from hybrid_encoder.engine.processes import Processes, choose_device
 
 LEARNING_RATES = {"hybrid": 1e-3, "resnet": 3e-4}
@@ -91,6 +92,7 @@ def main() -> None:
         two_frames = load_two_frame_model(last).to(group.device)
         rows.append((f"{kind}, teacher (one frame)", evaluate_two_frame(evaluation, mono).mean, minutes))
         rows.append((f"{kind}, two frames", evaluate_two_frame(evaluation, two_frames).mean, minutes))
+    print(machine(group.device))
     print(f"{given.height}x{given.width}, {given.scenes} drives, batch {given.batch_size}; ", end="")
     print(f"{given.epochs} epochs of one frame, {given.two_frame_epochs} of two\n")
     print("| net | AbsRel | SqRel | RMSE | RMSE log | a1 | a2 | a3 | CPU minutes of the pair |")

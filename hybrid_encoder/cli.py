@@ -264,8 +264,8 @@ def _predict(arguments: Arguments) -> int:
 
     given = arguments
     device = choose_device(given.device)
-    settings = {"save_npy": given.npy, "scale_factor": given.scale_factor, "batch_size": given.batch_size}
-    settings["crop_bottom"] = given.crop_bottom
+    settings = {"save_npy": given.npy, "scale_factor": given.scale_factor}
+    settings |= {"batch_size": given.batch_size, "crop_bottom": given.crop_bottom}
     if is_two_frame(given.weights):
         matching = prepare(load_two_frame_model(given.weights), device, given.compile)
         camera = {"intrinsics": given.intrinsics, "sequence": given.sequence}

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .colormap import color_range, colorize_disparity, side_by_side
-from .data.images import IMAGE_SUFFIXES, cut_bottom, kept_rows, read_image, resize_image
+from .data.images import IMAGE_SUFFIXES, check_crop_bottom, cut_bottom, kept_rows, read_image, resize_image
 from .data.video import VIDEO_SUFFIXES, iterate_video, video_info
 from .errors import UserError
 from .files import atomic_path
@@ -95,6 +95,7 @@ def predict_paths(
             found in
             a folder or by a pattern are named at the end, after all others were written.
     """
+    check_crop_bottom(crop_bottom)
     sources = find_inputs(inputs)
     stems = output_stems([source.path for source in sources])
     targets = [

@@ -25,9 +25,10 @@ from hybrid_encoder.data import loader as loading
 from hybrid_encoder.engine import state as states
 from hybrid_encoder.engine.identity import check_same_run, identity
 from hybrid_encoder.engine.loop import Interrupted
-from hybrid_encoder.engine.processes import processes
+from hybrid_encoder.engine.processes import Processes, processes
 from hybrid_encoder.engine.record import METRICS_FILE, read_metrics
 from hybrid_encoder.engine.state import exclusive, load_state, save_state, whole_folder
+from hybrid_encoder.engine.step import Stepper
 from hybrid_encoder.errors import UserError
 
 from .toy_run import BATCH, SAMPLES, ToyModel, ToyTask, differences, run, signal_at
@@ -506,3 +507,23 @@ def test_ctrl_c_outside_of_a_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(cli, "_info", interrupted)
     assert cli.main(["info", "tiny"]) == 130
     assert capsys.readouterr().err == "hybrid-encoder: interrupted\n"
+
+
+@pytest.mark.parametrize(("clip_grad", "norm"), [(None, 5.0), (0.0, 5.0), (0.1, 0.1)])
+def test_gradients_are_clipped_where_asked(clip_grad: float | None, norm: float) -> None:
+    """0 asks for nothing, as None does."""
+
+    class Weighted(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(2))
+
+        def forward(self, batch: Tensor) -> dict[str, Tensor]:
+            return {"loss": (self.weight * batch).sum()}
+
+    net = Weighted()
+    optimizer = torch.optim.SGD(net.parameters(), 1.0)
+    stepper = Stepper(net, net, Processes(torch.device("cpu")), "float32", clip_grad)
+    stepper.run(optimizer, torch.tensor([3.0, 4.0]), ["sample"], 0, 1)
+    stepper.finish(optimizer)
+    assert float(net.weight.norm()) == pytest.approx(norm, rel=1e-4)

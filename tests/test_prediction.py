@@ -99,6 +99,8 @@ def test_crop_bottom_leaves_the_rows_above(tmp_path: Path) -> None:
     assert np.allclose(depth, 10)
     with pytest.raises(UserError, match="crop_bottom 7: expected a part of the height"):
         predict([tmp_path / "a.png"], tmp_path / "out", crop_bottom=7)
+    with pytest.raises(UserError, match=r"^crop_bottom 7"):  # no fault of the folder's files
+        predict([tmp_path], tmp_path / "out", crop_bottom=7)
 
 
 def test_images_of_different_sizes_share_batches() -> None:

@@ -65,11 +65,16 @@ def kept_rows(height: int, crop_bottom: float) -> int:
     """How many of an image's rows stay when a share of them is cut off below.
 
     Raises:
-        UserError: no share.
+        UserError: as `check_crop_bottom`.
     """
-    if not 0 <= crop_bottom <= 0.9:
-        raise UserError(f"crop_bottom {crop_bottom}: expected a part of the height, from 0 to 0.9 (0.07 cuts 7%)")
+    check_crop_bottom(crop_bottom)
     return max(1, round(height * (1 - crop_bottom)))
+
+
+def check_crop_bottom(share: float) -> None:
+    """Raises UserError for what is no share of an image's height that can be cut off."""
+    if not 0 <= share <= 0.9:
+        raise UserError(f"crop_bottom {share}: expected a part of the height, from 0 to 0.9 (0.07 cuts 7%)")
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:

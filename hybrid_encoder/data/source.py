@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from .images import cut_bottom, kept_rows, resize_image
+from .images import check_crop_bottom, cut_bottom, kept_rows, resize_image
 from .loader import SampleDataset
 from .sample import FrameId, Sample
 
@@ -82,7 +82,7 @@ class SelfSupervisedDataset(SampleDataset[Sample]):
         """
         if not frame_ids or frame_ids[0] != 0 or len(set(frame_ids)) != len(frame_ids):
             raise UserError(f"frame_ids {list(frame_ids)}: expected 0 first, then other frames, each once: 0 -1 1")
-        kept_rows(height, crop_bottom)
+        check_crop_bottom(crop_bottom)
         if min(height, width) < 1 or seed < 0:
             raise UserError(
                 f"height {height}, width {width}, seed {seed}: expected a positive size and a seed of 0 or more"

@@ -69,7 +69,7 @@ class Stepper:
         if position + 1 == size:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-            if self.clip_grad is not None:
+            if self.clip_grad:
                 nn.utils.clip_grads_with_norm_(parameters, self.clip_grad, norm)
             whole = bool(torch.isfinite(norm) & self._statistics_finite(norm.device))
             if self.processes.any(not whole):

@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import UserError, naming
+from ..errors import UserError
 from ..files import atomic_path
 from .card import model_card
 from .files import read_tensors
@@ -64,10 +64,9 @@ class Saved:
     def get(self, build: Callable[[dict[str, Any]], T]) -> T:
         """What `build` makes of the config; whatever it misses there becomes a `UserError` that names the file."""
         try:
-            with naming(self.path):
-                return build(self.config)
-        except UserError:
-            raise
+            return build(self.config)
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from error
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise UserError(
                 f"{self.path} does not describe a model of this package ({type(error).__name__}: {error})"
