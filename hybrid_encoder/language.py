@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from .config import DEPTH_WORDS, HybridEncoderConfig
 from .errors import UserError
@@ -140,6 +142,18 @@ class Language(nn.Module):
         inside = [row[self.slot : int(row.argmax())] for row in self.word_ids]
         words = torch.stack([self.embedding[row].mean(0) for row in inside]).detach()
         return F.interpolate(words.T[None], size=count, mode="linear", align_corners=True)[0].T.contiguous()
+
+
+def _note_fused_step(optimizer: Optimizer, *_: object) -> None:
+    """PyTorch's fused optimisers write to parameters and leave their version as it was, so cached text would go
+    stale."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            for parameter in group["params"]:
+                increment_version(parameter)
+
+
+register_optimizer_step_post_hook(_note_fused_step)
 
 
 def _causal_block(block: nn.Module, start: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:

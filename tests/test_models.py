@@ -148,11 +148,18 @@ def test_text_features_follow_every_change() -> None:
         inside = language.text_features()
     (inside @ torch.rand(inside.shape[1], requires_grad=True)).sum().backward()  # kept tensors serve training, too
     encoder.train()
-    optimizer = torch.optim.SGD(encoder.parameters(), lr=1.0)
+    optimizers = [
+        torch.optim.SGD(encoder.parameters(), lr=1.0),
+        torch.optim.AdamW(encoder.parameters(), lr=1.0, fused=True),
+    ]
     encoder.forward_features(torch.rand(1, 3, 64, 64)).logits[0].square().mean().backward()
-    optimizer.step()
-    with torch.no_grad():
-        assert not torch.allclose(language.text_features(), zeroed)
+    before = zeroed
+    for optimizer in optimizers:
+        optimizer.step()
+        with torch.no_grad():
+            after = language.text_features()
+        assert not torch.allclose(after, before)
+        before = after
 
 
 def test_text_context_can_be_cut_at_the_end_token() -> None:

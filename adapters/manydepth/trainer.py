@@ -18,7 +18,6 @@ from hybrid_encoder.data.source import SelfSupervisedDataset
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.loop import fit
 from hybrid_encoder.engine.processes import Processes
-from hybrid_encoder.engine.step import fused
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import evaluate_depths
 from hybrid_encoder.proxy.training import load_stage1
@@ -164,7 +163,7 @@ def build_optimizer(model: TwoFrameDepth, options: ManydepthOptions) -> torch.op
         if rest:
             groups.append({"params": rest, "lr": lr})
     kind = torch.optim.AdamW if hybrid else torch.optim.Adam
-    return kind(groups, lr=options.learning_rate, fused=fused(model))
+    return kind(groups, lr=options.learning_rate, fused=True)
 
 
 def open_loader(options: ManydepthOptions, part: Part, processes: Processes) -> DataLoader[Any]:

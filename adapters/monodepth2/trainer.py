@@ -21,7 +21,6 @@ from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.identity import identity
 from hybrid_encoder.engine.loop import LoopOptions, fit
 from hybrid_encoder.engine.processes import Processes
-from hybrid_encoder.engine.step import fused
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import evaluate_depths
 from hybrid_encoder.proxy.training import load_stage1
@@ -129,9 +128,9 @@ def build_optimizer(model: MonoDepth, options: Monodepth2Options) -> torch.optim
     rest = {"params": others, "lr": options.learning_rate}
     if isinstance(model.encoder, HybridEncoder):
         groups = [*model.encoder.parameter_groups(encoder_lr), rest]
-        return torch.optim.AdamW(groups, lr=options.learning_rate, fused=fused(model))
+        return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
     own = [p for p in model.encoder.parameters() if p.requires_grad]
-    return torch.optim.Adam([{"params": own, "lr": encoder_lr}, rest], lr=options.learning_rate, fused=fused(model))
+    return torch.optim.Adam([{"params": own, "lr": encoder_lr}, rest], lr=options.learning_rate, fused=True)
 
 
 def build_scheduler(

@@ -103,12 +103,6 @@ class Stepper:
         return torch.isfinite(torch.stack(torch._foreach_norm(values, math.inf)).sum())
 
 
-def fused(model: nn.Module) -> bool | None:
-    """The optimiser's `fused` for a model that is on its device: on GPUs alone, since PyTorch's fused step on CPUs was
-    seen not to repeat bit by bit, as a resumed run must."""
-    return True if next(model.parameters()).is_cuda else None
-
-
 def too_many_skipped(skipped: int, names: list[str], folder: Any) -> UserError:
     """The error that ends a run whose steps are not finite again and again."""
     last = f", the last on {', '.join(names)}" if names else ""

@@ -25,7 +25,6 @@ from ..engine.identity import identity
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.state import write_text, write_torch
-from ..engine.step import fused
 from ..errors import UserError
 from ..released import fill_from_stage1
 from ..weights import load_state, read_checkpoint
@@ -94,9 +93,7 @@ class ProxyTask:
         self.model = ProxyModel(encoder, options)
         processes.place(self.model)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            parameters, lr=options.lr, weight_decay=options.weight_decay, fused=fused(self.model)
-        )
+        self.optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True)
         total = max(options.epochs * steps_per_epoch, 2)
         self.scheduler = OneCycleLR(self.optimizer, options.lr, total_steps=total, div_factor=25, final_div_factor=100)
         self.val_loader = val_loader
