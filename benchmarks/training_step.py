@@ -3,8 +3,8 @@
     python benchmarks/training_step.py [--threads 2] [--rounds 7] [--compile]
 
 Downloads the originals' published wheels to a temporary folder; their data sets are replaced by frames in memory, and
-`grid_sample` aligns corners as on the PyTorch they were written for. The two sides take turns; seconds are medians.
-`--compile` is that of our trainers, on our side alone.
+`grid_sample` aligns corners as on the PyTorch they were written for. Each side has a process of its own, as it would
+have at a user's; they take turns; seconds are medians. `--compile` is that of our trainers, on our side alone.
 Prints a table of benchmarks/README.md.
 """
 
@@ -18,7 +18,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
 from io import StringIO
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +41,7 @@ from hybrid_encoder.adapters.manydepth.trainer import build_optimizer as two_fra
 from hybrid_encoder.adapters.monodepth2.model import DepthBatch, MonoDepth  # noqa: E402
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options  # noqa: E402
 from hybrid_encoder.adapters.monodepth2.trainer import build_optimizer  # noqa: E402
+from hybrid_encoder.allocator import keep_freed_memory  # noqa: E402
 from hybrid_encoder.bench import machine  # noqa: E402
 from hybrid_encoder.engine.processes import Processes  # noqa: E402
 from hybrid_encoder.engine.step import Stepper  # noqa: E402
@@ -120,33 +125,34 @@ def kept_mib(forward: Callable[[], object]) -> float:
     return sum(kept.values()) / 2**20
 
 
-def compare(
-    name: str, ours: tuple[Callable[[], Tensor], ...], theirs: tuple[Callable[[], Tensor], ...], n: int
-) -> None:
-    """Prints a row. Each side: its loss with the graph, and the whole step; the losses are compared first."""
-    with ties_unbroken():
-        their_loss = float(theirs[0]().detach())
-    losses = (their_loss, float(ours[0]().detach()))
-    memory = [kept_mib(side[0]) for side in (theirs, ours)]
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(n + 1):
-        for side, found in zip((theirs, ours), seconds, strict=True):
-            started = time.perf_counter()
-            side[1]()
-            found.append(time.perf_counter() - started)
-    slow, fast = (statistics.median(found[1:]) for found in seconds)
-    difference = abs(losses[0] - losses[1]) / losses[0]
-    print(f"| {name} | {slow:.3f} | {fast:.3f} | {slow / fast:.2f} | {memory[0]:.0f} | {memory[1]:.0f} ", end="")
-    print(f"| {losses[0]:.6f} | {losses[1]:.6f} | {difference:.0e} |", flush=True)
+@dataclass(frozen=True)
+class Side:
+    """`loss`: the loss with its graph, without noise on ties. `step`: what is timed."""
+
+    loss: Callable[[], Tensor]
+    step: Callable[[], object]
 
 
-def whole_step(host: str, wheel: Path, size: tuple[int, int, int], rounds: int, compiled: bool) -> None:
-    batch = frames_in_memory(*size)
+@dataclass(frozen=True)
+class Case:
+    """What both sides do: whole steps, or the losses alone, from disparities and poses that ours left in `given`."""
+
+    host: str
+    size: tuple[int, int, int]
+    losses_alone: bool
+    wheel: Path
+    given: Path
+
+
+def ours(case: Case, compiled: bool) -> Side:
+    """Our trainer, as its command runs it; leaves weights, disparities and poses in `case.given`."""
+    keep_freed_memory()
+    objective.TIE_BREAK = 0.0
+    batch = frames_in_memory(*case.size)
     settings: dict[str, Any] = {"encoder": "resnet", "weights_init": "scratch", "scales": SCALES}
-    settings |= {"batch_size": size[0], "height": size[1], "width": size[2]}
-    model: MonoDepth | TwoFrameDepth
-    extra: list[str] = []
-    if host == "monodepth2":
+    settings |= {"batch_size": case.size[0], "height": case.size[1], "width": case.size[2]}
+    model: Any
+    if case.host == "monodepth2":
         options = Monodepth2Options(**settings)
         model = MonoDepth(options, options.config(), "random").train()
         optimizer = build_optimizer(model, options)
@@ -154,71 +160,117 @@ def whole_step(host: str, wheel: Path, size: tuple[int, int, int], rounds: int, 
         two = ManydepthOptions(**settings, teacher_encoder="resnet", no_matching_augmentation=True)
         model = TwoFrameDepth(two, two.config(), "random").train()
         optimizer = two_frame_optimizer(model, two)
-        extra = ["--no_matching_augmentation"]
     processes = Processes(torch.device("cpu"))
     processes.place(model)
+    given: dict[str, Any] = {"weights": {name: net.state_dict() for name, net in model.files().items()}}
+    if case.losses_alone:
+        with torch.no_grad():
+            features = model.encoder(batch.augmented[0])
+            given |= {"disparities": model.depth(features), "poses": model.predict_poses(batch, features)}
+    torch.save(given, case.given)
+    if case.losses_alone:
+        disparities = {key: value.requires_grad_() for key, value in given["disparities"].items()}
+
+        def loss() -> Tensor:
+            view = View.of(batch.frames, batch.K, model.objective)
+            return self_supervised_loss(disparities, view, given["poses"], model.objective).loss
+
+        return Side(loss, lambda: loss().backward())  # type: ignore[no-untyped-call]
+
     called = torch.compile(model, dynamic=False) if compiled else model  # as the training loop does
     stepper = Stepper(model, called, processes, "float32", None)
 
-    with tempfile.TemporaryDirectory() as folder:
-        original = Original(host, wheel)
-        trainer = their_trainer(original, *size, extra, folder)
-    for name, net in model.files().items():
-        trainer.models[name].load_state_dict(net.state_dict(), strict=False)
-    inputs = their_inputs(batch)
-
-    def their_loss() -> Tensor:
-        process = {"is_train": True} if host == "manydepth" else {}
-        with old_stack():
-            loss: Tensor = trainer.process_batch(inputs, **process)[1]["loss"]
-        return loss
-
-    def their_step() -> Tensor:
-        loss = their_loss()
-        trainer.model_optimizer.zero_grad()
-        loss.backward()
-        trainer.model_optimizer.step()
-        return loss
-
-    def our_step() -> Tensor:
-        scalars = stepper.run(optimizer, batch, batch.names, 0, 1)
+    def step() -> None:
+        stepper.run(optimizer, batch, batch.names, 0, 1)
         stepper.finish(optimizer)
-        return scalars["loss"]
 
-    compare(f"{host}, whole step", (lambda: called(batch)["loss"], our_step), (their_loss, their_step), rounds)
-    if host == "monodepth2" and not compiled:
-        losses_alone(model, batch, trainer, inputs, rounds)
+    return Side(lambda: called(batch)["loss"], step)
 
 
-def losses_alone(model: Any, batch: DepthBatch, trainer: Any, inputs: dict[Any, Tensor], rounds: int) -> None:
-    """View synthesis, reprojection, auto-mask and smoothness, from given disparities and poses."""
-    with torch.no_grad():
-        features = model.encoder(batch.augmented[0])
-        outputs = {key: value.detach() for key, value in model.depth(features).items()}
-        poses = {i: T.detach() for i, T in model.predict_poses(batch, features).items()}
-    for value in outputs.values():
-        value.requires_grad_()
+def theirs(case: Case) -> Side:
+    """The original trainer with the weights, and for the losses the disparities and poses, that ours left."""
+    host = case.host
+    given = torch.load(case.given, weights_only=True)
+    extra = ["--no_matching_augmentation"] if host == "manydepth" else []
+    trainer = their_trainer(Original(host, case.wheel), *case.size, extra, str(case.given.parent))
+    for name, weights in given["weights"].items():
+        trainer.models[name].load_state_dict(weights, strict=False)
+    inputs = their_inputs(frames_in_memory(*case.size))
+    if case.losses_alone:
+        found = {key: value.requires_grad_() for key, value in given["disparities"].items()}
+        found |= {("cam_T_cam", 0, i): T for i, T in given["poses"].items()}
 
-    def their_loss() -> Tensor:
+        def losses() -> Tensor:
+            outputs = dict(found)
+            with old_stack():
+                trainer.generate_images_pred(inputs, outputs)
+                return trainer.compute_losses(inputs, outputs)["loss"]  # type: ignore[no-any-return]
+
+        return Side(losses, lambda: losses().backward())  # type: ignore[no-untyped-call]
+
+    def loss() -> Tensor:
         with old_stack():
-            found = {**outputs, **{("cam_T_cam", 0, i): T for i, T in poses.items()}}
-            trainer.generate_images_pred(inputs, found)
-            loss: Tensor = trainer.compute_losses(inputs, found)["loss"]
-        return loss
+            return trainer.process_batch(inputs, **({"is_train": True} if host == "manydepth" else {}))[1]["loss"]  # type: ignore[no-any-return]
 
-    def our_loss() -> Tensor:
-        view = View.of(batch.frames, batch.K, model.objective)
-        return self_supervised_loss(outputs, view, poses, model.objective).loss
+    def step() -> None:
+        value = loss()
+        trainer.model_optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        trainer.model_optimizer.step()
 
-    def step(loss: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            value = loss()
-            value.backward()
-            return value
+    return Side(loss, step)
 
-        return run
 
-    compare("monodepth2, losses alone", (our_loss, step(our_loss)), (their_loss, step(their_loss)), rounds)
+def serve(build: Callable[[], Side], threads: int, connection: Connection) -> None:
+    """A side's process: builds it, then answers with its loss, the MiB that it keeps, or the seconds of a step."""
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(threads)
+    side = build()
+    torch.set_num_threads(threads)  # which an original's options may have changed
+    connection.send("ready")
+    for question in iter(connection.recv, None):
+        if question == "loss":
+            with ties_unbroken():
+                connection.send(float(side.loss().detach()))
+        elif question == "kept":
+            connection.send(kept_mib(side.loss))
+        else:
+            started = time.perf_counter()
+            side.step()
+            connection.send(time.perf_counter() - started)
+
+
+@contextmanager
+def process(build: Callable[[], Side], threads: int) -> Iterator[Callable[[str], Any]]:
+    """A side in a process of its own, as a function from questions to answers."""
+    spawn = get_context("spawn")
+    here, there = spawn.Pipe()
+    worker = spawn.Process(target=serve, args=(build, threads, there), daemon=True)
+    worker.start()
+    there.close()  # so that a worker that fails ends `recv`
+    here.recv()
+
+    def ask(question: str) -> Any:
+        here.send(question)
+        return here.recv()
+
+    yield ask
+    here.send(None)
+    worker.join()
+
+
+def compare(case: Case, rounds: int, threads: int, compiled: bool) -> None:
+    """Prints a row."""
+    with process(partial(ours, case, compiled), threads) as our, process(partial(theirs, case), threads) as their:
+        sides = (their, our)
+        losses = [side("loss") for side in sides]
+        memory = [side("kept") for side in sides]
+        seconds = [[side("step") for side in sides] for _ in range(rounds + 1)][1:]
+    slow, fast = (statistics.median(found) for found in zip(*seconds, strict=True))
+    difference = abs(losses[0] - losses[1]) / losses[0]
+    print(f"| {case.host}, {'losses alone' if case.losses_alone else 'whole step'} ", end="")
+    print(f"| {slow:.3f} | {fast:.3f} | {slow / fast:.2f} | {memory[0]:.0f} | {memory[1]:.0f} ", end="")
+    print(f"| {losses[0]:.6f} | {losses[1]:.6f} | {difference:.0e} |", flush=True)
 
 
 def main() -> None:
@@ -230,11 +282,9 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=192)
     parser.add_argument("--width", type=int, default=640)
     given = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    objective.TIE_BREAK = 0.0  # drawn, and multiplied by 0
     size = (given.batch_size, given.height, given.width)
-    with tempfile.TemporaryDirectory() as folder:
-        wheels = {host: download(host, Path(folder)) for host in ("monodepth2", "manydepth")}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         torch.set_num_threads(given.threads)
         print(f"{machine(torch.device('cpu'))}; batch {size[0]}, {size[1]}x{size[2]}, 4 scales\n")
         print(
@@ -242,8 +292,11 @@ def main() -> None:
             end="",
         )
         print(" difference |\n|---|---|---|---|---|---|---|---|---|")
-        for host, wheel in wheels.items():
-            whole_step(host, wheel, size, given.rounds, given.compile)
+        for host in ("monodepth2", "manydepth"):
+            wheel = download(host, folder)
+            for losses_alone in (False, True) if host == "monodepth2" else (False,):
+                case = Case(host, size, losses_alone, wheel, folder / "given.pt")
+                compare(case, given.rounds, given.threads, given.compile)
 
 
 if __name__ == "__main__":

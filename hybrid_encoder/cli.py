@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import __version__
+from .allocator import keep_freed_memory
 from .errors import UserError
 from .options import add_options, read_options
 
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parsed = build_parser().parse_args(arguments)
     command: Command = parsed.command
+    keep_freed_memory()
     try:
         return command(parsed)
     except UserError as error:

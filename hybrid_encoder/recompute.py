@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from .decoder import DisparityHead, FusionBlock
-from .resnet import ConvElu
+from .resnet import ConvElu, JoinElu
 
 STAGES = (
     Bottleneck,
@@ -27,6 +27,7 @@ STAGES = (
     FusionBlock,
     DisparityHead,
     ConvElu,
+    JoinElu,
 )
 """What is computed again as a whole: blocks of the towers and of the decoders."""
 

@@ -56,9 +56,8 @@ class ResnetEncoder(nn.Module):
         """
         check_image_size(*image.shape[-2:])
         net = self.encoder
-        x = (
-            image - 0.45
-        ) / 0.225  # one mean and deviation for all channels: what the family's published weights expect
+        # One mean and deviation for all channels: what the family's published weights expect.
+        x = (image - 0.45).div_(0.225)
         maps = [net.act1(net.bn1(net.conv1(x)))]  # type: ignore[operator]
         maps.append(net.layer1(net.maxpool(maps[0])))  # type: ignore[operator]
         for layer in (net.layer2, net.layer3, net.layer4):
@@ -145,7 +144,7 @@ class JoinElu(nn.Module):
         if finer is None:
             return _elu(_convolve_doubled(x, conv.weight, conv.bias))
         ours, theirs = conv.weight.split([x.shape[1], finer.shape[1]], dim=1)
-        return _elu(_convolve_doubled(x, ours, None) + _convolve(finer, theirs, conv.bias))
+        return _elu(_convolve_doubled(x, ours, None).add_(_convolve(finer, theirs, conv.bias)))
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hybrid_encoder import PRESETS, DPTDecoder, HybridEncoder, UserError, create_encoder
 from hybrid_encoder.language import align
 from hybrid_encoder.pose import ClassTokenPose, PoseDecoder
-from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
+from hybrid_encoder.resnet import ConvElu, JoinElu, ResnetEncoder, UNetDecoder
 
 STRIDES = (2, 4, 8, 16, 32)
 
@@ -225,6 +225,31 @@ def test_stock_decoder_reads_resnet_and_hybrid_alike() -> None:
     for encoder in (ResnetEncoder(18, "random"), tiny()):
         out = UNetDecoder(encoder.num_ch_enc)(encoder(torch.rand(1, 3, 64, 96)))  # type: ignore[arg-type]
         assert [out["disp", s].shape[-1] for s in range(4)] == [96, 48, 24, 12]
+
+
+@pytest.mark.parametrize("skip", [0, 5])
+def test_decoder_step_equals_doubling_joining_and_padding(skip: int) -> None:
+    """Values and gradients of `JoinElu` and `ConvElu` against what they stand for, in float64."""
+    torch.manual_seed(0)
+    join, convolve = JoinElu(3, skip).double(), ConvElu(3, 4).double()
+    x = torch.randn(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
+    finer = torch.randn(2, skip, 8, 12, dtype=torch.float64, requires_grad=True) if skip else None
+
+    def plain() -> torch.Tensor:
+        doubled = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        joined = doubled if finer is None else torch.cat([doubled, finer], dim=1)
+        for step in (join, convolve):
+            joined = F.elu(step.conv.conv(F.pad(joined, (1, 1, 1, 1), mode="reflect")))
+        return joined
+
+    inputs = [x, *([finer] if finer is not None else []), *join.parameters(), *convolve.parameters()]
+    ours, expected = convolve(join(x, finer)), plain()
+    torch.testing.assert_close(ours, expected)
+    towards = torch.randn_like(expected)
+    for mine, reference in zip(
+        torch.autograd.grad(ours, inputs, towards), torch.autograd.grad(expected, inputs, towards), strict=True
+    ):
+        torch.testing.assert_close(mine, reference)
 
 
 def test_resnet_has_the_originals_tensors() -> None:

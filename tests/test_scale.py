@@ -1,5 +1,8 @@
 """What makes training lighter or wider must not change what is learnt: processes, recomputation, compilation, bf16."""
 
+import ctypes
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +173,25 @@ def test_bf16_stays_close_to_float32() -> None:
     assert (rough_features.logits[0].float() - features.logits[0]).abs().mean() < 0.05 * spread
     assert rough.dtype == torch.float32
     assert (rough - exact).abs().max() < 0.02 * float(exact.mean())
+
+
+def test_freed_memory_is_kept() -> None:
+    """A tensor as large as one just freed costs no new pages."""
+    libc = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if libc is None:
+        pytest.skip("the C library is not glibc: memory is managed its own way")
+    program = """
+import resource, sys, torch
+from hybrid_encoder.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(2**25)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {}
+    for how in ("keep", "return"):
+        done = subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, check=True)
+        faults[how] = int(done.stdout.split()[-1])
+    assert 10 * faults["keep"] < faults["return"]

@@ -428,7 +428,7 @@ def test_poses(kind: str, image: Tensor, tmp_path: Path) -> None:
     poses.eval()
     with torch.no_grad():
         seen = poses._see(ours, {0: image, -1: other}, None)
-        for mine, reference in zip(poses.motion(seen[-1], seen[0]), expected, strict=True):
+        for mine, reference in zip(poses.motions([(seen[-1], seen[0])]), expected, strict=True):
             torch.testing.assert_close(mine[:, 0], reference[:, 0])
 
     path = str(folder / "pose_encoder.pth")

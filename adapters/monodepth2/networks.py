@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -69,19 +70,23 @@ class PoseNetworks(nn.Module):
             (B, 4, 4) by frame id.
         """
         seen = self._see(encoder, frames, features)
-        poses = {}
-        for frame_id in frames:
-            if frame_id == 0:
-                continue
-            earlier, later = (frame_id, 0) if frame_id < 0 else (0, frame_id)
-            axis_angle, translation = self.motion(seen[earlier], seen[later])
-            poses[frame_id] = pose_matrix(axis_angle[:, 0, 0], translation[:, 0, 0], invert=frame_id < 0)
-        return poses
+        others = [frame_id for frame_id in frames if frame_id != 0]
+        pairs = [(seen[frame_id], seen[0]) if frame_id < 0 else (seen[0], seen[frame_id]) for frame_id in others]
+        axis_angles, translations = (found[:, 0, 0].chunk(len(pairs)) for found in self.motions(pairs))
+        return {
+            frame_id: pose_matrix(axis_angle, translation, invert=frame_id < 0)
+            for frame_id, axis_angle, translation in zip(others, axis_angles, translations, strict=True)
+        }
 
-    def motion(self, earlier: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
-        """Axis-angle and translation (B, n, 1, 3) from what `_see` gives for two frames."""
+    def motions(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Axis-angle and translation (P B, n, 1, 3) of P pairs: what `_see` gives for the earlier and the later frame.
+
+        The pose ResNet sees a pair at a time, as its batch norm should; the heads see all at once.
+        """
         if self.pose_encoder is not None:
-            return self.pose([self.pose_encoder(torch.cat([earlier, later], dim=1))])  # type: ignore[no-any-return]
+            maps = [self.pose_encoder(torch.cat(pair, dim=1))[-1] for pair in pairs]
+            return self.pose([[torch.cat(maps)]])  # type: ignore[no-any-return]
+        earlier, later = (torch.cat(frames) for frames in zip(*pairs, strict=True))
         if self.kind == "shared":
             return self.pose([[earlier], [later]])  # type: ignore[no-any-return]
         return self.pose(earlier, later)  # type: ignore[no-any-return]

@@ -63,12 +63,13 @@ def project(depth: Tensor, K: Tensor, T: Tensor) -> Tensor:
         indexing="ij",
     )
     pixels = torch.stack([x, y, torch.ones_like(x)]).view(3, -1)
-    # P x = K (R d K^-1 p + t) = d (K R K^-1) p + K t: two products of 3 x 3 in place of two per pixel.
-    homography = K @ T[:, :3, :3] @ torch.linalg.inv(K)
-    seen = depth.view(batch, 1, -1) * (homography @ pixels) + K @ T[:, :3, 3:]
-    xy = seen[:, :2] / (seen[:, 2:] + 1e-7)
-    span = xy.new_tensor([[width - 1], [height - 1]])
-    return (2 * xy / span - 1).view(batch, 2, height, width).permute(0, 2, 3, 1)
+    # K' (R d K^-1 p + t) = d (K' R K^-1) p + K' t, two products of 3 x 3 in place of two per pixel; K' is K for
+    # coordinates from 0 to 2.
+    projection = scale_intrinsics(K, 2 / (width - 1), 2 / (height - 1)) @ T[:, :3]
+    homography = projection[:, :, :3] @ torch.linalg.inv(K)
+    seen = depth.view(batch, 1, -1) * (homography @ pixels) + projection[:, :, 3:]
+    xy, z = seen.split([2, 1], dim=1)
+    return (xy * (z + 1e-7).reciprocal() - 1).view(batch, 2, height, width).permute(0, 2, 3, 1)
 
 
 def warp(source: Tensor, grid: Tensor) -> Tensor:

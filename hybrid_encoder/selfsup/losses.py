@@ -15,26 +15,35 @@ from torch import Tensor
 _C1 = 0.01**2
 _C2 = 0.03**2
 SSIM_WEIGHT = 0.85
+_SHARE = 1 / 9  # of a pixel in the mean of a 3x3 window
 
 
 @dataclass(frozen=True)
 class Target:
-    """An image to be reconstructed, (B, 3, H, W), with its 3x3 means and variances for SSIM (None without SSIM).
+    """An image to be reconstructed, (B, 3, H, W), and what SSIM needs of its 3x3 windows (None without SSIM).
 
     No gradient reaches it.
+
+    Attributes:
+        image: as given.
+        mean: of every window.
+        luminance, contrast: its share of SSIM's two denominators, mean^2 + C1 and variance + C2.
     """
 
     image: Tensor
     mean: Tensor | None
-    variance: Tensor | None
+    luminance: Tensor | None
+    contrast: Tensor | None
 
     @classmethod
     def of(cls, image: Tensor, ssim: bool = True) -> Target:
         """Prepares a target once for many comparisons."""
         if not ssim:
-            return cls(image, None, None)
-        mean, square = _window_mean(torch.cat([image, image.square()], dim=1)).chunk(2, dim=1)
-        return cls(image, mean, square - mean.square())
+            return cls(image, None, None, None)
+        share = image * _SHARE
+        mean, square = _window_sum(torch.cat([share, share * image], dim=1)).chunk(2, dim=1)
+        mean_square = mean.square()
+        return cls(image, mean, mean_square + _C1, square - mean_square + _C2)
 
 
 def reprojection_loss(target: Target, predicted: Tensor) -> Tensor:
@@ -44,7 +53,7 @@ def reprojection_loss(target: Target, predicted: Tensor) -> Tensor:
     """
     if target.mean is None:
         return (target.image - predicted).abs().mean(1, keepdim=True)
-    loss: Tensor = _Reprojection.apply(predicted, target.image, target.mean, target.variance)
+    loss: Tensor = _Reprojection.apply(predicted, target.image, target.mean, target.luminance, target.contrast)
     return loss
 
 
@@ -52,56 +61,62 @@ class _Reprojection(torch.autograd.Function):
     """The loss with its gradient in closed form: less than half of the memory and time that autograd takes."""
 
     @staticmethod
-    def forward(ctx: Any, predicted: Tensor, image: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        statistics = _window_mean(torch.cat([predicted, predicted.square(), predicted * image], dim=1))
-        ctx.save_for_backward(predicted, image, mean, variance, statistics)
-        likeness = _Likeness(statistics, mean, variance)
-        dissimilar = ((1 - likeness.ssim) / 2).clamp_(0, 1).mean(1, keepdim=True)
-        return dissimilar.mul_(SSIM_WEIGHT).add_(
-            (image - predicted).abs_().mean(1, keepdim=True), alpha=1 - SSIM_WEIGHT
-        )
+    def forward(
+        ctx: Any, predicted: Tensor, image: Tensor, mean: Tensor, luminance: Tensor, contrast: Tensor
+    ) -> Tensor:
+        batch, channels, height, width = predicted.shape
+        statistics = predicted.new_empty(batch, 3 * channels, height, width)
+        own, square, product = statistics.chunk(3, dim=1)
+        torch.mul(predicted, _SHARE, out=own)
+        torch.mul(own, predicted, out=square)
+        torch.mul(own, image, out=product)
+        likeness = _Likeness(_window_sum(statistics), mean, luminance, contrast)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(predicted, image, likeness.derive())
+        ssim = likeness.quarter.clamp_(-0.25, 0.25).mean(1, keepdim=True).mul_(4)
+        l1 = (image - predicted).abs_().mean(1, keepdim=True)
+        return (1 - ssim).mul_(SSIM_WEIGHT / 2).add_(l1, alpha=1 - SSIM_WEIGHT)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        predicted, image, mean, variance, statistics = ctx.saved_tensors
-        likeness = _Likeness(statistics, mean, variance)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        predicted, image, derivatives = ctx.saved_tensors
         grad = grad / predicted.shape[1]
-        inside = likeness.ssim.abs() <= 1  # the clamp is flat elsewhere
-        to_ssim = torch.where(inside, -SSIM_WEIGHT / 2 * grad, 0)
-        by_statistics = torch.cat([to_ssim * part for part in likeness.derivatives()], dim=1)
-        by_mean, by_square, by_product = _window_mean(by_statistics, adjoint=True).chunk(3, dim=1)
+        by_statistics = _window_sum(derivatives * (-2 * SSIM_WEIGHT * _SHARE * grad), adjoint=True)
+        by_mean, by_square, by_product = by_statistics.chunk(3, dim=1)
         by_l1 = (predicted - image).sign_().mul_((1 - SSIM_WEIGHT) * grad)
-        found = by_l1.add_(by_mean).addcmul_(predicted, by_square, value=2).addcmul_(image, by_product)
-        return found, None, None, None
+        by_image = by_l1.add_(by_mean).addcmul_(predicted, by_square, value=2).addcmul_(image, by_product)
+        return by_image, None, None, None, None
 
 
 class _Likeness:
-    """SSIM of every pixel's window, and what it changes by.
+    """A quarter of SSIM, so that its numerator is made of halves, for every pixel's window.
 
     Args:
         statistics: (B, 9, H, W), window means of the prediction, of its square, and of its product with the target.
-        mean, variance: (B, 3, H, W), of the target.
+        mean, luminance, contrast: (B, 3, H, W), of the target.
     """
 
-    def __init__(self, statistics: Tensor, mean: Tensor, variance: Tensor) -> None:
-        self.own, square, product = statistics.chunk(3, dim=1)
-        self.mean = mean
-        both, own_square = self.own * mean, self.own.square()
-        self.luminance = both.mul(2).add_(_C1)
-        self.contrast = (product - both).mul_(2).add_(_C2)
-        self.luminance_scale = mean.square().add_(own_square).add_(_C1)
-        self.contrast_scale = (square - own_square).add_(variance).add_(_C2)
+    def __init__(self, statistics: Tensor, mean: Tensor, luminance: Tensor, contrast: Tensor) -> None:
+        self.statistics, self.mean = statistics, mean
+        own, square, product = statistics.chunk(3, dim=1)
+        both, own_square = own * mean, own.square()
+        self.contrast = (product - both).add_(_C2 / 2)
+        self.luminance = both.add_(_C1 / 2)
+        self.luminance_scale = luminance + own_square
+        self.contrast_scale = (square - own_square).add_(contrast)
         self.scales = self.luminance_scale * self.contrast_scale
-        self.ssim = self.luminance * self.contrast / self.scales
+        self.quarter = (self.luminance * self.contrast).div_(self.scales)
 
-    def derivatives(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of SSIM by the three statistics."""
-        by_square = -self.ssim / self.contrast_scale
-        scale = 2 / self.scales
-        by_product = self.luminance * scale
-        by_mean = self.mean * (self.contrast * scale - by_product)
-        by_mean -= 2 * self.own * (self.ssim / self.luminance_scale + by_square)
-        return by_mean, by_square, by_product
+    def derive(self) -> Tensor:
+        """Its derivatives by the statistics, (B, 9, H, W), written over them; 0 where SSIM will be clamped."""
+        own, by_square, by_product = self.statistics.chunk(3, dim=1)
+        value, unit = (_clamped(part, self.quarter) for part in (self.quarter, self.scales.reciprocal()))
+        torch.mul(unit, self.luminance, out=by_product)
+        torch.div(value, self.contrast_scale, out=by_square).neg_()
+        by_numerator = unit.mul_(self.mean).mul_(self.contrast - self.luminance)
+        by_scales = value.div_(self.luminance_scale).add_(by_square)
+        torch.addcmul(by_numerator, own, by_scales, value=-2, out=own)
+        return self.statistics
 
 
 @dataclass(frozen=True)
@@ -168,21 +183,29 @@ def text_bin_loss(logits: Tensor, depth: Tensor, min_depth: float, max_depth: fl
     return F.cross_entropy(logits.float(), index)
 
 
-def _window_mean(x: Tensor, adjoint: bool = False) -> Tensor:
-    """3x3 means of the image reflected at its borders, in place: (B, C, H, W) -> the same tensor.
+def _clamped(grad: Tensor, quarter: Tensor) -> Tensor:
+    """A gradient behind the clamp of a quarter of SSIM; `torch.where` takes ten times as long on a CPU."""
+    return torch.ops.aten.hardtanh_backward(grad, quarter, -0.25, 0.25)
+
+
+def _window_sum(x: Tensor, adjoint: bool = False) -> Tensor:
+    """3x3 sums of the image reflected at its borders, in place: (B, C, H, W) -> the same tensor.
 
     Sums of shifted images: `avg_pool2d` takes ten times as long on a CPU.
 
     Args:
         adjoint: the transposed map, which carries gradients back.
     """
-    before = torch.empty_like(x)
-    for dim in (-1, -2):
+    rows = torch.empty_like(x)
+    for dim, given, found in ((-1, x, rows), (-2, rows, x)):
         size = x.shape[dim]
-        before.copy_(x)
-        x.narrow(dim, 1, size - 1).add_(before.narrow(dim, 0, size - 1))
-        x.narrow(dim, 0, size - 1).add_(before.narrow(dim, 1, size - 1))
-        for border, inner in ((0, 1), (size - 1, size - 2)):
-            to, source = (inner, border) if adjoint else (border, inner)
-            x.select(dim, to).add_(before.select(dim, source))
-    return x.mul_(1 / 9)
+        inner = torch.add(
+            given.narrow(dim, 0, size - 2), given.narrow(dim, 1, size - 2), out=found.narrow(dim, 1, size - 2)
+        )
+        inner.add_(given.narrow(dim, 2, size - 2))
+        for border, next_ in ((0, 1), (size - 1, size - 2)):
+            at, beside = given.select(dim, border), given.select(dim, next_)
+            torch.add(at, beside, alpha=1 if adjoint else 2, out=found.select(dim, border))
+            if adjoint:
+                found.select(dim, next_).add_(at)
+    return x
