@@ -5,18 +5,19 @@ from __future__ import annotations
 import ctypes
 import sys
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc, malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def keep_freed_memory() -> None:
     """Lets the C library keep what is freed for the next allocation of this process, up to its peak.
 
-    By default it hands large tensors back to the system, which clears every page anew: a tenth of the time of a
-    forward pass on a CPU (benchmarks/README.md). Does nothing where the C library is not glibc.
+    By default it hands much of it back to the system at once, which has to clear every page before it serves again.
+    That is a fifth of a small net's forward pass on a CPU, and less of a large one's (benchmarks/README.md). Does
+    nothing where the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, -1)  # never
-        mallopt(_MMAP_MAX, 0)
+        mallopt(_MMAP_THRESHOLD, 32 << 20)  # the largest; left alone, glibc moves up to it
