@@ -11,9 +11,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 def keep_freed_memory() -> None:
     """Lets the C library keep what is freed for the next allocation of this process, up to its peak.
 
-    By default it hands much of it back to the system at once, which has to clear every page before it serves again.
-    That is a fifth of a small net's forward pass on a CPU, and less of a large one's (benchmarks/README.md). Does
-    nothing where the C library is not glibc.
+    By default it hands much of it back to the system at once, which has to clear every page before it serves again: a
+    few hundredths of the time on a CPU (benchmarks/README.md). Does nothing where the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return
