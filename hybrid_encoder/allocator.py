@@ -12,7 +12,7 @@ def keep_freed_memory() -> None:
     """Lets the C library keep what is freed for the next allocation of this process, up to its peak.
 
     By default it hands much of it back to the system at once, which has to clear every page before it serves again: a
-    few hundredths of the time on a CPU (benchmarks/README.md). Does nothing where the C library is not glibc.
+    few hundredths of the time on a CPU. Does nothing where the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return
