@@ -224,9 +224,8 @@ def theirs(case: Case) -> Side:
 def serve(build: Callable[[], Side], threads: int, connection: Connection) -> None:
     """A side's process: builds it, then answers with its loss, the MiB that it keeps, or the seconds of a step."""
     warnings.filterwarnings("ignore")
-    torch.set_num_threads(threads)
     side = build()
-    torch.set_num_threads(threads)  # which an original's options may have changed
+    torch.set_num_threads(threads)  # once the originals are imported, since that may change it
     connection.send("ready")
     for question in iter(connection.recv, None):
         if question == "loss":
