@@ -22,22 +22,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.training_step import frames_in_memory  # noqa: E402
-from hybrid_encoder.adapters.monodepth2.model import MonoDepth  # noqa: E402
-from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options  # noqa: E402
-from hybrid_encoder.adapters.monodepth2.trainer import build_optimizer  # noqa: E402
-from hybrid_encoder.backbones import build_clip  # noqa: E402
-from hybrid_encoder.bench import PerImageText, machine, median_seconds  # noqa: E402
-from hybrid_encoder.encoder import HybridEncoder  # noqa: E402
-from hybrid_encoder.engine.processes import Processes  # noqa: E402
-from hybrid_encoder.engine.step import Stepper  # noqa: E402
-from hybrid_encoder.language import Language  # noqa: E402
-from hybrid_encoder.recompute import checkpoint_activations  # noqa: E402
-from hybrid_encoder.selfsup import losses, objective  # noqa: E402
-from hybrid_encoder.selfsup.losses import SSIM_WEIGHT, Target  # noqa: E402
+from hybrid_encoder.adapters.monodepth2.model import MonoDepth
+from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
+from hybrid_encoder.adapters.monodepth2.trainer import build_optimizer
+from hybrid_encoder.backbones import build_clip
+from hybrid_encoder.bench import (
+    PerImageText,
+    frames_in_memory,
+    machine,
+    median_seconds,
+    training_step,
+)
+from hybrid_encoder.encoder import HybridEncoder
+from hybrid_encoder.engine.processes import Processes
+from hybrid_encoder.language import Language
+from hybrid_encoder.recompute import checkpoint_activations
+from hybrid_encoder.selfsup import losses, objective
+from hybrid_encoder.selfsup.losses import SSIM_WEIGHT, Target
 
 ROWS = {
     "as": "as it is",
@@ -104,15 +105,11 @@ def measure(row: str, given: argparse.Namespace) -> dict[str, float]:
     parts = size if row == "accumulate" else 1
     batches = [frames_in_memory(size // parts, given.height, given.width) for _ in range(parts)]
     precision = "bf16" if row == "bf16" else "float32"
-    stepper = Stepper(model, model, processes, precision, None)
-
+    run = training_step(model, optimizer, batches, processes, precision)
     losses: list[float] = []
 
     def step() -> None:
-        for position, batch in enumerate(batches):
-            scalars = stepper.run(optimizer, batch, batch.names, position, parts)
-        stepper.finish(optimizer)
-        losses.append(float(scalars["loss"]))
+        losses.append(run())
 
     before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
     seconds = median_seconds(step, given.rounds, processes.device)

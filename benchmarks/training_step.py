@@ -42,24 +42,13 @@ from hybrid_encoder.adapters.monodepth2.model import DepthBatch, MonoDepth  # no
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options  # noqa: E402
 from hybrid_encoder.adapters.monodepth2.trainer import build_optimizer  # noqa: E402
 from hybrid_encoder.allocator import keep_freed_memory  # noqa: E402
-from hybrid_encoder.bench import machine  # noqa: E402
+from hybrid_encoder.bench import frames_in_memory, machine, training_step  # noqa: E402
 from hybrid_encoder.engine.processes import Processes  # noqa: E402
-from hybrid_encoder.engine.step import Stepper  # noqa: E402
 from hybrid_encoder.selfsup import objective  # noqa: E402
 from hybrid_encoder.selfsup.objective import View, self_supervised_loss  # noqa: E402
 from tests.oracle import Original, download  # noqa: E402
 
-FRAMES = (0, -1, 1)
 SCALES = (0, 1, 2, 3)
-
-
-def frames_in_memory(batch: int, height: int, width: int) -> DepthBatch:
-    """A smooth random scene that moves sideways, with KITTI's intrinsics."""
-    torch.manual_seed(0)
-    K = torch.tensor([[0.58 * width, 0, 0.5 * width], [0, 1.92 * height, 0.5 * height], [0, 0, 1]])
-    wide = F.interpolate(torch.rand(batch, 3, height // 8, width // 8), (height, width + 16), mode="bilinear")
-    frames: dict[Any, Tensor] = {i: wide[..., 8 + 2 * i : 8 + 2 * i + width].contiguous() for i in FRAMES}
-    return DepthBatch(frames, frames, K.repeat(batch, 1, 1), torch.eye(4).repeat(batch, 1, 1), ["sample"] * batch)
 
 
 def their_inputs(batch: DepthBatch) -> dict[Any, Tensor]:
@@ -71,7 +60,7 @@ def their_inputs(batch: DepthBatch) -> dict[Any, Tensor]:
         K = full.clone()
         K[:, :2] /= 2**scale
         inputs["K", scale], inputs["inv_K", scale] = K, torch.linalg.inv(K)
-        for i in FRAMES:
+        for i in batch.frames:
             image = F.avg_pool2d(batch.frames[i], 2**scale)
             inputs["color", i, scale] = inputs["color_aug", i, scale] = image
     return inputs
@@ -178,12 +167,7 @@ def ours(case: Case, compiled: bool) -> Side:
         return Side(loss, lambda: loss().backward())  # type: ignore[no-untyped-call]
 
     called = torch.compile(model, dynamic=False) if compiled else model  # as the training loop does
-    stepper = Stepper(model, called, processes, "float32", None)
-
-    def step() -> None:
-        stepper.run(optimizer, batch, batch.names, 0, 1)
-        stepper.finish(optimizer)
-
+    step = training_step(model, optimizer, [batch], processes, called=called)
     return Side(lambda: called(batch)["loss"], step)
 
 

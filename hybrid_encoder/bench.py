@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from .adapters.manydepth.cost_volume import depth_bins, match
 from .adapters.monodepth2.data import open_source
@@ -27,10 +28,13 @@ from .adapters.monodepth2.trainer import build_optimizer
 from .backbones import build_clip
 from .config import preset
 from .data.loader import make_loader
+from .data.sample import FrameId
 from .data.source import SelfSupervisedDataset
 from .decoder import DPTDecoder
 from .encoder import HybridEncoder
-from .engine.processes import choose_device
+from .engine.processes import Processes, choose_device
+from .engine.step import Stepper
+from .inference import inference, prepare
 from .language import Language
 from .options import option
 from .proxy.losses import ordinal_contrastive_loss, ranking_loss
@@ -89,15 +93,60 @@ def machine(device: torch.device) -> str:
 
 
 def median_seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Median duration of a call after one warm-up; the GPU's work is waited for."""
-    times = []
-    for _ in range(repeats + 1):
-        _wait(device)
-        started = time.perf_counter()
-        call()
-        _wait(device)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
+    """Median duration of a call after one warm-up: by the wall clock, on a GPU by its own events."""
+    clock = _gpu_seconds if device.type == "cuda" else _wall_seconds
+    return statistics.median([clock(call) for _ in range(repeats + 1)][1:])
+
+
+def _wall_seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _gpu_seconds(call: Callable[[], object]) -> float:
+    started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    started.record()
+    call()
+    ended.record()
+    ended.synchronize()
+    return float(started.elapsed_time(ended)) / 1000
+
+
+def frames_in_memory(batch: int, height: int, width: int, device: torch.device | None = None) -> DepthBatch:
+    """A smooth random scene that moves sideways, with KITTI's intrinsics: what the trainers' loader would give."""
+    torch.manual_seed(0)
+    K = torch.tensor([[0.58 * width, 0, 0.5 * width], [0, 1.92 * height, 0.5 * height], [0, 0, 1]], device=device)
+    coarse = torch.rand(batch, 3, height // 8, width // 8).to(device)
+    wide = F.interpolate(coarse, (height, width + 16), mode="bilinear")
+    frames: dict[FrameId, Tensor] = {i: wide[..., 8 + 2 * i : 8 + 2 * i + width].contiguous() for i in (0, -1, 1)}
+    unmoved = torch.eye(4, device=device).repeat(batch, 1, 1)
+    return DepthBatch(frames, frames, K.repeat(batch, 1, 1), unmoved, ["sample"] * batch)
+
+
+def training_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    batches: Sequence[DepthBatch],
+    processes: Processes,
+    precision: str = "float32",
+    called: Any = None,
+) -> Callable[[], float]:
+    """A trainer's step on batches in memory, as its loop takes it, as a function that returns the last loss.
+
+    Args:
+        called: the compiled model, where there is one.
+    """
+    stepper = Stepper(model, called or model, processes, precision, None)
+
+    def step() -> float:
+        for position, batch in enumerate(batches):
+            scalars = stepper.run(optimizer, batch, batch.names, position, len(batches))
+        stepper.finish(optimizer)
+        return float(scalars["loss"])
+
+    return step
 
 
 def bench_encoder(options: BenchOptions, device: torch.device) -> Figures:
@@ -111,13 +160,13 @@ def bench_encoder(options: BenchOptions, device: torch.device) -> Figures:
     decoder = DPTDecoder(encoder)
     slow_text = PerImageText(clip, encoder.language)
     for module in (encoder, decoder, slow_text):
-        module.eval().to(device)
+        prepare(module, device)
     image = torch.rand(options.batch_size, 3, options.height, options.width, device=device)
-    run_encoder = torch.compile(encoder.forward_features) if options.compile else encoder.forward_features
+    see = torch.compile(encoder.forward_features, dynamic=False) if options.compile else encoder.forward_features
 
     def run(decode: bool) -> Tensor:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            features = run_encoder(image)
+        with inference(device, options.precision):
+            features = see(image)
             return decoder(features)["disp", 0] if decode else features.aligned[0]
 
     ours, ours_decoder = (median_seconds(lambda d=d: run(d), options.repeats, device) for d in (False, True))  # type: ignore[misc]
@@ -174,24 +223,13 @@ def bench_train(options: BenchOptions, device: torch.device) -> Figures:
         batch_size=options.batch_size,
     )
     config = trainer.config().replace(num_tokens=options.num_tokens or trainer.config().num_tokens)
-    model = MonoDepth(trainer, config, "random").to(device).train()
+    model = MonoDepth(trainer, config, "random").train()
+    processes = Processes(device)
+    processes.place(model)
+    batch = frames_in_memory(options.batch_size, options.height, options.width, device)
     optimizer = build_optimizer(model, trainer)
-    shape = (options.batch_size, 3, options.height, options.width)
-    frames: dict[Any, Tensor] = {frame_id: torch.rand(shape, device=device) for frame_id in (0, -1, 1)}
-    K = torch.tensor([[0.58 * shape[3], 0, shape[3] / 2], [0, 1.92 * shape[2], shape[2] / 2], [0, 0, 1]], device=device)
-    names = [""] * options.batch_size
-    batch = DepthBatch(
-        frames, frames, K.expand(shape[0], 3, 3), torch.eye(4, device=device).expand(shape[0], 4, 4), names
-    )
-    run_model = torch.compile(model) if options.compile else model
-
-    def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            loss = run_model(batch)["loss"]
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
+    called = torch.compile(model, dynamic=False) if options.compile else None
+    step = training_step(model, optimizer, [batch], processes, options.precision, called)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = median_seconds(step, options.repeats, device)
@@ -292,8 +330,3 @@ BENCHMARKS: dict[str, Callable[[BenchOptions, torch.device], Figures]] = {
 
 def _given(options: BenchOptions) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if value != getattr(BenchOptions(), name)}
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -1,0 +1,217 @@
+"""One GPU: inference and stage 2 with hybrid encoders beside ResNets, their share of the chip's matrix rate, and where
+the time goes.
+
+    python benchmarks/gpu.py [--parts rate inference steps profile] [--nets paper small resnet18 resnet50]
+
+Random weights; frames in memory; the trainers' own nets and step. Convolutions and matrix products are counted by
+PyTorch, and the rate they are compared with is that of a large product of square bfloat16 matrices on the same chip.
+Prints the tables of benchmarks/README.md, each row as soon as it is found. `--device cpu` with small sizes tries the
+script itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from hybrid_encoder.adapters.monodepth2.model import MonoDepth
+from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
+from hybrid_encoder.adapters.monodepth2.trainer import build_optimizer
+from hybrid_encoder.bench import frames_in_memory, machine, median_seconds, training_step
+from hybrid_encoder.depth_model import encode
+from hybrid_encoder.engine.processes import Processes, choose_device
+from hybrid_encoder.inference import inference, prepare
+
+MODES = {"float32": ("float32", False), "bf16": ("bf16", False), "bf16, compiled": ("bf16", True)}
+KINDS = {
+    "convolutions": ("conv",),
+    "attention": ("attention",),
+    "matrix products": ("mm", "linear", "matmul", "dot"),
+    "norms": ("norm",),
+    "optimiser": ("_fused_adam", "_foreach"),
+    "sampling and pooling": ("sampl", "pool", "pad"),
+    "copies and casts": ("copy", "cat", "clone", "fill", "zero"),
+}
+"""Kinds of operators by what their names contain; the first that fits. All others work element by element."""
+
+
+def build(net: str, height: int, width: int) -> MonoDepth:
+    """The depth and pose nets of the Monodepth2 trainer for `resnetN`, or for the hybrid encoder of a preset."""
+    settings: dict[str, Any] = {"encoder": "hybrid", "preset": net}
+    if net.startswith("resnet"):
+        settings = {"encoder": "resnet", "num_layers": int(net.removeprefix("resnet"))}
+    options = Monodepth2Options(weights_init="scratch", height=height, width=width, **settings)
+    torch.manual_seed(0)
+    return MonoDepth(options, options.config(), "random")
+
+
+def name(net: str) -> str:
+    """As a table's row names it."""
+    return f"ResNet-{net.removeprefix('resnet')}" if net.startswith("resnet") else f"hybrid, `{net}`"
+
+
+def flops(call: Callable[[], object]) -> float:
+    """Floating-point operations of a forward pass, those of convolutions, matrix products and attention."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call()
+    return float(counter.get_total_flops())
+
+
+def matrix_rate(size: int, dtype: torch.dtype, device: torch.device, rounds: int) -> float:
+    """Operations a second in the product of two square matrices."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    products = 10
+
+    def multiply() -> None:
+        for _ in range(products):
+            a @ b
+
+    return products * 2 * size**3 / median_seconds(multiply, rounds, device)
+
+
+def seconds_of(call: Callable[[], object], precision: str, rounds: int, device: torch.device) -> float:
+    """Median seconds of an inference, once what is compiled or chosen at the first calls is."""
+
+    def run() -> None:
+        with inference(device, precision):
+            call()
+
+    for _ in range(3):
+        run()
+    return median_seconds(run, rounds, device)
+
+
+def measure_inference(net: str, size: int, given: argparse.Namespace, device: torch.device, rate: float) -> None:
+    """Prints the rows of one net and batch size."""
+    model = prepare(build(net, given.height, given.width), device)
+    image = torch.rand(size, 3, given.height, given.width, device=device).to(memory_format=torch.channels_last)
+
+    def see() -> Any:
+        return encode(model.encoder, image)
+
+    def see_depth() -> Tensor:
+        return model.disparity(image)
+
+    work, whole_work = flops(see), flops(see_depth)
+    for mode, (precision, compiled) in MODES.items():
+        calls: list[Callable[[], Any]] = [see, see_depth]
+        if compiled:
+            torch._dynamo.reset()
+            calls = [torch.compile(call, dynamic=False) for call in calls]
+        alone, whole = (seconds_of(call, precision, given.rounds, device) for call in calls)
+        print(f"| {name(net)} | {size} | {mode} | {size / alone:.1f} | {size / whole:.1f} ", end="")
+        print(f"| {whole_work / size / 1e9:.1f} | {work / alone / 1e12:.2f} | {work / alone / rate:.1%} |", flush=True)
+
+
+def step_of(net: str, height: int, width: int, batch: int, precision: str, device: torch.device) -> Callable[[], float]:
+    """A step of stage 2 on frames in memory."""
+    model = build(net, height, width).train()
+    processes = Processes(device)
+    processes.place(model)
+    optimizer = build_optimizer(model, model.options)  # type: ignore[arg-type]
+    return training_step(model, optimizer, [frames_in_memory(batch, height, width, device)], processes, precision)
+
+
+def measure_step(net: str, height: int, width: int, given: argparse.Namespace, device: torch.device) -> None:
+    """Prints the rows of one net and image size."""
+    for precision in ("float32", "bf16"):
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        step = step_of(net, height, width, given.batch, precision, device)
+        step()
+        seconds = median_seconds(step, given.rounds, device)
+        peak = f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f}" if device.type == "cuda" else "-"
+        row = f"| {name(net)} | {height}x{width} | {precision} | {seconds:.3f} | {given.batch / seconds:.1f} | {peak} |"
+        print(row, flush=True)
+
+
+def kind(operator: str) -> str:
+    """Which of `KINDS` an operator such as "aten::mm" belongs to."""
+    found = (kind for kind, parts in KINDS.items() if any(part in operator for part in parts))
+    return next(found, "element by element")
+
+
+def print_profile(title: str, call: Callable[[], object], given: argparse.Namespace, device: torch.device) -> None:
+    """Prints which kinds of operators the device's time went to, and how much of the clock's time it was busy."""
+    call()
+    seconds = median_seconds(call, given.rounds, device)
+    on_gpu = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as found:
+        call()
+        if on_gpu:
+            torch.cuda.synchronize()
+    times = dict.fromkeys([*KINDS, "element by element"], 0.0)
+    for event in found.key_averages():
+        # An operator's own device time is that of the kernels it started; kernels are listed beside operators, too.
+        if event.device_type == DeviceType.CPU and event.key.startswith("aten::"):
+            times[kind(event.key)] += (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
+    busy = sum(times.values())
+    print(f"\n{title}: {1000 * seconds:.1f} ms; operators take {1000 * busy:.1f} ms of the device\n")
+    print("| kind | ms | share |\n|---|---|---|")
+    for label, value in sorted(times.items(), key=lambda item: -item[1]):
+        print(f"| {label} | {1000 * value:.2f} | {value / busy:.1%} |")
+    print(flush=True)
+
+
+def profile_net(net: str, given: argparse.Namespace, device: torch.device) -> None:
+    """The encoder's inference with the largest batch, and a step of stage 2, both in bf16."""
+    height, width, size = given.height, given.width, max(given.batches)
+    encoder = prepare(build(net, height, width).encoder, device)
+    image = torch.rand(size, 3, height, width, device=device).to(memory_format=torch.channels_last)
+
+    def see() -> None:
+        with inference(device, "bf16"):
+            encode(encoder, image)
+
+    print_profile(f"{name(net)}, encoder, {height}x{width}, batch {size}, bf16", see, given, device)
+    step = step_of(net, height, width, given.batch, "bf16", device)
+    print_profile(f"{name(net)}, step of stage 2, {height}x{width}, batch {given.batch}, bf16", step, given, device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ("rate", "inference", "steps", "profile")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--nets", nargs="+", default=["paper", "small", "resnet18", "resnet50"])
+    parser.add_argument("--height", type=int, default=224, help="of inference and profile")
+    parser.add_argument("--width", type=int, default=672, help="of inference and profile")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="of inference")
+    parser.add_argument("--batch", type=int, default=12, help="of stage 2")
+    parser.add_argument("--sizes", nargs="+", default=["192x640", "224x672"], help="of stage 2")
+    parser.add_argument("--matrix", type=int, default=8192, help="rows of the matrices of the measured rate")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--device", default="cuda")
+    given = parser.parse_args()
+    device = choose_device(given.device)
+    print(f"{machine(device)}; medians of {given.rounds}\n")
+    rates = {dtype: matrix_rate(given.matrix, dtype, device, 3) for dtype in (torch.float32, torch.bfloat16)}
+    for dtype, rate in rates.items():
+        print(f"{str(dtype).removeprefix('torch.')} matrices of {given.matrix} rows: {rate / 1e12:.2f} TFLOP/s")
+    if "inference" in given.parts:
+        print(f"\nInference, {given.height}x{given.width}; the share is that of the measured bf16 matrix rate\n")
+        print("| net | batch | mode | encoder, images/s | with decoder, images/s | GFLOP an image ", end="")
+        print("| encoder, TFLOP/s | share |\n|---|---|---|---|---|---|---|---|")
+        for net in given.nets:
+            for size in given.batches:
+                measure_inference(net, size, given, device, rates[torch.bfloat16])
+    if "steps" in given.parts:
+        print(f"\nStage 2, batch {given.batch}\n")
+        print("| net | size | mode | step (s) | samples/s | peak memory (GiB) |\n|---|---|---|---|---|---|")
+        for net in given.nets:
+            for size in given.sizes:
+                height, width = map(int, size.split("x"))
+                measure_step(net, height, width, given, device)
+    if "profile" in given.parts:
+        profile_net(given.nets[0], given, device)
+
+
+if __name__ == "__main__":
+    main()
