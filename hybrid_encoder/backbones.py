@@ -33,33 +33,32 @@ _TINY_DINO: dict[str, Any] = {"embed_dim": 64, "depth": 4, "num_heads": 2}
 _TINY_DINO_BASE = "vit_small_patch8_224"
 
 
-def build_clip(name: str, weights: str) -> CLIP:
-    """An open_clip model in float32 on the CPU.
+def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -> CLIP:
+    """An open_clip model in float32 on the CPU, its image tower with the mean and standard deviation of its weights.
 
     Args:
         name: open_clip architecture, or "tiny".
         weights: "random", an open_clip tag (e.g. "openai"), a file (OpenAI's TorchScript archive, .pt, .bin,
             .safetensors) or "local-dir:FOLDER".
+        weights_dir: folder that is searched for published weights, in place of HYBRID_ENCODER_WEIGHTS.
 
     Raises:
         UserError: unknown architecture, unknown tag, missing or unfit file, no network.
     """
+    check_clip(name, weights)
     if name == "tiny":
-        if weights != "random":
-            raise UserError(
-                f"the tiny CLIP has no pretrained weights (asked for {weights!r}): use clip_weights='random'"
-            )
         return CLIP(**_TINY_CLIP)
-    if ":" in name or open_clip.get_model_config(name) is None:
-        raise UserError(
-            f"open_clip knows no architecture {name!r}: open_clip.list_models() lists them, e.g. RN50-quickgelu"
-        )
-    path = find_weights(clip_source(name, weights)) if weights != "random" else None
+    path = find_weights(clip_source(name, weights), weights_dir) if weights != "random" else None
+    published = open_clip.get_pretrained_cfg(name, weights)
+    if published.get("quick_gelu"):
+        _check_quick_gelu(name, weights)
     if path is not None or weights in ("random", "openai"):
         with quiet():
             model = open_clip.create_model(name, pretrained=None, load_weights=False)
         if weights != "random":
-            _fill_clip(model, name, path or _download_openai(name), is_openai=weights == "openai")
+            _fill_clip(model, name, path or _download_openai(name))
+        if published:
+            model.visual.image_mean, model.visual.image_std = published["mean"], published["std"]
     else:
         if weights not in (tags := open_clip.list_pretrained_tags_by_model(name)):
             raise UserError(f"{name} has no weights {weights!r}: expected a file, 'random' or one of {', '.join(tags)}")
@@ -71,7 +70,7 @@ def build_clip(name: str, weights: str) -> CLIP:
     return model.float()
 
 
-def build_timm(name: str, weights: str, role: str, **options: Any) -> nn.Module:
+def build_timm(name: str, weights: str, role: str, weights_dir: str | Path | None = None, **options: Any) -> nn.Module:
     """A timm model without its classifier.
 
     Args:
@@ -79,30 +78,55 @@ def build_timm(name: str, weights: str, role: str, **options: Any) -> nn.Module:
         weights: "random", "pretrained" (timm's hub), a file (timm safetensors, Facebook's .pth) or
             "local-dir:FOLDER".
         role: the option's name prefix in messages, e.g. "dino".
+        weights_dir: as for `build_clip`.
         options: passed to `timm.create_model`.
 
     Raises:
         UserError: unknown architecture, missing or unfit file, no network.
     """
+    check_timm(name, weights, role)
     if name == "tiny":
-        if weights != "random":
-            raise UserError(
-                f"the tiny {role} has no pretrained weights (asked for {weights!r}): use {role}_weights='random'"
-            )
         return timm.create_model(_TINY_DINO_BASE, pretrained=False, **_TINY_DINO, **options)
-    if not timm.is_model(name):
-        similar = ", ".join(timm.list_models(f"*{name.split('_')[-1].split('.')[0]}*")[:5])
-        raise UserError(f"timm knows no model {name!r}" + (f": did you mean one of {similar}" if similar else ""))
     if weights == "random":
         return timm.create_model(name, pretrained=False, **options)
     if weights != "pretrained" and not is_file_name(weights):
         raise UserError(f"{role}_weights={weights!r}: expected 'pretrained', 'random' or the path of a file")
-    path = find_weights(timm_source(name, weights, f"{role}_weights"))
+    path = find_weights(timm_source(name, weights, f"{role}_weights"), weights_dir)
     if path is None:
         return _load(lambda: timm.create_model(name, pretrained=True, **options), name, weights, f"{role}_weights")
     model = timm.create_model(name, pretrained=False, **options)
     _fill_timm(model, name, path, options.get("in_chans", 3))
     return model
+
+
+def check_clip(name: str, weights: str, role: str = "clip") -> None:
+    """Raises `UserError` for an architecture that open_clip does not know, or weights that the tiny one does not have.
+
+    Args:
+        role: the option's name prefix in messages.
+    """
+    if name == "tiny":
+        _check_tiny(weights, role)
+    elif ":" in name or open_clip.get_model_config(name) is None:
+        raise UserError(
+            f"open_clip knows no architecture {name!r}: open_clip.list_models() lists them, e.g. RN50-quickgelu"
+        )
+
+
+def check_timm(name: str, weights: str, role: str) -> None:
+    """As `check_clip`, of timm."""
+    if name == "tiny":
+        _check_tiny(weights, role)
+    elif not timm.is_model(name):
+        similar = ", ".join(timm.list_models(f"*{name.split('_')[-1].split('.')[0]}*")[:5])
+        raise UserError(f"timm knows no model {name!r}" + (f": did you mean one of {similar}" if similar else ""))
+
+
+def _check_tiny(weights: str, role: str) -> None:
+    if weights != "random":
+        raise UserError(
+            f"the tiny {role} has no pretrained weights (asked for {weights!r}): use {role}_weights='random'"
+        )
 
 
 def _download_openai(name: str) -> Path:
@@ -113,15 +137,20 @@ def _download_openai(name: str) -> Path:
     return Path(_load(lambda: open_clip.download_pretrained(published), f"CLIP {name}", "openai", "clip_weights"))
 
 
-def _fill_clip(model: nn.Module, name: str, path: Path, is_openai: bool) -> None:
+def _check_quick_gelu(name: str, weights: str) -> None:
+    """Raises `UserError` where weights that were trained with QuickGELU would fill an architecture without it."""
+    if not (open_clip.get_model_config(name) or {}).get("quick_gelu"):
+        raise UserError(
+            f"weights {weights!r} were trained with QuickGELU: choose the architecture {name}-quickgelu for them"
+        )
+
+
+def _fill_clip(model: nn.Module, name: str, path: Path) -> None:
     """OpenAI's TorchScript archives and open_clip's files hold the same tensors under the same names."""
     tensors = read_tensors(path)
     described = [tensors.pop(key, None) for key in ("input_resolution", "context_length", "vocab_size")]
-    is_openai = is_openai or described[0] is not None
-    if is_openai and not (open_clip.get_model_config(name) or {}).get("quick_gelu"):
-        raise UserError(
-            f"OpenAI's weights were trained with QuickGELU: choose the architecture {name}-quickgelu for them"
-        )
+    if described[0] is not None:
+        _check_quick_gelu(name, "openai")
     load_state(model, tensors, str(path))
 
 

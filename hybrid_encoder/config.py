@@ -25,6 +25,10 @@ SIZE_MULTIPLE = 32
 """Image heights and widths are multiples of this: the coarsest map has stride 32."""
 MAX_SIDE = 16384
 """Pixels of a side beyond which a size is a mistake."""
+_FEATURES = (
+    "clip", "image_tower", "dino", "dino_blocks", "fusion", "prompt", "normalization", "position_resize", "text_norm",
+)  # fmt: skip
+"""Fields that change what trained tensors compute, in part without changing their shapes."""
 _MAX_WIDTHS = {"num_tokens": 65536, "fusion_channels": 4096, "decoder_channels": 4096}
 
 
@@ -87,7 +91,7 @@ class HybridEncoderConfig:
 
     train_image_tower: bool = True
     train_dino_blocks: int = 1
-    """How many of DINO's last blocks train; its full depth or more: all of DINO."""
+    """How many of DINO's last blocks that are used train; its full depth or more: all of DINO."""
     train_tokens: bool = True
 
     normalization: Literal["own", "imagenet", "none"] = "own"
@@ -140,6 +144,18 @@ class HybridEncoderConfig:
     def without_downloads(self) -> HybridEncoderConfig:
         """The same architecture with random towers: to be filled from a checkpoint."""
         return self.replace(clip_weights="random", dino_weights="random", image_tower_weights="random")
+
+    def check_same_features(self, saved: HybridEncoderConfig, source: str, ignore: tuple[str, ...] = ()) -> None:
+        """Raises `UserError` where tensors saved under another config would fit and compute something else.
+
+        Args:
+            source: names their file.
+            ignore: fields that may differ.
+        """
+        for name in _FEATURES:
+            own, theirs = getattr(self, name), getattr(saved, name)
+            if own != theirs and name not in ignore:
+                raise UserError(f"{source} was trained with {name}={theirs!r}, not {own!r}: build the encoder with it")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON; `from_dict` takes them back."""

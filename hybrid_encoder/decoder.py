@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .config import HybridEncoderConfig
 from .encoder import HybridFeatures
 from .errors import UserError
+from .precision import in_own_precision
 
 
 class _HasLevels(Protocol):
@@ -43,6 +44,7 @@ class DPTDecoder(nn.Module):
         projected = (width, 2 * width, 4 * width, 4 * width)
         self.scales = tuple(sorted(set(scales)))
         self.head = head
+        self.given_channels = tuple(encoder.aligned_channels)
         self.project = nn.ModuleList(
             nn.Conv2d(given, out, 1) for given, out in zip(encoder.aligned_channels, projected, strict=True)
         )
@@ -130,7 +132,7 @@ class DisparityHead(nn.Module):
     def forward(self, path: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, C, h, w) -> (B, 1, *size), unbounded."""
         x = F.relu(self.conv2(_bilinear(self.conv1(path), size)))
-        return self.conv3(x)
+        return in_own_precision(self.conv3, x)
 
 
 def check_scales(scales: Sequence[int]) -> None:

@@ -50,6 +50,8 @@ class DepthModel(HubModel, nn.Module):
         UserError: a size that is no multiple of 32, or a decoder that cannot read this encoder.
     """
 
+    hub_kind = "DepthModel"
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -63,8 +65,7 @@ class DepthModel(HubModel, nn.Module):
         check_image_size(height, width)
         if not 0 < min_depth < max_depth < math.inf:
             raise UserError(f"min_depth={min_depth}, max_depth={max_depth}: expected 0 < min_depth < max_depth")
-        if isinstance(decoder, DPTDecoder) and not isinstance(encoder, HybridEncoder):
-            raise UserError(f"the DPT decoder reads the levels of a HybridEncoder, this is a {type(encoder).__name__}")
+        _check_channels(encoder, decoder)
         self.encoder = encoder
         self.decoder = decoder
         self.height = height
@@ -79,11 +80,12 @@ class DepthModel(HubModel, nn.Module):
 
     @torch.no_grad()
     def disparity(self, image: Tensor) -> Tensor:
-        """Images (B, 3, height, width) in [0, 1], on any device -> 1 / depth, (B, 1, height, width), on the model's.
+        """Images (B, 3, height, width) in [0, 1], on any device and in any precision -> 1 / depth, (B, 1, height,
+        width), on the model's.
 
         The model should be in eval mode.
         """
-        disparities = self(image.to(next(self.parameters()).device))
+        disparities = self(image.to(next(self.parameters())))
         finest = disparities["disp", min(scale for _, scale in disparities)]
         if finest.shape[-2:] != image.shape[-2:]:
             finest = nn.functional.interpolate(finest, image.shape[-2:], mode="bilinear", align_corners=False)
@@ -104,12 +106,13 @@ class DepthModel(HubModel, nn.Module):
         """
         pixels = _to_pixels(image)
         seen = torch.from_numpy(resize_image(pixels, self.height, self.width)).permute(2, 0, 1)[None].float() / 255
-        training = self.training
+        modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
             disparity = self.disparity(seen)[0, 0].float().cpu().numpy()
         finally:
-            self.train(training)
+            for module, training in modes.items():  # parts may be frozen
+                module.training = training
         # Disparity is resized rather than depth: it is the smoother of the two at object borders.
         disparity = cv2.resize(disparity, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         return (1 / np.clip(disparity, 1 / self.max_depth, 1 / self.min_depth)).astype(np.float32)
@@ -178,6 +181,22 @@ def _from_config(config: dict[str, Any]) -> DepthModel:
         decoder = UNetDecoder(encoder.num_ch_enc, config["decoder"]["scales"])
     limits = float(config["min_depth"]), float(config["max_depth"])
     return DepthModel(encoder, decoder, int(config["height"]), int(config["width"]), *limits)
+
+
+def _check_channels(encoder: nn.Module, decoder: nn.Module) -> None:
+    """Raises `UserError` unless the decoder was built for what the encoder gives."""
+    if isinstance(decoder, DPTDecoder):
+        if not isinstance(encoder, HybridEncoder):
+            raise UserError(f"the DPT decoder reads the levels of a HybridEncoder, this is a {type(encoder).__name__}")
+        given, read = encoder.aligned_channels, decoder.given_channels
+    elif isinstance(decoder, UNetDecoder):
+        if isinstance(encoder, HybridEncoder) and encoder.pyramid is None:
+            raise UserError("the U-Net decoder reads five maps: build the encoder with pyramid=True")
+        given, read = tuple(cast(Any, encoder).num_ch_enc.tolist()), decoder.given_channels
+    else:
+        return
+    if given != read:
+        raise UserError(f"the encoder gives maps of {given} channels, the decoder was built for {read}")
 
 
 def _to_pixels(image: np.ndarray | str | Path | Tensor) -> np.ndarray:

@@ -19,7 +19,7 @@ from .pyramid import NUM_CH_ENC, Pyramid
 from .towers import ConvTower, DinoOutput, DinoTower, Tower, choose_normalization, clip_image_tower, timm_image_tower
 from .weights.files import load_state
 from .weights.hub import HubModel, Saved, looks_like_source
-from .weights.sources import find_weights, tower_sources, towers_and_licences
+from .weights.sources import towers_and_licences
 
 _GRID_WITHOUT_DINO = 16
 """Stride of the common grid where there is no DINO to give one."""
@@ -58,20 +58,27 @@ class HybridEncoder(HubModel, nn.Module):
         class_width: length of the class token, 0 without DINO.
     """
 
-    def __init__(self, config: HybridEncoderConfig) -> None:
+    hub_kind = "HybridEncoder"
+
+    def __init__(self, config: HybridEncoderConfig, weights_dir: str | Path | None = None) -> None:
+        """
+        Args:
+            weights_dir: as for `create_encoder`.
+        """
         super().__init__()
         self.config = config
         self.about: dict[str, str] = {"towers": towers_and_licences(config)}
-        clip = build_clip(config.clip, config.clip_weights)
+        clip = build_clip(config.clip, config.clip_weights, weights_dir)
         self.image_tower: Tower | None = None
         if config.image_tower == "clip":
             self.image_tower = clip_image_tower(clip.visual, config.normalization)
         elif config.image_tower is not None:
-            model = build_timm(config.image_tower, config.image_tower_weights, "image_tower", num_classes=0)
+            weights = config.image_tower_weights
+            model = build_timm(config.image_tower, weights, "image_tower", weights_dir, num_classes=0)
             self.image_tower = timm_image_tower(model, config.normalization)
         if self.image_tower is not None and not config.train_image_tower:
             self.image_tower.freeze(*self.image_tower.children())
-        self.dino = _build_dino(config)
+        self.dino = _build_dino(config, weights_dir)
         self.fusion = Fusion(
             self.image_tower.channels if self.image_tower else None,
             self.dino.channels if self.dino else None,
@@ -177,7 +184,7 @@ class HybridEncoder(HubModel, nn.Module):
         Args:
             source: a folder, or a repository of the hub ("account/name").
             revision, token, cache_dir, local_files_only: for the hub, as in `huggingface_hub`.
-            changes: fields of the config that leave its tensors as they are, e.g. `train_dino_blocks=0`.
+            changes: fields of the config that leave its features as they are, e.g. `train_dino_blocks=0`.
 
         Raises:
             UserError: nothing there, damaged, of another kind, or changes that the tensors do not fit.
@@ -188,7 +195,9 @@ class HybridEncoder(HubModel, nn.Module):
                 f"{saved.path} holds no hybrid encoder: load it with DepthModel.from_pretrained({source!r})"
             )
         config = saved.get(lambda config: HybridEncoderConfig.from_dict(config["encoder"]["config"]))
-        encoder = saved.get(lambda _: cls(config.without_downloads().replace(**changes)))
+        changed = config.without_downloads().replace(**changes)
+        changed.check_same_features(config, saved.source)
+        encoder = saved.get(lambda _: cls(changed))
         tensors = saved.tensors()
         if saved.kind == "DepthModel":
             tensors = {n.removeprefix("encoder."): value for n, value in tensors.items() if n.startswith("encoder.")}
@@ -210,10 +219,14 @@ class HybridEncoder(HubModel, nn.Module):
         return self.image_tower
 
 
-def _build_dino(config: HybridEncoderConfig) -> DinoTower | None:
+def _build_dino(config: HybridEncoderConfig, weights_dir: str | Path | None) -> DinoTower | None:
     if config.dino is None:
         return None
-    vit = build_timm(config.dino, config.dino_weights, "dino", num_classes=0, dynamic_img_size=True)
+    options = {"num_classes": 0, "dynamic_img_size": True}
+    try:
+        vit = build_timm(config.dino, config.dino_weights, "dino", weights_dir, **options)
+    except TypeError as error:  # an architecture that does not take these options
+        raise UserError(f"dino={config.dino!r} is no vision transformer of any image size: {error}") from error
     own = (tuple(vit.pretrained_cfg["mean"]), tuple(vit.pretrained_cfg["std"]))  # type: ignore[index]
     chosen = choose_normalization(config.normalization, own)
     return DinoTower(vit, config.dino_blocks, config.train_dino_blocks, chosen, config.position_resize)
@@ -239,10 +252,7 @@ def create_encoder(
         return HybridEncoder.from_pretrained(source, **changes)
     config = source if isinstance(source, HybridEncoderConfig) else preset(str(source))
     config = config.replace(**changes)
-    if weights_dir is not None:
-        found = {tower.option: find_weights(tower, weights_dir) for tower in tower_sources(config)}
-        config = config.replace(**{option: str(path) for option, path in found.items() if path is not None})
-    encoder = HybridEncoder(config)
+    encoder = HybridEncoder(config, weights_dir)
     if not isinstance(source, HybridEncoderConfig):
         encoder.about["preset"] = str(source) + (" with changes" if changes else "")
     return encoder

@@ -26,6 +26,7 @@ def prepare(model: Model, device: torch.device, compile: bool = False) -> Model:
 
 @contextmanager
 def inference(device: torch.device, precision: str = "float32") -> Iterator[None]:
-    """No gradients; under "bf16" nets run in bfloat16, while disparity heads, poses and costs stay in float32."""
+    """No gradients; under "bf16" nets run in bfloat16, while the last layers of disparity and pose heads, lengths of
+    features and costs stay in float32."""
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         yield

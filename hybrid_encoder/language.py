@@ -6,6 +6,7 @@ METHOD, section 2. The text tower is frozen; gradients pass through it to the de
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import open_clip
@@ -27,12 +28,12 @@ class Language(nn.Module):
     """The text tower of a CLIP model, cut down to the prompts of one config.
 
     Only the embeddings of the prompts' own words are kept (a dozen of CLIP's 49,408), the context is cut behind the
-    last
-    end token, and the words that all prompts begin with are run once: attention is causal and a sentence is read out at
-    its end token, so the result is the same.
+    last end token, and the words that all prompts begin with are run once: attention is causal and a sentence is read
+    out at its end token, so the result is the same.
 
     Attributes:
         tokens: (K, width) parameter, the learnable depth tokens.
+        slot: position of the depth word or token in a prompt.
         width: length D of a text feature.
     """
 
@@ -50,17 +51,15 @@ class Language(nn.Module):
                 f"{config.clip}: its text tower is not read out at the end token (pool {clip.text_pool_type!r})"
             )
         self.text_norm = config.text_norm
-        word_ids = _tokenize([config.prompt.format(depth=word) for word in DEPTH_WORDS], clip.context_length)
-        token_ids = _tokenize([config.prompt.format(depth="x")], clip.context_length)
-        vocabulary = torch.cat([word_ids.flatten(), token_ids.flatten()]).unique()
+        words, token, self.slot, self._suffix = _tokenize(config.prompt, clip.context_length)
+        vocabulary = torch.cat([words.flatten(), token.flatten()]).unique()
         # End tokens have the highest id, and so they have after this renumbering.
-        self.register_buffer("word_ids", torch.searchsorted(vocabulary, word_ids), persistent=False)
-        self.register_buffer("token_ids", torch.searchsorted(vocabulary, token_ids), persistent=False)
-        self.slot = int(token_ids[0].tolist().index(_tokenize(["x"], clip.context_length)[0, 1]))
+        self.register_buffer("word_ids", torch.searchsorted(vocabulary, words), persistent=False)
+        self.register_buffer("token_ids", torch.searchsorted(vocabulary, token), persistent=False)
 
         # Rows of the full vocabulary, by which a checkpoint with all 49,408 is read.
         self.vocabulary = vocabulary.tolist()
-        context = max(word_ids.shape[1], token_ids.shape[1])
+        context = max(words.shape[1], token.shape[1])
         self.embedding = nn.Parameter(clip.token_embedding.weight[vocabulary].detach().clone())
         self.position = nn.Parameter(clip.positional_embedding[:context].detach().clone())
         self.transformer = clip.transformer
@@ -74,7 +73,13 @@ class Language(nn.Module):
             tokens = 0.02 * torch.randn(config.num_tokens, self.embedding.shape[1])
         self.tokens = nn.Parameter(tokens, requires_grad=config.train_tokens)
         self.width = int(self.projection.shape[1])
-        self._cache: dict[str, tuple[tuple[object, ...], Tensor]] = {}
+        self._cache: dict[str, _Kept] = {}
+
+    def train(self, mode: bool = True) -> Language:
+        """As of any module; what is cached is forgotten where the mode changes."""
+        if mode != self.training:
+            self._cache.clear()
+        return super().train(mode)
 
     def word_features(self) -> Tensor:
         """The seven prompts of stage 1, near to far: (7, D), each of length 1. Constant, hence cached."""
@@ -83,7 +88,9 @@ class Language(nn.Module):
     def text_features(self) -> Tensor:
         """The K depth tokens' prompts: (K, D), each of length 1 (and divided by the norm of the whole under "matrix").
 
-        Computed anew where gradients are wanted; otherwise cached until a token or the text tower changes.
+        Computed anew where gradients are wanted; otherwise cached until a token or the text tower changes, which is
+        seen by the versions of its parameters. Writing through `.data` leaves those as they were: switch between
+        `train()` and `eval()` after it. `torch.export` takes what is cached as a constant: run the model once before.
         """
         if torch.is_grad_enabled() and self.tokens.requires_grad:
             return self._token_features()
@@ -122,14 +129,17 @@ class Language(nn.Module):
 
     def _constant(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """The cached value, recomputed if any parameter was written to, replaced or moved since."""
-        stamp = tuple((p.data_ptr(), p._version) for p in self.parameters())
         kept = self._cache.get(name)
-        if kept is None or kept[0] != stamp:
+        if torch.compiler.is_exporting():  # parameters have no addresses there
+            return kept.value if kept is not None else compute()
+        parameters = list(self.parameters())
+        stamp = [(p.data_ptr(), -1 if p.is_inference() else p._version) for p in parameters]
+        if kept is None or kept.stamp != stamp:
             # Leaving inference mode: a tensor made inside it could not serve a later training step.
             with torch.inference_mode(False), torch.no_grad():
-                kept = (stamp, compute())
+                kept = _Kept(parameters, stamp, compute())
             self._cache[name] = kept
-        return kept[1]
+        return kept.value
 
     def reset_tokens(self) -> None:
         """The tokens interpolated between the seven words anew, after the words' embeddings have changed."""
@@ -139,9 +149,18 @@ class Language(nn.Module):
     def _interpolated_words(self, count: int) -> Tensor:
         """(K, width): the seven words' embeddings (mean over a word's own tokens), linearly interpolated near to
         far."""
-        inside = [row[self.slot : int(row.argmax())] for row in self.word_ids]
+        inside = [row[self.slot : int(row.argmax()) - self._suffix] for row in self.word_ids]
         words = torch.stack([self.embedding[row].mean(0) for row in inside]).detach()
         return F.interpolate(words.T[None], size=count, mode="linear", align_corners=True)[0].T.contiguous()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A value and what it was computed from; the parameters are held so that no other takes one's address."""
+
+    parameters: list[nn.Parameter]
+    stamp: list[tuple[int, int]]
+    value: Tensor
 
 
 def _note_fused_step(optimizer: Optimizer, *_: object) -> None:
@@ -227,7 +246,30 @@ def nearest_index(given: int, wanted: int, device: torch.device) -> Tensor:
     return F.interpolate(index[None, None], size=wanted, mode="nearest")[0, 0].long()
 
 
-def _tokenize(sentences: list[str], context: int) -> Tensor:
-    """(N, L) ids of CLIP's byte-pair tokens, cut behind the last sentence's end token."""
-    ids = open_clip.SimpleTokenizer(context_length=context)(sentences)
-    return ids[:, : int(ids.argmax(-1).max()) + 1].contiguous()
+def _tokenize(prompt: str, context: int) -> tuple[Tensor, Tensor, int, int]:
+    """CLIP's byte-pair tokens of a prompt with the seven words, and with one token in their place.
+
+    Args:
+        prompt: with one {depth}.
+        context: most tokens of a sentence, the start and end tokens among them.
+
+    Returns:
+        ids (7, L), cut behind the last sentence's end token; ids (1, L'); the position of the word; how many tokens
+        come between the word and the end token.
+
+    Raises:
+        UserError: the word merges with its neighbours into other tokens, or a sentence is too long.
+    """
+    tokenizer = open_clip.SimpleTokenizer(context_length=context)
+    before, behind = (tokenizer.encode(part) for part in prompt.format(depth="\0").split("\0"))
+    ids = []
+    for word in (*DEPTH_WORDS, "x"):
+        own = tokenizer.encode(word)
+        sentence = prompt.format(depth=word)
+        if tokenizer.encode(sentence) != before + own + behind:
+            raise UserError(f"prompt={prompt!r}: {{depth}} has to stand on its own, between spaces")
+        if len(before + own + behind) + 2 > context:
+            raise UserError(f"prompt={prompt!r} is longer than CLIP's {context} tokens with {word!r} in it")
+        ids.append(tokenizer([sentence])[0, : len(before + own + behind) + 2])
+    words = nn.utils.rnn.pad_sequence(ids[:-1], batch_first=True)
+    return words, ids[-1][None], 1 + len(before), len(behind)

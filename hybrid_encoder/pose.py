@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .precision import in_own_precision
+
 POSE_SCALE = 0.01
 """Outputs are scaled down so that training starts near standstill."""
 
@@ -37,7 +39,7 @@ class PoseDecoder(nn.Module):
         """Lists of maps, of which the last is read, (B, C, h, w) -> axis-angle and translation, each (B, n, 1, 3)."""
         squeezed = [F.relu(self.net[0](maps[-1])) for maps in inputs]
         x = torch.cat(squeezed, dim=1)
-        x = self.net[3](F.relu(self.net[2](F.relu(self.net[1](x)))))
+        x = in_own_precision(self.net[3], F.relu(self.net[2](F.relu(self.net[1](x)))))
         pose = POSE_SCALE * x.float().mean((2, 3)).view(-1, self.num_poses, 1, 6)
         return pose[..., :3], pose[..., 3:]
 
@@ -56,5 +58,5 @@ class ClassTokenPose(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Class tokens (B, width) of the earlier and the later frame -> axis-angle and translation, each (B, 1, 1,
         3)."""
-        pose = POSE_SCALE * self.linear(torch.cat([first, second], dim=1)).float()[:, None, None]
+        pose = POSE_SCALE * in_own_precision(self.linear, torch.cat([first, second], dim=1)).float()[:, None, None]
         return pose[..., :3], pose[..., 3:]

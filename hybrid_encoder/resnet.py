@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbones import build_timm
-from .config import check_image_size
+from .config import SIZE_MULTIPLE, check_image_size
 from .decoder import check_scales
 from .errors import UserError
+from .precision import in_own_precision
 
 RESNET_LAYERS = (18, 34, 50, 101, 152)
 
@@ -77,6 +78,7 @@ class UNetDecoder(nn.Module):
         super().__init__()
         check_scales(scales)
         self.scales = tuple(sorted(set(scales)))
+        self.given_channels = tuple(int(channels) for channels in num_ch_enc)
         widths = (16, 32, 64, 128, 256)
         blocks: list[nn.Module] = []
         given = int(num_ch_enc[-1])
@@ -88,14 +90,22 @@ class UNetDecoder(nn.Module):
         self.decoder = nn.ModuleList(blocks)
 
     def forward(self, maps: list[Tensor]) -> dict[tuple[str, int], Tensor]:
-        """Five maps of (B, 3, H, W) -> {("disp", s): (B, 1, H / 2^s, W / 2^s)} in (0, 1)."""
+        """Five maps of (B, 3, H, W) -> {("disp", s): (B, 1, H / 2^s, W / 2^s)} in (0, 1).
+
+        Raises:
+            UserError: a side of 32 pixels, of whose coarsest map nothing can be mirrored.
+        """
         x = maps[-1]
+        if min(x.shape[-2:]) < 2:
+            rows, columns = (SIZE_MULTIPLE * side for side in x.shape[-2:])
+            raise UserError(f"images of {rows} x {columns}: the U-Net decoder needs {2 * SIZE_MULTIPLE} pixels a side")
         disparities = {}
         for i in range(4, -1, -1):
             x = self.decoder[2 * (4 - i)](x)
             x = self.decoder[2 * (4 - i) + 1](x, maps[i - 1] if i > 0 else None)
             if i in self.scales:
-                disparities["disp", i] = self.decoder[10 + self.scales.index(i)](x).float().sigmoid()
+                head = self.decoder[10 + self.scales.index(i)]
+                disparities["disp", i] = in_own_precision(head, x).float().sigmoid()
         return disparities
 
 

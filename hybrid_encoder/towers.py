@@ -25,7 +25,8 @@ Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Tower(nn.Module):
-    """Common to all towers: normalisation as buffers, and frozen parts that stay in eval mode.
+    """Common to all towers: normalisation as buffers, saved with the weights that it belongs to, and frozen parts that
+    stay in eval mode.
 
     Attributes:
         channels: channels of the four maps.
@@ -38,8 +39,8 @@ class Tower(nn.Module):
     def __init__(self, normalization: Normalization | None) -> None:
         super().__init__()
         mean, std = normalization or ((0.0,) * 3, (1.0,) * 3)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self._frozen: list[nn.Module] = []
 
     def normalize(self, image: Tensor) -> Tensor:
@@ -142,14 +143,17 @@ class _Intermediates(nn.Module):
 
 @dataclass
 class DinoOutput:
-    """What DINO sees: `maps`, four (B, C, h, w), and `class_token` (B, C) after the last block and norm."""
+    """What DINO sees: `maps`, four (B, C, h, w), and `class_token` (B, C) after the last of their blocks and norm."""
 
     maps: list[Tensor]
     class_token: Tensor
 
 
 class DinoTower(Tower):
-    """A DINO vision transformer (v1, v2, v3) of timm; four maps with the final norm applied to each."""
+    """A DINO vision transformer (v1, v2, v3) of timm; four maps with the final norm applied to each.
+
+    Blocks behind the last map are not run. `train_blocks` counts back from it.
+    """
 
     def __init__(
         self,
@@ -160,6 +164,8 @@ class DinoTower(Tower):
         position_resize: str = "timm",
     ) -> None:
         super().__init__(normalization)
+        if not all(hasattr(vit, name) for name in ("blocks", "patch_embed", "forward_intermediates")):
+            raise UserError(f"dino: {type(vit).__name__} is no vision transformer, e.g. vit_small_patch14_dinov2")
         depth = len(vit.blocks)  # type: ignore[arg-type]
         self.blocks = list(blocks or quarters(depth))
         if self.blocks[-1] >= depth:
@@ -168,18 +174,29 @@ class DinoTower(Tower):
         self.patch = int(vit.patch_embed.patch_size[0])  # type: ignore[index, union-attr]
         self.channels = (int(vit.num_features),) * 4  # type: ignore[arg-type]
         if position_resize == "facebook":
+            position = cast("Tensor | None", getattr(vit, "pos_embed", None))
+            expected = 1 + int(vit.patch_embed.num_patches)  # type: ignore[union-attr, arg-type]
+            if position is None or position.shape[1] != expected or vit.num_prefix_tokens != 1:
+                raise UserError("position_resize='facebook' is for DINO v1 and v2 without registers: use 'timm'")
             # An instance attribute shadows timm's method: the only step in which the two implementations differ.
             vit._pos_embed = partial(_facebook_position_embedding, vit)  # type: ignore[assignment]
+        used = self.blocks[-1] + 1
         if train_blocks < depth:
             self.freeze(vit)
-            for block in list(vit.blocks)[depth - train_blocks :]:  # type: ignore[arg-type]
+            for block in list(vit.blocks)[max(used - train_blocks, 0) : used]:  # type: ignore[arg-type]
                 block.requires_grad_(True)
+        self.freeze(*vit.blocks[used:])  # type: ignore[index]
 
     def forward(self, image: Tensor) -> DinoOutput:
         """(B, 3, H, W) -> maps (B, C, h, w) with h = round(H / patch), class token (B, C)."""
         image, _ = to_patch_grid(self.normalize(image), self.patch)
         taken = self.vit.forward_intermediates(  # type: ignore[operator]
-            image, indices=self.blocks, return_prefix_tokens=True, norm=True, intermediates_only=True
+            image,
+            indices=self.blocks,
+            return_prefix_tokens=True,
+            norm=True,
+            stop_early=True,
+            intermediates_only=True,
         )
         return DinoOutput([spatial for spatial, _ in taken], taken[-1][1][:, 0])
 

@@ -3,12 +3,16 @@
 import dataclasses
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_encoder import PRESETS, DPTDecoder, HybridEncoder, UserError, create_encoder
-from hybrid_encoder.language import align
+from hybrid_encoder import PRESETS, DepthModel, DPTDecoder, HybridEncoder, UserError, create_encoder
+from hybrid_encoder.backbones import build_clip
+from hybrid_encoder.config import DEPTH_WORDS
+from hybrid_encoder.inference import inference
+from hybrid_encoder.language import Language, align
 from hybrid_encoder.pose import ClassTokenPose, PoseDecoder
 from hybrid_encoder.resnet import ConvElu, JoinElu, ResnetEncoder, UNetDecoder
 
@@ -162,21 +166,111 @@ def test_text_features_follow_every_change() -> None:
         before = after
 
 
-def test_text_context_can_be_cut_at_the_end_token() -> None:
-    """Against open_clip's own encode_text over all 77 positions."""
-    import open_clip
+def test_text_written_through_data_is_seen_at_the_next_switch_of_modes() -> None:
+    encoder = tiny().eval()
+    with torch.no_grad():
+        before = encoder.text()
+        encoder.language.tokens.data.mul_(-1)
+        assert not torch.allclose(encoder.train().eval().text(), before)
 
-    from hybrid_encoder.backbones import build_clip
-    from hybrid_encoder.config import DEPTH_WORDS
-    from hybrid_encoder.language import Language
 
+PROMPTS = ["This patch appears to be {depth}", "Along the x axis it is {depth}", "{depth} from the camera, in metres"]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_prompts_are_read_as_clip_reads_them(prompt: str) -> None:
+    """Against open_clip's own encode_text over all 77 positions, of words and of a token that is one."""
     torch.manual_seed(0)
     clip = build_clip("tiny", "random").eval()
-    expected = clip.encode_text(
-        open_clip.tokenize([f"This patch appears to be {w}" for w in DEPTH_WORDS]), normalize=True
-    )
-    ours = Language(clip, PRESETS["tiny"]).word_features()
-    assert (ours - expected).abs().max() < 1e-6
+    language = Language(clip, PRESETS["tiny"].replace(prompt=prompt, num_tokens=1))
+    expected = clip.encode_text(open_clip.tokenize([prompt.format(depth=word) for word in DEPTH_WORDS]), normalize=True)
+    assert (language.word_features() - expected).abs().max() < 1e-6
+    token = open_clip.SimpleTokenizer().encode("near")
+    with torch.no_grad():
+        language.tokens.copy_(clip.token_embedding.weight[token])
+        expected = clip.encode_text(open_clip.tokenize([prompt.format(depth="near")]), normalize=True)
+        assert (language.text_features() - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_tokens_start_from_the_words_alone(prompt: str) -> None:
+    torch.manual_seed(0)
+    clip = build_clip("tiny", "random")
+    language = Language(clip, PRESETS["tiny"].replace(prompt=prompt, num_tokens=7))
+    ids = [open_clip.SimpleTokenizer().encode(word) for word in DEPTH_WORDS]
+    expected = torch.stack([clip.token_embedding.weight[word].mean(0) for word in ids])
+    assert torch.allclose(language.tokens, expected)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [("It is {depth}m away", "stand on its own"), ("far " * 80 + "{depth}", "longer than CLIP's 77")],
+)
+def test_prompts_that_cannot_be_read_are_refused(prompt: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tiny(prompt=prompt)
+
+
+def test_blocks_behind_the_last_map_are_not_run() -> None:
+    """As many blocks train as asked for, and each of them gets a gradient."""
+    encoder = tiny(dino="vit_small_patch14_dinov2", dino_blocks=(1, 3, 5, 8), train_dino_blocks=2, pyramid=False)
+    assert encoder.dino is not None
+    encoder.dino.vit.blocks[9].register_forward_hook(lambda *_: pytest.fail("a block behind the last map was run"))
+    features = encoder.train().forward_features(torch.rand(1, 3, 64, 96))
+    sum(level.mean() for level in features.aligned).backward()
+    trained = {name.split(".")[1] for name, p in encoder.dino.vit.named_parameters() if p.requires_grad}
+    assert trained == {"7", "8"}
+    assert all(p.grad is not None for p in encoder.dino.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dino": "resnet18"},
+        {"dino": "swin_tiny_patch4_window7_224"},
+        {"dino": "vit_small_patch16_dinov3", "position_resize": "facebook"},
+        {"dino": "vit_small_patch14_reg4_dinov2", "position_resize": "facebook"},
+    ],
+)
+def test_a_dino_that_cannot_be_used_is_refused(changes: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"dino|facebook"):
+        tiny(**changes)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_torch_export_takes_the_text_as_a_constant(strict: bool) -> None:
+    encoder = tiny(pyramid=False).eval()
+    model = DepthModel(encoder, DPTDecoder(encoder), 64, 96).eval()
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = model(image)["disp", 0]
+        encoder.language.transformer.register_forward_pre_hook(lambda *_: pytest.fail("the text tower was run"))
+        program = torch.export.export(_Finest(model).eval(), (image,), strict=strict)
+    assert torch.equal(program.module()(image), expected)
+
+
+class _Finest(torch.nn.Module):
+    """An exported program's outputs have names, not pairs."""
+
+    def __init__(self, model: DepthModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.model(image)["disp", 0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", ["dpt", "unet"])
+def test_bf16_keeps_far_disparities_apart(kind: str) -> None:
+    encoder = tiny().eval()
+    decoder = DPTDecoder(encoder) if kind == "dpt" else UNetDecoder(encoder.num_ch_enc)
+    head = decoder.heads["0"].conv3 if isinstance(decoder, DPTDecoder) else decoder.decoder[10].conv
+    torch.nn.init.constant_(head.bias, -7.0)
+    model = DepthModel(encoder, decoder, 64, 96).eval()
+    with inference(torch.device("cpu"), "bf16"):
+        disparity = model(torch.rand(1, 3, 64, 96))["disp", 0]
+    assert disparity.dtype == torch.float32
+    assert len(disparity.unique()) > 1000
 
 
 def test_alignment_equals_its_definition() -> None:

@@ -23,6 +23,7 @@ from hybrid_encoder.decoder import DPTDecoder
 from hybrid_encoder.depth_model import DepthModel
 from hybrid_encoder.encoder import HybridEncoder, create_encoder
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.proxy.training import load_stage1, save_stage1
 from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.weights.inventory import format_inventory, inventory
 
@@ -371,3 +372,85 @@ def test_weights_folder_is_searched_before_the_hub(tmp_path: Path, monkeypatch: 
     assert inventory("tiny") == []
     named = HybridEncoderConfig(clip_weights=str(tmp_path / "gone.pt"))
     assert [entry.found for entry in inventory(named, tmp_path)] == [False, False]
+
+
+@pytest.mark.parametrize("changes", [{"prompt": "That patch appears to be {depth}"}, {"normalization": "none"}])
+def test_changes_that_would_alter_features_are_refused(changes: dict[str, str], tmp_path: Path) -> None:
+    """The same shapes, and other numbers: of weights on loading, and of stage 1."""
+    encoder = create_encoder("tiny", pyramid=False)
+    encoder.save_pretrained(tmp_path / "saved")
+    with pytest.raises(UserError, match="was trained with"):
+        create_encoder(tmp_path / "saved", **changes)
+    save_stage1(tmp_path / "stage1.pth", encoder, encoder.config, {})
+    load_stage1(create_encoder("tiny", num_tokens=5, text_norm="matrix"), tmp_path / "stage1.pth")
+    with pytest.raises(UserError, match=r"stage1\.pth was trained with"):
+        load_stage1(create_encoder("tiny", **changes), tmp_path / "stage1.pth")
+
+
+def test_a_clip_with_another_mean_keeps_it(small_clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by its tag in a weights folder, and through saving and loading."""
+    published = {"url": "https://x/rn.pt", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "quick_gelu": True}
+    for name in (small_clip, "RNtest"):
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, {"mine": published})
+    (tmp_path / "weights").mkdir()
+    torch.save(build_clip(small_clip, "random").state_dict(), tmp_path / "weights" / "rn.pt")
+    changes = {"clip": small_clip, "clip_weights": "mine", "pyramid": False}
+    encoder = create_encoder("tiny", tmp_path / "weights", **changes).eval()
+    assert encoder.image_tower is not None
+    assert encoder.image_tower.mean.unique().tolist() == [0.5]
+    assert encoder.config.clip_weights == "mine"
+    encoder.save_pretrained(tmp_path / "saved")
+    again = create_encoder(tmp_path / "saved")
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(again.forward_features(image).aligned[0], encoder.forward_features(image).aligned[0])
+    with pytest.raises(UserError, match="QuickGELU"):
+        create_encoder("tiny", tmp_path / "weights", **{**changes, "clip": "RNtest"})
+
+
+def test_subclasses_are_saved_as_what_they_are(tmp_path: Path) -> None:
+    class Mine(DepthModel):
+        pass
+
+    model = tiny_model("dpt")
+    mine = Mine(model.encoder, model.decoder, model.height, model.width).eval()
+    mine.save_pretrained(tmp_path)
+    np.testing.assert_array_equal(DepthModel.from_pretrained(tmp_path).predict(IMAGE), mine.predict(IMAGE))
+
+
+def test_predict_leaves_modes_as_they_were_and_takes_any_precision() -> None:
+    model = tiny_model("dpt").train()
+    model.encoder.eval()
+    depth = model.predict(IMAGE)
+    assert model.training
+    assert not any(module.training for module in model.encoder.modules())
+    assert model.decoder.training
+    for precision in (torch.float16, torch.bfloat16, torch.float64):
+        np.testing.assert_allclose(model.to(precision).predict(IMAGE), depth, rtol=0.1)
+        model = tiny_model("dpt")
+
+
+def test_a_model_made_in_inference_mode_runs(tmp_path: Path) -> None:
+    model = tiny_model("dpt")
+    model.save_pretrained(tmp_path)
+    with torch.inference_mode():
+        depth = DepthModel.from_pretrained(tmp_path).predict(IMAGE)
+    np.testing.assert_array_equal(depth, model.predict(IMAGE))
+
+
+def test_decoders_of_another_encoder_are_refused() -> None:
+    encoder = create_encoder("tiny", pyramid=False)
+    with pytest.raises(UserError, match="pyramid=True"):
+        DepthModel(encoder, UNetDecoder(encoder.num_ch_enc), 64, 96)
+    with pytest.raises(UserError, match="the decoder was built for"):
+        DepthModel(encoder, DPTDecoder(create_encoder("tiny", num_tokens=5)), 64, 96)
+    with pytest.raises(UserError, match="64 pixels a side"):
+        DepthModel(create_encoder("tiny"), UNetDecoder(encoder.num_ch_enc), 32, 96).predict(IMAGE)
+
+
+def test_inventory_of_what_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYBRID_ENCODER_WEIGHTS", raising=False)
+    config = HybridEncoderConfig()
+    for changes in ({"clip": "RN51"}, {"dino": "vit_x"}, {"clip": "tiny"}):
+        with pytest.raises(UserError, match=r"RN51|vit_x|tiny clip"):
+            inventory(config.replace(**changes))

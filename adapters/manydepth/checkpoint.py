@@ -19,14 +19,15 @@ from hybrid_encoder.errors import UserError, naming
 from hybrid_encoder.released import is_released
 from hybrid_encoder.released_matching import load_released_matching
 from hybrid_encoder.resnet import ResnetEncoder
-from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors, stated_bins, stated_size
+from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors, stated_bins, stated_json, stated_size
 
 from ..monodepth2.checkpoint import (
     NetDescription,
+    check_config,
     encoder_extras,
+    fill,
     load_depth_model,
     newest_weights,
-    parse_entry,
     resnet_layers,
 )
 from ..monodepth2.networks import PoseNetworks
@@ -73,7 +74,7 @@ def load_weights(folder: Path, model: TwoFrameDepth) -> None:
             model.bins.near.fill_(near)
             model.bins.far.fill_(far)
         else:
-            load_state(net, read_tensors(path), str(path))
+            fill(net, path)
 
 
 def load_teacher(folder: Path, model: TwoFrameDepth) -> None:
@@ -84,8 +85,7 @@ def load_teacher(folder: Path, model: TwoFrameDepth) -> None:
     """
     two_frame = (folder / "mono_encoder.pth").exists()
     for name, net in model.teacher.files().items():
-        path = folder / (f"mono_{name}.pth" if two_frame and not name.startswith("pose") else f"{name}.pth")
-        load_state(net, read_tensors(path), str(path))
+        fill(net, folder / (f"mono_{name}.pth" if two_frame and not name.startswith("pose") else f"{name}.pth"))
 
 
 def is_two_frame(folder: str | Path) -> bool:
@@ -149,7 +149,7 @@ def _matching(entries: dict[str, Any], source: str) -> tuple[Any, tuple[int, ...
     Raises:
         UserError: neither way that there is, or no such frames.
     """
-    matching = parse_entry(entries, "matching_config", source)
+    matching = stated_json(entries, "matching_config", source)
     binning, frames = matching.get("binning", "linear"), matching.get("frames", [-1])
     if binning not in ("linear", "inverse"):
         raise UserError(f"{source}: bins that are {binning!r}: expected linear or inverse")
@@ -179,12 +179,14 @@ def _build_encoder(
 
 def _fill_encoder(encoder: MatchingEncoder, path: Path) -> tuple[float, float]:
     """Fills an encoder from its file; returns the range of its bins."""
+    entries = read_checkpoint(path)
     tensors = {name: value for name, value in read_tensors(path).items() if name not in (*_BINS, "height", "width")}
     if isinstance(encoder, ResnetMatchingEncoder):
         encoder.load_original_state_dict(tensors, str(path))
     else:
+        assert isinstance(encoder, HybridMatchingEncoder)
+        check_config(encoder.encoder, entries, str(path))
         load_state(encoder, tensors, str(path))
-    entries = read_checkpoint(path)
     near, far = stated_bins(entries, str(path))
     encoder.compute_depth_bins(near, far)
     return near, far

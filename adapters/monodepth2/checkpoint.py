@@ -20,7 +20,7 @@ from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.state import whole_folder, write_torch
 from hybrid_encoder.errors import UserError, naming
 from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
-from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors, stated_size
+from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors, stated_json, stated_size
 
 
 def weights_folder(run: Path, epoch: int | str) -> Path:
@@ -67,8 +67,25 @@ def load_weights(folder: Path, files: Mapping[str, nn.Module]) -> None:
         UserError: a file is missing, damaged or of another architecture.
     """
     for name, module in files.items():
-        path = folder / f"{name}.pth"
-        load_state(module, read_tensors(path), str(path))
+        fill(module, folder / f"{name}.pth")
+
+
+def fill(module: nn.Module, path: Path) -> None:
+    """Fills a net from its file, strictly.
+
+    Raises:
+        UserError: the file is missing, damaged or of another architecture.
+    """
+    if isinstance(module, HybridEncoder):
+        check_config(module, read_checkpoint(path), str(path))
+    load_state(module, read_tensors(path), str(path))
+
+
+def check_config(encoder: HybridEncoder, entries: Mapping[str, Any], source: str) -> None:
+    """Raises `UserError` where a file says that its hybrid encoder computes something else with the same tensors."""
+    saved = NetDescription.of_entries(entries, source).config
+    if saved is not None:
+        encoder.config.check_same_features(saved, source)
 
 
 def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_file: str = "depth") -> DepthModel:
@@ -128,8 +145,8 @@ class NetDescription:
         Raises:
             UserError: no such nets can be built.
         """
-        values = parse_entry(entries, "decoder_config", source)
-        config = parse_entry(entries, "hybrid_config", source)
+        values = stated_json(entries, "decoder_config", source)
+        config = stated_json(entries, "hybrid_config", source)
         try:
             found = cls(HybridEncoderConfig.from_dict(config).without_downloads() if config else None)
             found = dataclasses.replace(found, **values)
@@ -151,24 +168,6 @@ class NetDescription:
         if self.kind == "dpt":
             return DPTDecoder(cast(HybridEncoder, encoder), self.scales, cast(Any, self.head))
         return UNetDecoder(cast(Any, encoder).num_ch_enc, self.scales)
-
-
-def parse_entry(entries: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
-    """The JSON object that a file of weights holds under a name; empty where there is none.
-
-    Raises:
-        UserError: it is no JSON object; names the file.
-    """
-    text = entries.get(name)
-    if text is None:
-        return {}
-    try:
-        values = json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{source}: {name} in it is damaged ({error})") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{source}: {name} in it is no JSON object")
-    return values
 
 
 def newest_weights(folder: Path) -> Path:

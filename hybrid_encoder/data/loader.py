@@ -128,8 +128,10 @@ class SampleLoader(DataLoader[Any]):
                 return
             except UserError as error:
                 raise UserError(_own_message(str(error))) from error
-            except RuntimeError as error:
-                failure = worker_failure(error)
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                # A connection that breaks is how a worker's death shows where it comes in the middle of a batch.
+                broken = self.num_workers > 0 and not isinstance(error, RuntimeError)
+                failure = _lost_worker(f"connection lost ({error})") if broken else worker_failure(error)
                 if failure is None:
                     raise
                 _kill_workers(batches)
@@ -172,16 +174,18 @@ class _Collate:
         return self.collate_fn(samples), samples.problems if isinstance(samples, Fetched) else []
 
 
-def worker_failure(error: RuntimeError) -> UserError | None:
+def worker_failure(error: Exception) -> UserError | None:
     """The user's side of PyTorch's report of a worker process that died or hangs; None for any other error.
 
     PyTorch raises it in the main thread wherever that is when the worker dies.
     """
-    if not str(error).startswith("DataLoader"):
-        return None
+    return _lost_worker(str(error).strip()) if str(error).startswith("DataLoader") else None
+
+
+def _lost_worker(reason: str) -> UserError:
     return UserError(
-        f"loading data failed: {str(error).strip()} A worker process was killed (memory full?) or hangs (data disk "
-        "gone?); --num_workers 0 loads in the main process, where an error shows itself"
+        f"loading data failed: {reason} A worker process was killed (memory full?) or hangs (data disk gone?); "
+        "--num_workers 0 loads in the main process, where an error shows itself"
     )
 
 

@@ -58,13 +58,20 @@ class Processes:
         return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """Every value averaged over processes; all call it with the same keys."""
-        if self.world_size == 1 or not values:
+        """Every value averaged over the processes that have it: one without samples may have none."""
+        if self.world_size == 1:
             return values
-        keys = sorted(values)
-        packed = torch.tensor([values[key] for key in keys], dtype=torch.float64)
-        dist.all_reduce(packed)
-        return dict(zip(keys, (packed / self.world_size).tolist(), strict=True))
+        everyone: list[dict[str, float]] = [{}] * self.world_size
+        dist.all_gather_object(everyone, values)
+        found = {key: [each[key] for each in everyone if key in each] for key in sorted(set().union(*everyone))}
+        return {key: sum(each) / len(each) for key, each in found.items()}
+
+    def total(self, counts: torch.Tensor) -> torch.Tensor:
+        """Numbers on the CPU, summed over processes."""
+        if self.world_size > 1:
+            counts = counts.clone()
+            dist.all_reduce(counts)
+        return counts
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up in any process."""

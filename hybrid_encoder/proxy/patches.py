@@ -44,7 +44,8 @@ def patch_features(
         corners = torch.cat([points - REGION / 2, points + REGION / 2], dim=-1) * scale.repeat(2)
         owner = image_index[:, None, None].expand(-1, points.shape[1], 1).to(points.dtype)
         boxes = torch.cat([owner, corners], dim=-1).flatten(0, 1)
-        features = roi_align(stacked, boxes.to(stacked.dtype), output_size=1, aligned=True).flatten(1)
+        with torch.autocast(stacked.device.type, enabled=False):  # bfloat16 cannot count images beyond 256
+            features = roi_align(stacked.float(), boxes.float(), output_size=1, aligned=True).flatten(1)
         features = features.view(*points.shape[:2], width)
     else:
         cells = (points * scale).long()

@@ -55,9 +55,9 @@ class TuSimpleSource:
 
     Args:
         root: folder that raw_file is relative to.
-        part: "train" or "val". Label files with the part in their name are read; where there are none, every tenth
-            image of all label files is held out for "val".
-        label: one label file of the folder, by name without .json, in place of all.
+        part: "train" or "val". Label files with "val" in their name are for validation, the others for training; where
+            either has none, every tenth image of all label files is held out for "val".
+        label: one label file of the folder, by name without .json, in place of all; every tenth image is held out.
 
     Raises:
         UserError: no label file, a line of the wrong form, or no lane with seven points.
@@ -72,11 +72,12 @@ class TuSimpleSource:
         files = [root / f"{label}.json"] if label else sorted(root.glob("label_data*.json"))
         if not files or not files[0].is_file():
             raise UserError(f"{root} has no {label or 'label_data_*'}.json: expected TuSimple's label files")
-        named = [file for file in files if part in file.stem]
-        divided = not label and any("train" in f.stem or "val" in f.stem for f in files)
-        entries = [entry for file in (named if divided else files) for entry in read_labels(file)]
-        if not divided and label is None:
-            entries = held_out(entries, part)
+        val = [file for file in files if "val" in file.stem]
+        if 0 < len(val) < len(files):
+            files = val if part == "val" else [file for file in files if file not in val]
+            entries = [entry for file in files for entry in read_labels(file)]
+        else:
+            entries = held_out([entry for file in files for entry in read_labels(file)], part)
         self.entries = [(image, lanes) for image, lanes in entries if len(lanes)]
         if not self.entries:
             raise UserError(

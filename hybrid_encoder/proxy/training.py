@@ -25,16 +25,16 @@ from ..engine.identity import identity
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.state import write_text, write_torch
-from ..errors import UserError
+from ..errors import UserError, naming
 from ..released import fill_from_stage1
-from ..weights import load_state, read_checkpoint
+from ..weights import load_state, read_checkpoint, stated_json
 from .dataset import ProxyBatch, ProxyDataset, collate, to_batch
 from .losses import ordinal_contrastive_loss, ranking_loss
 from .metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
 from .options import FREE_OPTIONS, PretrainOptions
 from .patches import patch_features, patch_logits
 from .picture import closeness_picture
-from .sources import OrderedPatchSource, open_sources
+from .sources import NUM_POINTS, OrderedPatchSource, open_sources
 
 STAGE1_FILE = "stage1.pth"
 NUM_PICTURES = 4
@@ -65,8 +65,14 @@ class ProxyModel(nn.Module):
             "loss": ranking + self.options.contrastive_weight * contrastive,
             "ranking": ranking,
             "contrastive": contrastive,
-            "accuracy": pairwise_accuracy(distance_score(logits, self.options.bidirectional)).mean(),
+            "accuracy": self._accuracy(logits),
         }
+
+    def _accuracy(self, logits: Tensor) -> Tensor:
+        """Pairwise ranking accuracy; chance where a batch has no sequence."""
+        if not len(logits):
+            return logits.new_tensor(0.5)
+        return pairwise_accuracy(distance_score(logits, self.options.bidirectional)).mean()
 
     def score_maps(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, h, w) distance score of every cell."""
@@ -94,7 +100,7 @@ class ProxyTask:
         processes.place(self.model)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True)
-        total = max(options.epochs * steps_per_epoch, 2)
+        total = max(options.epochs * -(-steps_per_epoch // options.accumulate), 2)
         self.scheduler = OneCycleLR(self.optimizer, options.lr, total_steps=total, div_factor=25, final_div_factor=100)
         self.val_loader = val_loader
         self.confusion = torch.zeros(7, 7, dtype=torch.int64)
@@ -115,16 +121,16 @@ class ProxyTask:
         for collated in self.val_loader:
             _, logits = self.model.logits(to_batch(collated, processes.device))
             all_logits.append(logits.float().cpu())
-        logits = torch.cat(all_logits)
-        if not len(logits):
-            return {}
+        logits = torch.cat(all_logits) if all_logits else torch.zeros(0, NUM_POINTS, NUM_POINTS)
         scores = distance_score(logits, self.options.bidirectional)
-        self.confusion = confusion(logits)
-        return {
-            "ranking_accuracy": float(pairwise_accuracy(scores).mean()),
-            "kendall_tau": float(kendall_tau(scores).mean()),
-            "ranking_loss": float(ranking_loss(logits, self.options.bidirectional, self.options.margin)),
-        }
+        loss = len(logits) * ranking_loss(logits, self.options.bidirectional, self.options.margin)
+        sums = [torch.tensor(len(logits)), pairwise_accuracy(scores).sum(), kendall_tau(scores).sum(), loss]
+        count, *totals = processes.total(torch.stack([value.double() for value in sums])).tolist()
+        self.confusion = processes.total(confusion(logits))
+        if not count:
+            return {}
+        names = ("ranking_accuracy", "kendall_tau", "ranking_loss")
+        return {name: total / count for name, total in zip(names, totals, strict=True)}
 
     def save(self, epoch: int, figures: dict[str, float], best: bool) -> None:
         """`stage1.pth` is the best epoch's encoder by ranking accuracy, `stage1_last.pth` the last one's."""
@@ -176,7 +182,7 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
 def stage1_config(config: HybridEncoderConfig) -> HybridEncoderConfig:
     """What stage 1 builds: no alignment and no pyramid, which it does not train, and DINO frozen.
 
-    A DINO that starts from random numbers has nothing to keep: it trains too.
+    A DINO that starts from random numbers has nothing to keep: as many of its blocks train as the config says.
     """
     blocks = config.train_dino_blocks if config.dino_weights == "random" else 0
     return config.replace(alignment="none", pyramid=False, train_dino_blocks=blocks)
@@ -204,9 +210,14 @@ def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
     if path.suffix == ".ckpt":
         fill_from_stage1(encoder, path)
         return
-    tensors = read_checkpoint(path).get("encoder")
-    if not isinstance(tensors, dict):
+    content = read_checkpoint(path)
+    tensors = content.get("encoder")
+    if not isinstance(tensors, dict) or "config" not in content:
         raise UserError(f"{path} is no stage-1 checkpoint: expected the stage1.pth of `hybrid-encoder pretrain`")
+    config = stated_json(content, "config", str(path))
+    with naming(path):
+        saved = HybridEncoderConfig.from_dict(config)
+    encoder.config.check_same_features(saved, str(path), ignore=("text_norm",))
     own = encoder.state_dict()
     untrained = {k: v for k, v in own.items() if k == "language.tokens" or k.startswith("pyramid.")}
     load_state(encoder, {**tensors, **untrained}, str(path))

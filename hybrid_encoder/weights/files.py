@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,9 @@ from .describe import describe_file, describe_tensors, is_zip
 from .safe_pickle import STATE_KEYS, UnsafeArchiveError, read_archive
 
 _SHOWN = 3
+_DISPENSABLE = ("num_batches_tracked", "image_tower.mean", "image_tower.std", "dino.mean", "dino.std")
+"""Ends of names that a file may lack: counters, which the oldest torch versions did not write and nothing reads, and
+the normalisation of towers, which other people's files do not hold."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -94,8 +98,7 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
     if foreign:
         raise UserError(f"{source} does not fit {type(module).__name__}: no plain tensors are {_some(foreign)}")
     own = module.state_dict()
-    # Files of the oldest torch versions lack these counters; nothing reads them.
-    missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
+    missing = [name for name in own if name not in tensors and not name.endswith(_DISPENSABLE)]
     surplus = [name for name in tensors if name not in own]
     unfit = [
         f"{name} {_kind(tensors[name])}, expected {_kind(value)}"
@@ -144,6 +147,24 @@ def stated_number(entries: Mapping[str, Any], name: str, source: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
         raise UserError(f"{source} states no {name}: found {str(value)[:50]}, expected a trainer's encoder.pth")
     return float(value)
+
+
+def stated_json(entries: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
+    """The JSON object that a file states under a name; empty where there is none.
+
+    Raises:
+        UserError: it is no JSON object; names the file.
+    """
+    text = entries.get(name)
+    if text is None:
+        return {}
+    try:
+        values = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source}: {name} in it is damaged ({error})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: {name} in it is no JSON object")
+    return values
 
 
 def stated_bins(entries: Mapping[str, Any], source: str) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -31,7 +31,7 @@ class Saved:
     """What a saved model's folder holds: its config and its tensors, read and checked for their form.
 
     Attributes:
-        kind: name of the class that was saved.
+        kind: `hub_kind` of what was saved.
         config: config.json.
         source: names the file of tensors in messages.
     """
@@ -77,9 +77,11 @@ class HubModel:
     """Adds `save_pretrained` and `push_to_hub` to a module; the module says what its config is.
 
     Attributes:
+        hub_kind: "HybridEncoder" or "DepthModel", of subclasses, too: who loads it.
         about: for the model card: "towers", "training_data", "origin"; kept through saving and loading.
     """
 
+    hub_kind: ClassVar[str]
     about: dict[str, str]
 
     def hub_config(self) -> dict[str, Any]:
@@ -100,7 +102,7 @@ class HubModel:
         folder = Path(folder)
         if training_data is not None:
             self.about["training_data"] = training_data
-        config = {"kind": type(self).__name__, **self.hub_config(), "about": self.about}
+        config = {"kind": self.hub_kind, **self.hub_config(), "about": self.about}
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         try:
             with atomic_path(folder / TENSOR_FILE) as path:

@@ -10,7 +10,7 @@ import open_clip
 import timm
 import torch
 
-from ..backbones import quiet
+from ..backbones import check_clip, check_timm, quiet
 from ..config import HybridEncoderConfig, preset
 from ..errors import UserError
 from .sources import WEIGHTS_VARIABLE, TowerSource, find_weights, is_file_name, tower_sources, weights_folder
@@ -54,7 +54,7 @@ def inventory(name: str | HybridEncoderConfig, weights_dir: str | Path | None = 
         weights_dir: folder of weights; None: the one that HYBRID_ENCODER_WEIGHTS names.
 
     Raises:
-        UserError: unknown preset, or the folder of weights is not there.
+        UserError: unknown preset or architecture, or the folder of weights is not there.
     """
     config = preset(name) if isinstance(name, str) else name
     return [_entry(source, weights_dir) for source in tower_sources(config)]
@@ -113,6 +113,8 @@ def _entry(source: TowerSource, weights_dir: str | Path | None) -> InventoryEntr
 
 def _expected_size(source: TowerSource) -> int:
     """Bytes of the architecture's parameters in float32, counted on a model without memory."""
+    check_architecture = check_clip if source.option == "clip_weights" else check_timm
+    check_architecture(source.architecture, source.weights, source.option.removesuffix("_weights"))
     with torch.device("meta"), quiet():
         if source.option == "clip_weights":
             model = open_clip.create_model(source.architecture, pretrained=None, load_weights=False, device="meta")
