@@ -244,7 +244,7 @@ def adam(theirs: Any) -> Any:
         groups: list[dict[str, Any]] = []
         for first, built in sorted(found, key=lambda pair: pair[0]):
             if first < len(given):
-                groups += built.parameter_groups(built.nets.encoder_lr or lr)
+                groups += built.parameter_groups(lr if built.nets.encoder_lr is None else built.nets.encoder_lr)
         if not groups:
             plain: torch.optim.Optimizer = theirs(given, lr, *args, **settings)
             return plain

@@ -183,9 +183,12 @@ def _load(create: Any, what: str, weights: str, option: str) -> Any:
             return create()
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, torch.jit.Error, ImportError) as error:
         reason = str(error).strip().split("\n")[0][:300]
+        folder = f"a folder of weights that {WEIGHTS_VARIABLE} names"
+        remedy = f"give a local file: {option}=FILE, or {folder}, or {option}='random' to start from nothing"
+        if option == "resnet_weights":  # which is no option of the commands
+            remedy = f"put them into {folder}, or start from nothing: --weights_init scratch"
         raise UserError(
-            f"weights {weights!r} of {what} could not be loaded ({reason}): without network, give a local file: "
-            f"{option}=FILE, or a folder of weights in {WEIGHTS_VARIABLE}, or {option}='random' to start from nothing"
+            f"weights {weights!r} of {what} could not be loaded ({reason}): without network, {remedy}"
         ) from error
     except Exception as error:  # unpickling and hub clients raise classes of their own, all of them load failures
         raise UserError(

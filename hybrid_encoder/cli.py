@@ -33,6 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"hybrid-encoder: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except OSError as error:
+        if error.filename is None:  # no matter of the user's files
+            raise
+        print(f"hybrid-encoder: {error.filename}: {error.strerror}", file=sys.stderr)
+        return EXIT_USER_ERROR
     except Interrupted as message:
         print(f"hybrid-encoder: {message}", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -89,7 +94,11 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("inputs", nargs="+", help="images, folders, globs or videos")
     predict.add_argument("--weights", required=True, help="folder of weights, or a hub id")
     predict.add_argument("--out", type=Path, required=True, help="folder to write")
-    predict.add_argument("--intrinsics", help="two-frame weights: fx,fy,cx,cy of the video's frames, or a JSON file")
+    predict.add_argument(
+        "--intrinsics",
+        help="fx,fy,cx,cy of the frames, or a JSON file, whose lens distortion is taken out; two-frame weights need it "
+        "for videos",
+    )
     predict.add_argument("--sequence", action="store_true", help="two-frame weights: the images follow each other")
     predict.add_argument(
         "--crop_bottom", type=float, default=0.0, help="share of the height cut off below, as in training (default: 0)"
@@ -206,7 +215,7 @@ def _train_monodepth2(arguments: Arguments) -> int:
     options.check()
     with processes("cpu" if options.no_cuda else options.device) as group:
         train(options, group)
-        if group.is_main:
+        if group.is_main and options.num_epochs:
             print(f"next: hybrid-encoder evaluate --weights {options.folder} ...")
     return 0
 
@@ -220,7 +229,7 @@ def _train_manydepth(arguments: Arguments) -> int:
     options.check()
     with processes("cpu" if options.no_cuda else options.device) as group:
         train(options, group)
-        if group.is_main:
+        if group.is_main and options.num_epochs:
             print(f"next: hybrid-encoder evaluate --weights {options.folder} ...")
     return 0
 
@@ -236,23 +245,25 @@ def _evaluate(arguments: Arguments) -> int:
     from .inference import inference, prepare
 
     options = read_options(TwoFrameEvaluateOptions, arguments)
+    two_frame = is_two_frame(options.weights)
+    options.check(two_frame)
     device = choose_device(options.device)
     prior = prior_errors(options) if options.prior else None
-    if is_two_frame(options.weights) and not options.eval_teacher:
+    if two_frame and not options.eval_teacher:
         memory = None if options.matching_memory is None else options.matching_memory << 20
         matching = prepare(load_two_frame_model(options.weights, memory), device, options.compile)
         with inference(device, options.precision):
             result = evaluate_two_frame(options, matching)
     else:
-        two_frame = is_two_frame(options.weights)
         model = prepare(open_depth_model(options.weights, teacher=two_frame), device, options.compile)
         with inference(device, options.precision):
-            result = evaluate_two_frame(options, model) if two_frame else evaluate(options, model)
-    if options.csv is not None:
-        save_csv(result, options.csv)
+            same_frames = two_frame or options.dataset == "cityscapes"
+            result = evaluate_two_frame(options, model) if same_frames else evaluate(options, model)
     print(format_table(result))
     if prior is not None:
         print(f"mean depth of the training scenes, which looks at no image:\n{format_table(prior)}")
+    if options.csv is not None:
+        save_csv(result, options.csv)
     return 0
 
 
@@ -260,6 +271,7 @@ def _predict(arguments: Arguments) -> int:
     from .adapters.manydepth.checkpoint import is_two_frame, load_two_frame_model
     from .adapters.manydepth.predict import predict_two_frame
     from .convert import open_depth_model
+    from .data.calibration import read_intrinsics
     from .engine.processes import choose_device
     from .inference import inference, prepare
     from .prediction import predict_paths
@@ -268,11 +280,13 @@ def _predict(arguments: Arguments) -> int:
     device = choose_device(given.device)
     settings = {"save_npy": given.npy, "scale_factor": given.scale_factor}
     settings |= {"batch_size": given.batch_size, "crop_bottom": given.crop_bottom}
+    settings["camera"] = None if given.intrinsics is None else read_intrinsics(given.intrinsics)
     if is_two_frame(given.weights):
         matching = prepare(load_two_frame_model(given.weights), device, given.compile)
-        camera = {"intrinsics": given.intrinsics, "sequence": given.sequence}
         with inference(device, given.precision):
-            written = predict_two_frame(matching, given.inputs, given.out, **camera, **settings)
+            written = predict_two_frame(matching, given.inputs, given.out, sequence=given.sequence, **settings)
+    elif given.sequence:
+        raise UserError(f"--sequence is for two-frame weights: those of {given.weights} look at one frame at a time")
     else:
         model = prepare(open_depth_model(given.weights), device, given.compile)
         with inference(device, given.precision):

@@ -13,6 +13,7 @@ from .engine.state import write_torch
 from .errors import UserError
 from .released import is_released, load_released, load_released_model, load_released_pose, load_released_teacher
 from .weights import read_checkpoint, read_tensors
+from .weights.card import CARD_MARK
 from .weights.hub import CARD_FILE, CONFIG_FILE, TENSOR_FILE
 
 Layout = Literal["hub", "monodepth2"]
@@ -80,6 +81,9 @@ def convert(
     else:
         model = open_depth_model(source, teacher, ignore)
     if layout == "hub":
+        card = out / CARD_FILE
+        if card.is_file() and CARD_MARK not in card.read_text(encoding="utf-8", errors="replace"):
+            raise UserError(f"{card} is not a model card of this package and would be replaced: choose another --out")
         model.save_pretrained(out, training_data)
         return [out / name for name in (TENSOR_FILE, CONFIG_FILE, CARD_FILE)]
     assert isinstance(model, DepthModel)

@@ -24,6 +24,7 @@ from .colormap import color_range, colorize_depth, colorize_disparity, tile_grid
 from .data.images import read_image
 from .data.synthetic import SyntheticSource
 from .depth_model import DepthModel
+from .engine.loop import Interrupted
 from .engine.processes import Processes, choose_device
 from .engine.record import read_metrics
 from .errors import UserError
@@ -57,7 +58,20 @@ def run_demo(options: DemoOptions) -> dict[str, DepthErrors]:
 
     Returns:
         Errors on held-out scenes by name: "prior", "before", "after".
+
+    Raises:
+        UserError: bad options, before anything is written.
+        Interrupted: asked to stop.
     """
+    _stage1_options(options, options.out).check()
+    _stage2_options(options, None).check()
+    try:
+        return _run(options)
+    except Interrupted:
+        raise Interrupted("the demo was stopped: the same command starts it anew") from None
+
+
+def _run(options: DemoOptions) -> dict[str, DepthErrors]:
     started = time.perf_counter()
     out = _fresh_folder(options.out)
     group = Processes(choose_device(options.device))
@@ -94,6 +108,8 @@ def run_demo(options: DemoOptions) -> dict[str, DepthErrors]:
 def _fresh_folder(out: Path) -> Path:
     """Empties what an earlier demo left; refuses a folder that holds something else."""
     marker = out / ".hybrid-encoder-demo"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: choose a folder with --out")
     if out.exists() and any(out.iterdir()) and not marker.exists():
         raise UserError(f"{out} holds other files: choose another folder with --out")
     for run in ("stage1", "stage2"):

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 
+from .data.images import cut_bottom
 from .errors import UserError
 from .files import atomic_path
 from .prediction import DepthPredictor, predict_disparities, resize_map
@@ -151,6 +152,7 @@ def evaluate_depths(
     median_scaling: bool = True,
     crop: Crop | None = "garg",
     scale_factor: float = 1.0,
+    crop_bottom: float = 0.0,
     names: Sequence[str] | None = None,
 ) -> EvaluationResult:
     """Evaluate predicted inverse depths against depth maps, as the KITTI Eigen split is evaluated.
@@ -162,6 +164,7 @@ def evaluate_depths(
         median_scaling: multiply each prediction by median(gt) / median(pred) over the counted pixels.
         crop: "garg" (raw LiDAR), "eigen", or None (improved ground truth; synthetic scenes).
         scale_factor: predictions are multiplied by it first; `STEREO_SCALE_FACTOR` for stereo-trained models.
+        crop_bottom: share of the height below that predictions lack; `crop` is of the whole truth all the same.
         names: one per image, for the rows and for messages.
 
     Raises:
@@ -181,7 +184,9 @@ def evaluate_depths(
                 f"there are more {more} than their counterparts ({index}): evaluate the same split for both"
             )
         name = names[index] if names is not None else f"image {index}"
-        mask = (truth > min_depth) & (truth < max_depth) & crop_mask(truth.shape[0], truth.shape[1], crop)
+        inside = cut_bottom(crop_mask(truth.shape[0], truth.shape[1], crop), crop_bottom)
+        truth = cut_bottom(truth, crop_bottom)
+        mask = (truth > min_depth) & (truth < max_depth) & inside
         if not mask.any():
             skipped.append(name)
             continue
@@ -215,6 +220,7 @@ def evaluate_model(
     median_scaling: bool = True,
     crop: Crop | None = "garg",
     scale_factor: float = 1.0,
+    crop_bottom: float = 0.0,
     names: Sequence[str] | None = None,
 ) -> EvaluationResult:
     """Predict images (uint8 RGB, (h, w, 3), any size) and evaluate them; images and truths may be lazy, few are held
@@ -222,12 +228,14 @@ def evaluate_model(
 
     Args:
         post_process: predict the mirrored image as well and blend (`flip_post_process`); twice the work.
+        crop_bottom: share of the images' height cut off below before they are seen.
 
     The other arguments and the errors are those of `evaluate_depths`.
     """
-    predictions = _predict_in_batches(model, images, post_process, batch_size)
+    cut = (cut_bottom(image, crop_bottom) for image in images)
+    predictions = _predict_in_batches(model, cut, post_process, batch_size)
     return evaluate_depths(
-        predictions, ground_truths, min_depth, max_depth, median_scaling, crop, scale_factor, names=names
+        predictions, ground_truths, min_depth, max_depth, median_scaling, crop, scale_factor, crop_bottom, names
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -135,7 +136,7 @@ def patch_with(patches: HostPatches, folder: Path, check: bool = False, revert: 
     done = "would change" if check else "changed"
     lines.append(f"{len(todo)} files {done}" if todo else "Nothing to do.")
     if todo and not revert and not check:
-        lines.append(f"Undo with: hybrid-encoder patch {patches.host} {folder} --revert")
+        lines.append(f"Undo with: hybrid-encoder patch {patches.host} {shlex.quote(str(folder))} --revert")
     return "\n".join(lines)
 
 
@@ -177,10 +178,12 @@ def _plan(clone: Clone, path: str) -> Change:
 
 def _no_base(clone: Clone) -> str:
     commit, repository = clone.patches.commit, clone.patches.repository
-    return (
-        f"not as in the original at {commit[:7]}, which the git of this folder does not know, so that a merge is not "
-        f"possible; get it with `git fetch https://github.com/{repository} {commit}`"
-    )
+    fetch = f"`git fetch https://github.com/{repository} {commit}`"
+    if (clone.folder / ".git").exists():
+        known, remedy = "which the git of this folder does not know", f"get it with {fetch}"
+    else:
+        known, remedy = "and this folder is no git repository", f"make it one with `git init`, then {fetch}"
+    return f"not as in the original at {commit[:7]}, {known}, so that a merge is not possible; {remedy}"
 
 
 def _merge(own: bytes, original: bytes, patched: bytes) -> tuple[bytes | None, str]:

@@ -4,7 +4,7 @@ own."""
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .colormap import color_range, colorize_disparity, side_by_side
-from .data.images import IMAGE_SUFFIXES, check_crop_bottom, cut_bottom, kept_rows, read_image, resize_image
+from .data.calibration import Intrinsics, Straightener
+from .data.images import (
+    IMAGE_SUFFIXES,
+    check_crop_bottom,
+    cut_bottom,
+    kept_rows,
+    natural_order,
+    read_image,
+    resize_image,
+)
 from .data.video import VIDEO_SUFFIXES, iterate_video, video_info
 from .errors import UserError
 from .files import atomic_path
@@ -72,6 +81,8 @@ def predict_paths(
     scale_factor: float = 1.0,
     batch_size: int = 4,
     crop_bottom: float = 0.0,
+    camera: Intrinsics | None = None,
+    for_video: Callable[[int, int], DepthPredictor] | None = None,
     progress: bool = True,
 ) -> list[Path]:
     """Predict images and videos and write the results into the folder `out`, each at its input's own size.
@@ -86,16 +97,20 @@ def predict_paths(
         scale_factor: metres per unit of the model's depth, `STEREO_SCALE_FACTOR` for stereo-trained ones. A monocular
             model's depth is right up to an unknown factor.
         crop_bottom: share of the height cut off below, as in training (a bonnet); what is written lacks those rows.
+        camera: of all inputs; where its lens distortion is known, they are straightened first, as in training.
+        for_video: makes the model for the frames of a video of some width and height; None: `model` sees those, too.
 
     Returns:
         The files written.
 
     Raises:
         UserError: an input that is not there or cannot be read. Unreadable files that were named stop the run; those
-            found in
-            a folder or by a pattern are named at the end, after all others were written.
+            found in a folder or by a pattern are named at the end, after all others were written.
     """
     check_crop_bottom(crop_bottom)
+    if batch_size < 1:
+        raise UserError(f"--batch_size {batch_size}: expected at least 1")
+    straighten = Straightener(camera)
     sources = find_inputs(inputs)
     stems = output_stems([source.path for source in sources])
     targets = [
@@ -114,15 +129,20 @@ def predict_paths(
             readable: list[tuple[np.ndarray, dict[str, Path]]] = []
             for source, paths in images[start : start + batch_size]:
                 with _noted(source, unreadable):
-                    readable.append((cut_bottom(read_image(source.path), crop_bottom), paths))
+                    readable.append((cut_bottom(straighten(read_image(source.path)), crop_bottom), paths))
             if readable:
-                disparities = predict_disparities(model, [image for image, _ in readable])
+                disparities = _checked(predict_disparities(model, [image for image, _ in readable]))
                 for disparity, (image, paths) in zip(disparities, readable, strict=True):
                     written += _write_image(model, resize_map(disparity, *image.shape[:2]), paths, scale_factor)
             bar.update(len(images[start : start + batch_size]))
     for source, paths in videos:
         with _noted(source, unreadable):
-            _write_video(model, source.path, paths["video"], batch_size, crop_bottom, progress)
+            info = video_info(source.path)
+            seer = model if for_video is None else for_video(info.width, info.height)
+            frames = (cut_bottom(straighten(frame), crop_bottom) for frame in iterate_video(source.path))
+            size = (info.width, kept_rows(info.height, crop_bottom))
+            with tqdm(frames, source.path.name, info.frames, unit="frame", disable=not progress) as bar:
+                _write_video(seer, bar, size, info.fps, source.path, paths["video"], batch_size)
             written.append(paths["video"])
     if unreadable:
         done = f"the other {len(sources) - len(unreadable)} are written to {out}"
@@ -142,7 +162,7 @@ class InputFile(NamedTuple):
 
 def find_inputs(inputs: Sequence[str | Path]) -> list[InputFile]:
     """The image and video files that paths, folders and glob patterns stand for, each once, folders and patterns
-    sorted.
+    sorted, frame_9 before frame_10.
 
     Raises:
         UserError: a path that does not exist, a named file of another kind, or a folder or pattern with nothing to
@@ -152,13 +172,13 @@ def find_inputs(inputs: Sequence[str | Path]) -> list[InputFile]:
     for given in inputs:
         path = Path(given)
         if path.is_dir():
-            members = sorted(
-                member for member in path.iterdir() if member.is_file() and not member.name.startswith(".")
-            )
+            visible = (member for member in path.iterdir() if not member.name.startswith("."))
+            members = sorted((member for member in visible if member.is_file()), key=natural_order)
         elif path.exists():
             members = [path]
         elif glob.has_magic(str(given)):
-            members = sorted(Path(match) for match in glob.glob(str(given), recursive=True) if Path(match).is_file())
+            matches = map(Path, glob.glob(str(given), recursive=True))
+            members = sorted((match for match in matches if match.is_file()), key=natural_order)
         else:
             raise UserError(f"no such file or folder: {given}")
         usable = [member for member in members if member.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
@@ -242,6 +262,14 @@ def write_depth_png(path: str | Path, depth: np.ndarray) -> None:
     write_png(path, np.where(depth > 0, grey, 0).astype(np.uint16))
 
 
+def _checked(disparities: np.ndarray) -> np.ndarray:
+    if not np.isfinite(disparities).all():
+        raise UserError(
+            "the model's inverse depth is not finite: its weights are damaged, or their training went wrong"
+        )
+    return disparities
+
+
 def _write_image(
     model: DepthPredictor, disparity: np.ndarray, paths: dict[str, Path], scale_factor: float
 ) -> list[Path]:
@@ -255,30 +283,32 @@ def _write_image(
 
 
 def _write_video(
-    model: DepthPredictor, source: Path, target: Path, batch_size: int, crop_bottom: float, progress: bool
+    model: DepthPredictor,
+    frames: Iterable[np.ndarray],
+    size: tuple[int, int],
+    fps: float,
+    source: Path,
+    target: Path,
+    batch_size: int,
 ) -> None:
-    info = video_info(source)
+    """Frames (H, W, 3), and their disparities beside them; `size` is (W, H)."""
     limits: np.ndarray | None = None
-    frames = (cut_bottom(frame, crop_bottom) for frame in iterate_video(source))
-    with (
-        atomic_path(target) as partial,
-        tqdm(total=info.frames, desc=source.name, unit="frame", disable=not progress) as bar,
-    ):
-        size = (2 * info.width, kept_rows(info.height, crop_bottom))
-        writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), info.fps, size)
+    stream = iter(frames)
+    with atomic_path(target) as partial:
+        writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), fps, (2 * size[0], size[1]))
         try:
             if not writer.isOpened():
                 raise UserError(
-                    f"cannot write the video {target}: this OpenCV has no MPEG-4 encoder, or no room is left"
+                    f"cannot write the video {target}: the folder cannot be written, no room is left, or this OpenCV "
+                    "has no MPEG-4 encoder"
                 )
-            while batch := list(islice(frames, batch_size)):
-                for frame, small in zip(batch, predict_disparities(model, batch), strict=True):
+            while batch := list(islice(stream, batch_size)):
+                for frame, small in zip(batch, _checked(predict_disparities(model, batch)), strict=True):
                     disparity = resize_map(small, *frame.shape[:2])
                     now = np.array(color_range(disparity))
                     limits = now if limits is None else SCALE_MOMENTUM * limits + (1 - SCALE_MOMENTUM) * now
                     picture = side_by_side(frame, colorize_disparity(disparity, (limits[0], limits[1])))
                     writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-                    bar.update()
         finally:
             writer.release()
         if limits is None:

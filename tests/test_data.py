@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -11,8 +13,11 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from hybrid_encoder.adapters.monodepth2.data import open_source
+from hybrid_encoder.adapters.monodepth2.options import DataOptions
 from hybrid_encoder.data.augment import color_jitter, image_pyramid
 from hybrid_encoder.data.calibration import (
+    Intrinsics,
     default_kitti_intrinsics,
     kitti_intrinsics,
     read_calibration,
@@ -126,6 +131,12 @@ def test_read_split(tmp_path: Path) -> None:
         SplitEntry("9", 4, "l"),
     ]
     assert str(read_split(file)[0]) == "2011_09_26/drive_1 17 l"
+
+
+def test_split_of_a_windows_editor_and_folders_with_spaces(tmp_path: Path) -> None:
+    file = tmp_path / "train_files.txt"
+    file.write_bytes("\ufeffday/my drive 17 l\r\nday/drive 3 r\r\n".encode())
+    assert read_split(file) == [SplitEntry("day/my drive", 17, "l"), SplitEntry("day/drive", 3, "r")]
 
 
 @pytest.mark.parametrize(
@@ -516,7 +527,7 @@ def test_random_access_equals_sequential_decoding(tmp_path: Path, cache: Path) -
     assert (info.width, info.height, info.frames, info.fps) == (96, 64, 40, 10)
     camera = read_intrinsics("90,90,48,32")
     train, val = (VideoSource(path, camera, part=part, progress=False) for part in ("train", "val"))
-    assert len(list(cache.iterdir())) == 1  # decoded once
+    assert len(list(cache.glob("*.rgb"))) == 1  # decoded once
     assert [train.name(0), train.name(len(train) - 1)] == ["drive.mp4 frame 1", "drive.mp4 frame 34"]
     assert [val.name(0), val.name(len(val) - 1)] == ["drive.mp4 frame 37", "drive.mp4 frame 38"]
     for index in np.random.default_rng(0).permutation(len(train)).tolist():
@@ -536,6 +547,41 @@ def test_stored_frames_are_no_larger_than_needed(tmp_path: Path, cache: Path) ->
     assert sample["frames"].shape == (2, 3, 3, 16, 48)
     assert sample["K"].dtype == torch.float32
     np.testing.assert_allclose(sample["K"][0].numpy(), [[45, 0, 24], [0, 22.5, 8], [0, 0, 1]])
+
+
+def test_rows_that_are_cut_off_are_not_missed_in_what_is_stored(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "drive.mp4"
+    write_video(path, 12)  # 96 x 64
+    options = DataOptions(
+        dataset="video", data_path=path, intrinsics="90,90,48,32", crop_bottom=0.5, height=32, width=32
+    )
+    source = open_source(options, "train", (0, -1, 1))
+    assert source.read(0, 0).shape == (64, 96, 3)
+
+
+def test_one_process_decodes_and_what_a_killed_one_left_is_cleared_away(tmp_path: Path, cache: Path) -> None:
+    path, camera = tmp_path / "drive.mp4", read_intrinsics("90,90,48,32")
+    write_video(path, 12)
+    VideoSource(path, camera, progress=False)
+    (stored,) = cache.glob("*.rgb")
+    whole = stored.read_bytes()
+    left = stored.with_name(f".{stored.stem}.123.partial.rgb")
+    stored.rename(left)
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        both = [pool.submit(VideoSource, path, camera, progress=False) for _ in range(2)]
+        assert [len(each.result()) for each in both] == [7, 7]
+    assert stored.read_bytes() == whole
+    assert not left.exists()
+
+
+def test_a_given_camera_takes_the_place_of_calibration(tmp_path: Path) -> None:
+    entries = write_drive(tmp_path, 3)  # 124 x 38
+    (tmp_path / "day" / "calib_cam_to_cam.txt").write_text(CALIBRATION)
+    K = np.array([[90.0, 0, 62], [0, 90, 19], [0, 0, 1]])
+    source = KittiRawSource(tmp_path, entries, png=True, camera=Intrinsics(K, (124, 38)))
+    np.testing.assert_allclose(source.intrinsics(0), K)
+    bent = KittiRawSource(tmp_path, entries, (0,), True, Intrinsics(K, (124, 38), np.array([-0.3, 0, 0, 0, 0])))
+    assert not np.array_equal(bent.read(0, 0), source.read(0, 0))
 
 
 def test_wrong_videos(tmp_path: Path, cache: Path) -> None:
@@ -573,6 +619,7 @@ def test_folder_of_frames_in_natural_order(tmp_path: Path) -> None:
     for n, image in images.items():
         write(tmp_path / f"frame_{n}.png", image)
     (tmp_path / "notes.txt").write_text("no frame")
+    (tmp_path / "._frame_0.png").write_bytes(b"what macOS leaves beside files")
     source = VideoSource(tmp_path, read_intrinsics("90,90,48,32"))
     np.testing.assert_array_equal(source.read(0, 0), images[2])
     np.testing.assert_array_equal(source.read(0, 1), images[9])

@@ -363,6 +363,26 @@ def test_a_step_that_is_not_finite_leaves_no_trace(
     assert lines[0]["samples"]
 
 
+@pytest.mark.parametrize(
+    ("at", "save_minutes", "kept"), [(4, 30, None), (4, 0, 3), (STEPS + 4, 30, STEPS), (STEPS + 4, 0, STEPS + 3)]
+)
+def test_spoilt_nets_are_never_the_saved_state(at: int, save_minutes: float, kept: int | None, tmp_path: Path) -> None:
+    """Steps that cannot be taken from some step on, and then a validation that is not finite."""
+
+    def spoil(model: ToyModel, x: Tensor) -> Tensor:
+        if model.calls == at:
+            model.net[0].weight.data.fill_(torch.inf)
+        return x
+
+    said = "no state is saved yet" if kept is None else f"state of step {kept} saved in"
+    with pytest.raises(UserError, match=f"error of validation were not finite: the run stops, {said}"):
+        run(tmp_path, spoil, max_bad_steps=100, save_minutes=save_minutes)
+    saved = load_state(tmp_path)
+    assert (None if saved is None else saved["step"]) == kept
+    if saved is not None:
+        assert all(torch.isfinite(value).all() for value in saved["model"].values())
+
+
 def test_too_many_of_them_stop_the_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"3 steps were not finite.*sample \d+"):
         run(tmp_path, lambda model, x: x * torch.nan if model.calls > STEPS + 1 else x, max_bad_steps=2)

@@ -309,6 +309,17 @@ def test_same_figures_as_the_original(tmp_path: Path, monkeypatch: pytest.Monkey
         assert np.abs(depth - expected)[:, 1:-1].max() < 1e-5
 
 
+def test_a_crop_is_of_the_whole_image_also_where_rows_are_cut_off() -> None:
+    truth = np.full((100, 200), 10.0, np.float32)
+    truth[90:] = 20.0  # within Garg's crop, which ends at row 99, but below what is seen
+    truth[35:41] = 5.0  # its first row is 40
+    prediction = np.full((80, 200), 1 / 10.0, np.float32)
+    result = evaluate_depths([prediction], [truth], median_scaling=False, crop_bottom=0.2)
+    rows = np.full(40, 10.0)
+    rows[0] = 5.0
+    assert result.mean.abs_rel == pytest.approx(np.mean(np.abs(rows - 10) / rows), rel=1e-5)
+
+
 # Ground truth files
 
 

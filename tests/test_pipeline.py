@@ -3,6 +3,7 @@ ends in."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,8 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from hybrid_encoder.adapters.monodepth2.evaluate import chosen_crop
+from hybrid_encoder.adapters.monodepth2.options import EvaluateOptions
 from hybrid_encoder.cli import main
+from hybrid_encoder.data.ground_truth import export_ground_truth
+from hybrid_encoder.data.splits import read_split
+from hybrid_encoder.data.velodyne import improved_depth_path
 from hybrid_encoder.engine.record import read_metrics
+from hybrid_encoder.prediction import write_depth_png
 
 SMALL = ["--height", "64", "--width", "96", "--batch_size", "2", "--num_workers", "0", "--device", "cpu"]
 TINY = ["--preset", "tiny"]
@@ -192,6 +199,14 @@ def test_bad_options_are_found_before_anything_is_written(
         ([*small, "--frame_ids", "0"], "nothing to compare with"),
         ([*small, "--use_stereo"], "image_03"),
         ([*small, "--min_depth", "5", "--max_depth", "1"], "0 < min < max"),
+        ([*small, "--max_depth", "inf"], "0 < min < max"),
+        ([*small, "--encoder_lr", "-1"], "--encoder_lr -1"),
+        ([*small, "--encoder", "resnet", "--clip_weights", "x.pt"], "--clip_weights is for the hybrid encoder"),
+        ([*small, "--encoder", "resnet", "--text_weight", "1"], "--text_weight needs"),
+        ([*small, "--text_weight", "1", "--encoder_option", "alignment=none"], "alignment=none"),
+        ([*small, "--pose_model_type", "class_token", "--encoder_option", "dino=null"], "dino is null"),
+        ([*base, *SMALL, *TINY, "--dataset", "synthetic", "--intrinsics", "9,9,9,9"], "--intrinsics"),
+        ([*small, "--intrinsics", "1,2,3"], "1,2,3"),
         ([*small, "--stage1", "/nowhere.pth"], "/nowhere.pth"),
         ([*small, "--device", "cuda:9" if torch.cuda.is_available() else "cuda"], "--device cuda"),
         ([*small, "--batch_size", "1000"], "lower it"),
@@ -243,6 +258,90 @@ def test_weights_of_another_architecture_are_refused(
     message = _error(capsys, [*base, *other, "--stage1", str(stage1 / "stage1.pth")])
     assert "stage1.pth" in message
     assert "fusion.project" in message
+
+
+def test_evaluation_options_that_cannot_be_meant(
+    run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    base = ["evaluate", "--weights", str(run), "--data_path", str(scenes / "kitti"), "--split", "synthetic"]
+    rendered = ["--dataset", "synthetic", "--scenes", "4", "--height", "64", "--width", "96"]
+    for arguments, message in [
+        (["--batch_size", "0"], "--batch_size 0"),
+        (["--pred_depth_scale_factor", "0"], "--pred_depth_scale_factor"),
+        (["--static_camera"], "--static_camera is for two-frame weights"),
+        (["--matching_memory", "-5"], "--matching_memory -5"),
+        ([*rendered, "--truth", "improved"], "--truth improved is KITTI's"),
+    ]:
+        assert message in _error(capsys, [*base, *arguments]), arguments
+    inputs = ["predict", str(scenes / "kitti"), "--weights", str(run), "--out", str(tmp_path), "--sequence"]
+    assert "--sequence is for two-frame weights" in _error(capsys, inputs)
+
+
+def test_a_table_that_cannot_be_written_is_printed_first(
+    run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    assert evaluate(scenes / "kitti", run, "--csv", str(tmp_path / "file" / "x.csv")) == 2
+    found = capsys.readouterr()
+    assert "abs_rel" in found.out
+    assert str(tmp_path / "file") in found.err
+
+
+def test_files_in_the_way_end_in_a_message(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert str(file) in _error(capsys, ["patch", "monodepth2", str(file)])
+    assert str(file) in _error(capsys, ["demo", "--out", str(file)])
+    assert "--batch_size" in _error(capsys, ["demo", "--out", str(tmp_path / "demo"), "--batch_size", "0"])
+    assert not (tmp_path / "demo").exists()
+
+
+def test_truth_of_other_frames_is_refused_and_improved_truth_is_not_cropped(
+    run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = scenes / "kitti"
+    base = ["--data_path", str(data), "--split", "synthetic"]
+    assert main(["export-gt", *base, "--part", "val", "--out", str(tmp_path / "val.npz")]) == 0
+    lines = (data / "splits" / "synthetic" / "val_files.txt").read_text().splitlines()
+    (tmp_path / "split").mkdir()
+    (tmp_path / "split" / "test_files.txt").write_text("\n".join(lines[::-1]))
+    arguments = ["evaluate", "--weights", str(run), "--data_path", str(data), "--split", str(tmp_path / "split")]
+    assert "holds depth of" in _error(capsys, [*arguments, "--truth", str(tmp_path / "val.npz"), "--device", "cpu"])
+    for source, crop in (("velodyne", "garg"), ("improved", None)):
+        entries = read_split(tmp_path / "split" / "test_files.txt")[:1]
+        path = improved_depth_path(data, entries[0].folder, entries[0].frame, entries[0].side)
+        if not path.exists():
+            write_depth_png(path, np.full((96, 320), 7, np.float32))
+        export_ground_truth(data, entries, tmp_path / f"{source}.npz", source, progress=False)  # type: ignore[arg-type]
+        options = EvaluateOptions(weights=str(run), truth=str(tmp_path / f"{source}.npz"))
+        assert chosen_crop(options) == crop
+        assert chosen_crop(dataclasses.replace(options, dataset="kitti_odom")) is None
+
+
+def test_weights_that_mean_other_depths_are_refused(
+    run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ["train", "monodepth2", "--data_path", str(scenes / "kitti"), "--split", "synthetic", *SMALL, *TINY]
+    arguments += ["--log_dir", str(tmp_path), "--load_weights_folder", str(run)]
+    assert "was trained with --max_depth 100.0" in _error(capsys, [*arguments, "--max_depth", "20"])
+    assert "was trained with --head sigmoid" in _error(capsys, [*arguments, "--head", "relu"])
+
+
+def test_an_encoder_rate_of_nothing_leaves_the_encoder(scenes: Path, stage1: Path, tmp_path: Path) -> None:
+    given = ["--stage1", str(stage1 / "stage1.pth"), "--encoder_lr", "0"]
+    assert train(scenes / "kitti", tmp_path, *given) == 0
+    trained = torch.load(stage1 / "stage1.pth", weights_only=True)["encoder"]
+    after = torch.load(tmp_path / "mdp/models/weights_0/encoder.pth", weights_only=True)
+    assert torch.equal(after["fusion.project.1.weight"], trained["fusion.project.1.weight"])
+
+
+def test_a_users_own_readme_is_not_replaced(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "README.md").write_text("my notes")
+    assert "README.md" in _error(capsys, ["convert", str(run), "--out", str(tmp_path)])
+    assert (tmp_path / "README.md").read_text() == "my notes"
+    (tmp_path / "README.md").unlink()
+    for _ in range(2):
+        assert main(["convert", str(run), "--out", str(tmp_path)]) == 0
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(

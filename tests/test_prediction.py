@@ -17,6 +17,7 @@ from hybrid_encoder.colormap import (
     side_by_side,
     tile_grid,
 )
+from hybrid_encoder.data.calibration import Intrinsics
 from hybrid_encoder.data.images import read_image
 from hybrid_encoder.data.velodyne import read_depth_png
 from hybrid_encoder.data.video import iterate_video, video_info
@@ -117,6 +118,48 @@ def test_a_model_of_another_shape_is_noticed() -> None:
 
     with pytest.raises(ValueError, match="disparity of shape"):
         predict_disparities(Half(), [np.zeros((9, 9, 3), np.uint8)])
+
+
+def test_folders_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (10, 9, 1):
+        write_image(tmp_path / f"frame_{number}.png")
+    for given in (tmp_path, str(tmp_path / "*.png")):
+        assert [file.path.stem for file in find_inputs([given])] == ["frame_1", "frame_9", "frame_10"]
+
+
+def test_lens_distortion_is_taken_out(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    ramp = np.arange(96, dtype=np.uint8)[None, :, None] * np.array([0, 2, 0], np.uint8)
+    write_png(image, np.repeat(ramp, 64, axis=0))
+    K = np.array([[90.0, 0, 48], [0, 90, 32], [0, 0, 1]])
+    camera = Intrinsics(K, (96, 64), np.array([-0.3, 0, 0, 0, 0]))
+    predict_paths(GreenModel(), [image], tmp_path / "out", save_npy=True, camera=camera, progress=False)
+    straight = cv2.undistort(read_image(image), K, camera.distortion)
+    write_png(tmp_path / "b.png", straight)
+    predict([tmp_path / "b.png"], tmp_path / "out", save_npy=True)
+    depths = [np.load(tmp_path / "out" / f"{name}.npy") for name in "ab"]
+    assert np.abs(depths[0] / depths[1] - 1).max() < 0.02
+    predict([image], tmp_path / "as_is", save_npy=True)
+    assert np.abs(np.load(tmp_path / "as_is" / "a.npy") / depths[1] - 1).max() > 0.05
+    with pytest.raises(UserError, match="other proportions"):
+        predict_paths(GreenModel(), [write_image(tmp_path / "c.png", 64, 80)], tmp_path, camera=camera, progress=False)
+
+
+def test_weights_that_are_spoilt_are_noticed(tmp_path: Path) -> None:
+    class Spoilt(GreenModel):
+        def disparity(self, image: torch.Tensor) -> torch.Tensor:
+            return super().disparity(image) * float("nan")
+
+    for given in (write_image(tmp_path / "a.png"), write_video(tmp_path / "v.mp4")):
+        with pytest.raises(UserError, match="not finite"):
+            predict_paths(Spoilt(), [given], tmp_path / "out", progress=False)
+    assert not any((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_holds_an_image(size: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--batch_size"):
+        predict([write_image(tmp_path / "a.png")], tmp_path / "out", batch_size=size)
 
 
 def test_folders_and_patterns(tmp_path: Path) -> None:

@@ -20,7 +20,10 @@ from hybrid_encoder.adapters.manydepth.trainer import build_model, train
 from hybrid_encoder.adapters.manydepth.two_frame_model import TwoFrameModel
 from hybrid_encoder.adapters.monodepth2.checkpoint import load_depth_model
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
+from hybrid_encoder.adapters.monodepth2.trainer import build_model as build_single
 from hybrid_encoder.adapters.monodepth2.trainer import train as train_monodepth2
+from hybrid_encoder.convert import convert
+from hybrid_encoder.data.calibration import read_intrinsics
 from hybrid_encoder.depth_model import decode, encode
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError
@@ -233,9 +236,9 @@ def test_prediction(run: ManydepthOptions, tmp_path: Path) -> None:
     writer.release()
     images = [tmp_path / f"{n}.png" for n in range(3)]
     alone = predict_two_frame(model, images, tmp_path / "alone", save_npy=True, progress=False)
-    together = predict_two_frame(
-        model, images, tmp_path / "line", intrinsics="56,123,48,32", sequence=True, save_npy=True, progress=False
-    )
+    camera = read_intrinsics("56,123,48,32")
+    settings: dict[str, Any] = {"sequence": True, "save_npy": True, "progress": False}
+    together = predict_two_frame(model, images, tmp_path / "line", camera=camera, **settings)
     assert len(alone) == len(together) == 9
     for n in range(3):
         depths = [np.load(tmp_path / folder / f"{n}.npy") for folder in ("alone", "line")]
@@ -247,18 +250,63 @@ def test_prediction(run: ManydepthOptions, tmp_path: Path) -> None:
     tall[0].parent.mkdir()
     for path, picture in zip(tall, pictures, strict=True):  # with a bonnet below, and the same camera
         cv2.imwrite(str(path), np.concatenate([picture, picture[:16]]))
-    camera = tmp_path / "camera.json"
-    camera.write_text('{"K": [[56, 0, 48], [0, 123, 32], [0, 0, 1]], "image_size": [96, 80]}')
-    settings = {"sequence": True, "save_npy": True, "progress": False, "crop_bottom": 0.2}
-    predict_two_frame(model, tall, tmp_path / "cut", intrinsics=str(camera), **settings)  # type: ignore[arg-type]
+    file = tmp_path / "camera.json"
+    file.write_text('{"K": [[56, 0, 48], [0, 123, 32], [0, 0, 1]], "image_size": [96, 80]}')
+    predict_two_frame(model, tall, tmp_path / "cut", camera=read_intrinsics(str(file)), crop_bottom=0.2, **settings)
     for n in range(3):
         np.testing.assert_array_equal(np.load(tmp_path / "cut" / f"{n}.npy"), np.load(tmp_path / "line" / f"{n}.npy"))
-    (video,) = predict_two_frame(
-        model, [tmp_path / "drive.mp4"], tmp_path / "video", intrinsics="56,123,48,32", progress=False
-    )
+    (video,) = predict_two_frame(model, [tmp_path / "drive.mp4"], tmp_path / "video", camera=camera, progress=False)
     assert video.stat().st_size > 0
     with pytest.raises(UserError, match="--intrinsics"):
         predict_two_frame(model, [tmp_path / "drive.mp4"], tmp_path / "video", progress=False)
+
+
+def test_no_input_of_a_prediction_is_overwritten(run: ManydepthOptions, tmp_path: Path) -> None:
+    model = load_two_frame_model(run.folder)
+    for name in ("x.avi", "x_depth.mp4"):
+        writer = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter.fourcc(*"mp4v"), 10, (96, 64))
+        writer.write(np.zeros((64, 96, 3), np.uint8))
+        writer.release()
+    videos, camera = [tmp_path / "x.avi", tmp_path / "x_depth.mp4"], read_intrinsics("56,123,48,32")
+    before = videos[1].read_bytes()
+    with pytest.raises(UserError, match="would overwrite an input"):
+        predict_two_frame(model, videos, tmp_path, camera=camera, progress=False)
+    assert videos[1].read_bytes() == before
+
+
+def test_a_bad_image_of_a_folder_is_named_after_the_others_are_done(run: ManydepthOptions, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "good.png"), np.full((64, 96, 3), 90, np.uint8))
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(UserError, match=r"1 of 2 files could not be read.*\n.*bad\.png"):
+        predict_two_frame(load_two_frame_model(run.folder), [tmp_path], tmp_path / "out", progress=False)
+    assert (tmp_path / "out" / "good_depth.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {**HYBRID, "decoder": "unet", "teacher_encoder": "resnet", "pose_model_type": "separate_resnet"},
+        {**HYBRID, "encoder": "resnet", "freeze_teacher_epoch": 0},
+    ],
+)
+def test_text_supervision_reaches_whatever_has_logits(changes: dict[str, Any], tmp_path: Path) -> None:
+    """A hybrid net with a U-Net; and a frozen hybrid teacher beside a ResNet, where nothing is left to teach."""
+    figures = train(options(tmp_path, "text", text_weight=0.1, num_epochs=1, **changes), HERE)
+    assert np.isfinite(list(figures.values())).all()
+    assert ("text" in figures) == (changes["encoder"] == "hybrid")
+
+
+def test_weights_that_mean_other_depths_are_refused(run: ManydepthOptions, tmp_path: Path) -> None:
+    other = dataclasses.replace(run, min_depth=0.02, max_depth=20.0)
+    for name in ("load_weights_folder", "mono_weights_folder"):
+        with pytest.raises(UserError, match=r"encoder\.pth was trained with --min_depth 0\.1"):
+            build_model(dataclasses.replace(other, **{name: run.folder}))
+    single = Monodepth2Options(**{k: v for k, v in SETTINGS.items() if k in Monodepth2Options.__dataclass_fields__})
+    with pytest.raises(UserError, match=r"encoder\.pth is of a two-frame run"):
+        build_single(dataclasses.replace(single, load_weights_folder=run.folder))
+    with pytest.raises(UserError, match=r"encoder\.pth is of a two-frame run"):
+        convert(run.folder, tmp_path / "hub")
+    assert convert(run.folder, tmp_path / "hub", teacher=True)
 
 
 def test_single_frame_weights_are_no_two_frame_ones(resnets: ManydepthOptions, tmp_path: Path) -> None:

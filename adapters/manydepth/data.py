@@ -74,6 +74,8 @@ def open_lookup_source(
     if options.dataset == "cityscapes_preprocessed":  # type: ignore[comparison-overlap]
         if options.data_path is None:
             raise UserError("--dataset cityscapes_preprocessed needs --data_path")
+        if options.intrinsics is not None:
+            raise UserError("--intrinsics: the frames of Cityscapes have files of their own, leave it out")
         file = find_split(options.split, options.data_path) / f"{part}_files.txt"
         return CityscapesSource(options.data_path, file, (*required, *optional))
     if options.dataset in ("kitti", "kitti_odom"):

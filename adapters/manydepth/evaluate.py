@@ -17,7 +17,7 @@ from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import STEREO_SCALE_FACTOR, EvaluationResult, evaluate_depths, flip_post_process
 from hybrid_encoder.prediction import DepthPredictor
 
-from ..monodepth2.evaluate import _truths as measured_depths
+from ..monodepth2.evaluate import chosen_crop, measured_depths
 from .data import LookupSource, open_lookup_source
 from .options import TwoFrameEvaluateOptions
 from .two_frame_model import TwoFrameModel
@@ -27,7 +27,8 @@ def evaluate_two_frame(options: TwoFrameEvaluateOptions, model: TwoFrameModel | 
     """Predicts the part's frames and compares them with the truth.
 
     Args:
-        model: a two-frame model, or its teacher, which is then evaluated on the very same frames.
+        model: a two-frame model, or its teacher, which is then evaluated on the very same frames; or any single-frame
+            one.
 
     Raises:
         UserError: no such data, or no ground truth for it.
@@ -35,17 +36,15 @@ def evaluate_two_frame(options: TwoFrameEvaluateOptions, model: TwoFrameModel | 
     matching_ids = model.matching_ids if isinstance(model, TwoFrameModel) else (-1,)
     source = open_evaluation_source(options, matching_ids)
     names = [source.name(index) for index in range(len(source))]
-    crop = options.crop
-    if crop == "auto":
-        crop = "garg" if options.dataset == "kitti" and options.truth != "improved" else "none"
     return evaluate_depths(
         _predictions(options, model, source),
-        (cut_bottom(truth, options.crop_bottom) for truth in _truths(options, source, names)),
+        _truths(options, source, names),
         options.min_eval_depth,
         options.max_eval_depth,
         median_scaling=not (options.eval_stereo or options.disable_median_scaling),
-        crop=None if crop == "none" else crop,
+        crop=chosen_crop(options),
         scale_factor=options.pred_depth_scale_factor * (STEREO_SCALE_FACTOR if options.eval_stereo else 1.0),
+        crop_bottom=options.crop_bottom,
         names=names,
     )
 

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_encoder.config import HybridEncoderConfig
-from hybrid_encoder.decoder import DPTDecoder
 from hybrid_encoder.depth_model import decode, encode
 from hybrid_encoder.encoder import HybridEncoder, HybridFeatures
 from hybrid_encoder.resnet import UNetDecoder
@@ -77,11 +76,15 @@ class TwoFrameNet(nn.Module):
             the encoder's features.
         """
         small = scale_intrinsics(K, 1 / MATCHING_STRIDE, 1 / MATCHING_STRIDE)
-        see = self.encoder
-        if isinstance(see, HybridMatchingEncoder) and isinstance(self.depth, DPTDecoder):
-            see = see.forward_features  # type: ignore[assignment]
-        features, lowest_cost, confidence = see(current, lookup, poses, small, torch.linalg.inv(small), near, far)
-        return self.depth(features), lowest_cost, confidence, features
+        geometry = (poses, small, torch.linalg.inv(small), near, far)
+        features: Features
+        if isinstance(self.encoder, HybridMatchingEncoder):
+            features, lowest_cost, confidence = self.encoder.forward_features(current, lookup, *geometry)
+            disparities = decode(self.encoder.encoder, self.depth, features)
+        else:
+            features, lowest_cost, confidence = self.encoder(current, lookup, *geometry)
+            disparities = self.depth(features)
+        return disparities, lowest_cost, confidence, features
 
 
 class TwoFrameDepth(nn.Module):
@@ -175,8 +178,9 @@ class TwoFrameDepth(nn.Module):
                 if isinstance(read, HybridFeatures)
                 for logits in read.logits
             ]
-            scalars["text"] = torch.stack(named).mean()
-            scalars["loss"] = scalars["loss"] + self.options.text_weight * scalars["text"]
+            if named:  # a teacher alone may have logits, and no more to learn
+                scalars["text"] = torch.stack(named).mean()
+                scalars["loss"] = scalars["loss"] + self.options.text_weight * scalars["text"]
         scalars.update(near_bin=self.bins.near.clone(), far_bin=self.bins.far.clone())
         return scalars
 

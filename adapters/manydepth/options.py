@@ -13,7 +13,14 @@ from hybrid_encoder.errors import UserError
 from hybrid_encoder.options import EncoderOptions, option
 from hybrid_encoder.selfsup.objective import ObjectiveOptions
 
-from ..monodepth2.options import DataOptions, DepthOptions, EvaluateOptions, RunOptions, check_depth_options
+from ..monodepth2.options import (
+    DataOptions,
+    DepthOptions,
+    EvaluateOptions,
+    RunOptions,
+    check_depth_options,
+    check_hybrid_options,
+)
 
 Dataset = Literal["kitti", "kitti_odom", "video", "synthetic", "cityscapes_preprocessed"]
 EvaluatedDataset = Literal["kitti", "kitti_odom", "video", "synthetic", "cityscapes"]
@@ -83,8 +90,7 @@ class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, E
             raise UserError("--pose_model_type class_token needs a teacher with class tokens: --teacher_encoder hybrid")
         if "hybrid" not in (self.encoder, self.teacher_encoder) and self.stage1 is not None:
             raise UserError("--stage1 holds a hybrid encoder: use --encoder hybrid or --teacher_encoder hybrid")
-        if "hybrid" not in (self.encoder, self.teacher_encoder) and self.text_weight:
-            raise UserError("--text_weight needs the text logits of a hybrid encoder")
+        check_hybrid_options(self, self, "hybrid" in (self.encoder, self.teacher_encoder))
         check_depth_options(self.student())
         teacher = self.teacher()
         check_depth_options(teacher if self.teacher_encoder == "hybrid" else dataclasses.replace(teacher, stage1=None))
@@ -101,8 +107,13 @@ class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, E
                 raise UserError("--start_from_teacher: the teacher needs the encoder and decoder of the two-frame net")
         if self.num_depth_bins < 2:
             raise UserError(f"--num_depth_bins {self.num_depth_bins}: expected at least 2")
-        if self.matching_memory is not None and self.matching_memory < 1:
-            raise UserError(f"--matching_memory {self.matching_memory}: expected at least 1 (MiB)")
+        check_matching_memory(self.matching_memory)
+
+
+def check_matching_memory(mebibytes: int | None) -> None:
+    """Raises `UserError` unless it is a size, or left to us."""
+    if mebibytes is not None and mebibytes < 1:
+        raise UserError(f"--matching_memory {mebibytes}: expected at least 1 (MiB)")
 
 
 @dataclass(frozen=True)
@@ -114,3 +125,11 @@ class TwoFrameEvaluateOptions(EvaluateOptions):
     static_camera: bool = option(False, "two-frame: every frame is its own previous frame")
     zero_cost_volume: bool = option(False, "two-frame: no previous frame, as at the start of a sequence")
     matching_memory: int | None = option(None, "two-frame: MiB that matching may work in")
+
+    def check(self, two_frame: bool) -> None:
+        """Raises `UserError` for numbers out of range, and for two-frame options on weights that are of one frame."""
+        self.check_numbers()
+        check_matching_memory(self.matching_memory)
+        for name in ("eval_teacher", "static_camera", "zero_cost_volume", "matching_memory"):
+            if getattr(self, name) and not two_frame:
+                raise UserError(f"--{name} is for two-frame weights: those of {self.weights} look at one frame")

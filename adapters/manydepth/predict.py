@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hybrid_encoder.data.calibration import read_intrinsics
+from hybrid_encoder.data.calibration import Intrinsics
 from hybrid_encoder.data.images import kept_rows, read_image
-from hybrid_encoder.data.video import video_info
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.prediction import DepthPredictor, find_inputs, output_stems, predict_paths
+from hybrid_encoder.prediction import DepthPredictor, find_inputs, predict_paths
 
 from .two_frame_model import TwoFrameModel
 
@@ -19,7 +18,7 @@ def predict_two_frame(
     inputs: Sequence[str | Path],
     out: str | Path,
     *,
-    intrinsics: str | None = None,
+    camera: Intrinsics | None = None,
     sequence: bool = False,
     save_npy: bool = False,
     scale_factor: float = 1.0,
@@ -31,7 +30,7 @@ def predict_two_frame(
 
     Args:
         model: a two-frame model; videos need it to know the camera.
-        intrinsics: "fx,fy,cx,cy" in pixels of the frames, or a JSON file; of all videos given.
+        camera: of all inputs.
         sequence: the images are frames of one video, in the order given; else each is seen on its own.
         save_npy, scale_factor, batch_size, crop_bottom, progress: as `predict_paths` takes them.
 
@@ -39,37 +38,33 @@ def predict_two_frame(
         The files written.
 
     Raises:
-        UserError: as `predict_paths`; a video or sequence without intrinsics, or two videos of one name.
+        UserError: as `predict_paths`; a video or sequence without a camera.
     """
     found = find_inputs(inputs)
-    images = [file.path for file in found if not file.is_video]
-    videos = [file.path for file in found if file.is_video]
-    if intrinsics is None and (videos or sequence):
+    if camera is None and (sequence or any(file.is_video for file in found)):
         raise UserError(
             "a two-frame model needs the camera of a video: give --intrinsics fx,fy,cx,cy (pixels of its frames) or a "
             "JSON file with K and image_size; single images need none"
         )
-    if output_stems(videos) != [path.stem for path in videos]:
-        raise UserError("two of the videos have one name: predict them into folders of their own")
-    settings = {"save_npy": save_npy, "scale_factor": scale_factor, "batch_size": batch_size}
-    settings |= {"crop_bottom": crop_bottom, "progress": progress}
-    written: list[Path] = []
-    if images:
-        predictor: DepthPredictor = model
-        if sequence:
-            height, width = read_image(images[0]).shape[:2]
-            predictor = _follow(model, intrinsics, width, height, crop_bottom)
-        written += predict_paths(predictor, images, out, **settings)  # type: ignore[arg-type]
-    for video in videos:
-        info = video_info(video)
-        predictor = _follow(model, intrinsics, info.width, info.height, crop_bottom)
-        written += predict_paths(predictor, [video], out, **settings)  # type: ignore[arg-type]
-    return written
 
+    def follow(width: int, height: int) -> DepthPredictor:
+        assert camera is not None
+        return model.video(camera.for_image(width, height).K, width, kept_rows(height, crop_bottom))
 
-def _follow(
-    model: TwoFrameModel, intrinsics: str | None, width: int, height: int, crop_bottom: float
-) -> DepthPredictor:
-    assert intrinsics is not None
-    K = read_intrinsics(intrinsics).for_image(width, height).K
-    return model.video(K, width, kept_rows(height, crop_bottom))
+    seer: DepthPredictor = model
+    images = [file.path for file in found if not file.is_video]
+    if sequence and images:
+        height, width = read_image(images[0]).shape[:2]
+        seer = follow(width, height)
+    return predict_paths(
+        seer,
+        inputs,
+        out,
+        save_npy=save_npy,
+        scale_factor=scale_factor,
+        batch_size=batch_size,
+        crop_bottom=crop_bottom,
+        camera=camera,
+        for_video=follow,
+        progress=progress,
+    )

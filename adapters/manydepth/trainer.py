@@ -12,17 +12,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
-from hybrid_encoder.data.images import cut_bottom
 from hybrid_encoder.data.loader import make_loader
 from hybrid_encoder.data.source import SelfSupervisedDataset
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.loop import fit
 from hybrid_encoder.engine.processes import Processes
-from hybrid_encoder.errors import UserError
-from hybrid_encoder.evaluation import evaluate_depths
+from hybrid_encoder.errors import UserError, naming
+from hybrid_encoder.evaluation import Crop, evaluate_depths
 from hybrid_encoder.proxy.training import load_stage1
 
-from ..monodepth2.checkpoint import newest_weights, weights_folder
+from ..monodepth2.checkpoint import check_same_depth, newest_weights, weights_folder
 from ..monodepth2.data import Part, ground_truth
 from ..monodepth2.model import DepthBatch, to_batch
 from ..monodepth2.trainer import MAX_TRUTHS, build_scheduler, loop_options
@@ -103,15 +102,16 @@ class ManydepthTask:
                 if not self.options.skip_bad:  # else the loader counts it
                     raise
                 continue
-            truths.append(cut_bottom(truth, self.options.crop_bottom))
+            truths.append(truth)
             inverse = self.model.inverse_depths(batch)
             for values, predicted in zip(found.values(), inverse, strict=True):
                 values.append(predicted[0, 0].float().cpu().numpy())
         if not truths:
             return {}
         figures = {}
+        crop: Crop | None = "garg" if self.options.dataset == "kitti" else None
         for name, predictions in found.items():
-            errors = evaluate_depths(predictions, truths, crop="garg" if self.options.dataset == "kitti" else None).mean
+            errors = evaluate_depths(predictions, truths, crop=crop, crop_bottom=self.options.crop_bottom).mean
             figures.update({f"{name}abs_rel": errors.abs_rel, f"{name}a1": errors.a1})
         return figures
 
@@ -143,17 +143,22 @@ def build_model(options: ManydepthOptions) -> TwoFrameDepth:
         for encoder in _hybrid_encoders(model):
             load_stage1(encoder, options.stage1)
     if options.mono_weights_folder is not None:
-        load_teacher(newest_weights(options.mono_weights_folder), model)
+        folder = newest_weights(options.mono_weights_folder)
+        own = folder / "mono_encoder.pth"
+        check_same_depth(options.teacher(), own if own.exists() else folder / "encoder.pth")
+        load_teacher(folder, model)
         if options.start_from_teacher:
             model.net.start_from(model.teacher.encoder, model.teacher.depth)
     if options.load_weights_folder is not None:
-        load_weights(newest_weights(options.load_weights_folder), model)
+        folder = newest_weights(options.load_weights_folder)
+        check_same_depth(options, folder / "encoder.pth")
+        load_weights(folder, model)
     return model
 
 
 def build_optimizer(model: TwoFrameDepth, options: ManydepthOptions) -> torch.optim.Optimizer:
     """AdamW where a hybrid encoder trains, else Adam; the encoders' rate may differ."""
-    encoder_lr = options.encoder_lr or options.learning_rate
+    encoder_lr = options.lr_of_encoder(options.learning_rate)
     hybrid = [encoder for encoder in _hybrid_encoders(model) if any(p.requires_grad for p in encoder.parameters())]
     groups = [group for encoder in hybrid for group in encoder.parameter_groups(encoder_lr)]
     taken = {id(p) for group in groups for p in group["params"]}
@@ -179,16 +184,17 @@ def open_loader(options: ManydepthOptions, part: Part, processes: Processes) -> 
     dataset = SelfSupervisedDataset(
         source, options.height, options.width, options.loaded_ids, train, options.seed, options.crop_bottom
     )
-    loader = make_loader(
-        dataset,
-        options.batch_size,
-        train=train,
-        num_workers=options.num_workers,
-        seed=options.seed,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        skip_bad=options.skip_bad,
-    )
+    with naming(f"the {part} part"):
+        loader = make_loader(
+            dataset,
+            options.batch_size,
+            train=train,
+            num_workers=options.num_workers,
+            seed=options.seed,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            skip_bad=options.skip_bad,
+        )
     if train and not len(loader):
         raise UserError(f"{len(dataset)} training samples are fewer than --batch_size {options.batch_size}: lower it")
     return loader

@@ -22,6 +22,8 @@ from hybrid_encoder.errors import UserError, naming
 from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors, stated_json, stated_size
 
+from .options import DepthOptions
+
 
 def weights_folder(run: Path, epoch: int | str) -> Path:
     """Where the weights of an epoch lie in a run's folder."""
@@ -76,9 +78,30 @@ def fill(module: nn.Module, path: Path) -> None:
     Raises:
         UserError: the file is missing, damaged or of another architecture.
     """
-    if isinstance(module, HybridEncoder):
-        check_config(module, read_checkpoint(path), str(path))
+    if isinstance(module, HybridEncoder | ResnetEncoder):
+        entries = read_checkpoint(path)
+        if path.stem == "encoder":
+            _check_single_frame(entries, path)
+        if isinstance(module, HybridEncoder):
+            check_config(module, entries, str(path))
     load_state(module, read_tensors(path), str(path))
+
+
+def _check_single_frame(entries: Mapping[str, Any], path: Path) -> None:
+    if "min_depth_bin" in entries:
+        raise UserError(f"{path} is of a two-frame run: its single-frame teacher is the mono_encoder.pth beside it")
+
+
+def check_same_depth(options: DepthOptions, path: Path) -> None:
+    """Raises `UserError` where an encoder's file says that its depth net means other depths by the same numbers."""
+    entries = read_checkpoint(path)
+    if "decoder_config" not in entries:
+        return
+    described = NetDescription.of_entries(entries, str(path))
+    for name in ("min_depth", "max_depth", *(("head",) if options.decoder_kind == described.kind == "dpt" else ())):
+        theirs = getattr(described, name)
+        if getattr(options, name) != theirs:
+            raise UserError(f"{path} was trained with --{name} {theirs}: give the same, not {getattr(options, name)}")
 
 
 def check_config(encoder: HybridEncoder, entries: Mapping[str, Any], source: str) -> None:
@@ -101,6 +124,8 @@ def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_
     folder = newest_weights(Path(folder))
     path = folder / f"{encoder_file}.pth"
     entries = read_checkpoint(path)
+    if encoder_file == "encoder":
+        _check_single_frame(entries, path)
     described = NetDescription.of_entries(entries, str(path))
     sizes_from = path if "height" in entries else folder / "encoder.pth"
     height, width = stated_size(entries if sizes_from == path else read_checkpoint(sizes_from), str(sizes_from))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from hybrid_encoder.data.calibration import read_intrinsics
+from hybrid_encoder.data.images import check_crop_bottom
 from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
 from hybrid_encoder.data.sample import FrameId
 from hybrid_encoder.data.source import FrameSource
@@ -31,6 +33,8 @@ def open_source(options: DataOptions, part: Part, frame_ids: tuple[FrameId, ...]
         UserError: no such folder or split, missing neighbour frames, missing intrinsics.
     """
     if options.dataset == "synthetic":
+        if options.intrinsics is not None:
+            raise UserError("--intrinsics: rendered scenes have a camera of their own, leave it out")
         count = options.scenes if part == "train" else max(options.scenes // 8, 4)
         reach = max(abs(frame_id) for frame_id in frame_ids if frame_id != "s")
         return SyntheticSource(
@@ -46,16 +50,18 @@ def open_source(options: DataOptions, part: Part, frame_ids: tuple[FrameId, ...]
         raise UserError(f"--dataset {options.dataset} needs --data_path")
     if not options.data_path.exists():
         raise UserError(f"--data_path {options.data_path}: no such file or folder")
+    camera = None if options.intrinsics is None else read_intrinsics(options.intrinsics)
     if options.dataset == "video":
         if "s" in frame_ids:
             raise UserError("--use_stereo: a video has no second camera")
-        if options.intrinsics is None:
+        if camera is None:
             raise UserError("--dataset video needs --intrinsics fx,fy,cx,cy or a JSON file with K and image_size")
-        size = (options.height, options.width)
-        return VideoSource(options.data_path, read_intrinsics(options.intrinsics), frame_ids, part, size)
+        check_crop_bottom(options.crop_bottom)
+        size = (math.ceil(options.height / (1 - options.crop_bottom)), options.width)  # the rows that stay suffice
+        return VideoSource(options.data_path, camera, frame_ids, part, size)
     file = find_split(options.split, options.data_path) / f"{part}_files.txt"
     source = KittiRawSource if options.dataset == "kitti" else KittiOdometrySource
-    return source(options.data_path, read_split(file), frame_ids, png=options.png)
+    return source(options.data_path, read_split(file), frame_ids, options.png, camera)
 
 
 def ground_truth(

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from hybrid_encoder.data.ground_truth import GroundTruth
-from hybrid_encoder.data.images import cut_bottom
+from hybrid_encoder.data.kitti import KittiRawSource
 from hybrid_encoder.data.source import FrameSource
 from hybrid_encoder.data.velodyne import improved_depth_path, read_depth_png
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import (
     STEREO_SCALE_FACTOR,
+    Crop,
     EvaluationResult,
     evaluate_depths,
     evaluate_model,
@@ -23,6 +24,9 @@ from hybrid_encoder.prediction import DepthPredictor
 from .data import ground_truth, open_source
 from .options import EvaluateOptions
 
+MEASURED = ("velodyne", "improved")
+"""What --truth says of depth that lies beside the images; else it names a file."""
+
 
 def evaluate(options: EvaluateOptions, model: DepthPredictor) -> EvaluationResult:
     """Predicts the part's frames and compares them with the truth.
@@ -32,25 +36,31 @@ def evaluate(options: EvaluateOptions, model: DepthPredictor) -> EvaluationResul
     """
     source = open_source(options, options.part, (0,), options.seed)
     names = [source.name(index) for index in range(len(source))]
-    images = (cut_bottom(source.read(index, 0), options.crop_bottom) for index in range(len(source)))
-    truths = (cut_bottom(truth, options.crop_bottom) for truth in _truths(options, source, names))
-    crop = options.crop
-    if crop == "auto":
-        crop = "garg" if options.dataset == "kitti" and options.truth != "improved" else "none"
     scale = options.pred_depth_scale_factor * (STEREO_SCALE_FACTOR if options.eval_stereo else 1.0)
     return evaluate_model(
         model,
-        images,
-        truths,
+        (source.read(index, 0) for index in range(len(source))),
+        measured_depths(options, source, names),
         options.post_process,
         options.batch_size,
         options.min_eval_depth,
         options.max_eval_depth,
         median_scaling=not (options.eval_stereo or options.disable_median_scaling),
-        crop=None if crop == "none" else crop,
+        crop=chosen_crop(options),
         scale_factor=scale,
+        crop_bottom=options.crop_bottom,
         names=names,
     )
+
+
+def chosen_crop(options: EvaluateOptions) -> Crop | None:
+    """The crop of `--crop`; "auto" is the field's: Garg's of raw LiDAR, none of denser depth."""
+    if options.crop != "auto":
+        return None if options.crop == "none" else options.crop
+    if options.dataset != "kitti":
+        return None
+    source = options.truth if options.truth in MEASURED else GroundTruth(options.truth).source
+    return "garg" if source == "velodyne" else None
 
 
 def prior_errors(options: EvaluateOptions) -> EvaluationResult:
@@ -73,18 +83,31 @@ def prior_errors(options: EvaluateOptions) -> EvaluationResult:
     return min(candidates, key=lambda result: result.mean.abs_rel)
 
 
-def _truths(options: EvaluateOptions, source: FrameSource, names: list[str]) -> Iterator[np.ndarray]:
-    if options.truth not in ("velodyne", "improved"):
+def measured_depths(options: EvaluateOptions, source: FrameSource, names: list[str]) -> Iterator[np.ndarray]:
+    """Depth maps (H, W) of all frames, metres, 0 where unknown.
+
+    Raises:
+        UserError: there are none, or a file of them is of other frames.
+    """
+    if options.truth not in MEASURED:
         stored = GroundTruth(options.truth)
         if len(stored) != len(names):
             raise UserError(
                 f"{options.truth} holds {len(stored)} depth maps, the {options.part} part {len(names)} frames"
             )
+        for theirs, ours in zip(stored.names or (), names, strict=stored.names is not None):
+            if theirs != ours:
+                raise UserError(
+                    f"{options.truth} holds depth of {theirs!r}, where the {options.part} part has {ours!r}"
+                )
         yield from stored
         return
+    if options.truth == "improved" and not isinstance(source, KittiRawSource):
+        raise UserError(f"--truth improved is KITTI's: --dataset {options.dataset} has none")
     for index, name in enumerate(names):
         if options.truth == "improved":
-            entry = source.entries[index]  # type: ignore[attr-defined]
+            assert isinstance(source, KittiRawSource)
+            entry = source.entries[index]
             yield read_depth_png(improved_depth_path(options.data_path or "", entry.folder, entry.frame, entry.side))
             continue
         truth = ground_truth(options, source, index)

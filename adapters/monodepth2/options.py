@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hybrid_encoder.config import check_image_size
+from hybrid_encoder.data.images import check_crop_bottom
 from hybrid_encoder.data.sample import FrameId
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.options import RESUMABLE, EncoderOptions, TrainingOptions, check_at_least, option
@@ -21,7 +23,9 @@ class DataOptions:
     data_path: Path | None = option(None, "folder of the data set, a video file, or a folder of frames")
     split: str = option("eigen_zhou", "name or folder of train_files.txt, val_files.txt, test_files.txt")
     png: bool = option(False, "frames are png, not jpg")
-    intrinsics: str | None = option(None, "fx,fy,cx,cy in pixels of the source frames, or a JSON file (video)")
+    intrinsics: str | None = option(
+        None, "fx,fy,cx,cy in pixels of the source frames, or a JSON file (video; kitti: in place of calibration files)"
+    )
     crop_bottom: float = option(0.0, "share of the source image cut off below, e.g. 0.07 for a bonnet")
     height: int = option(192, "image height, a multiple of 32")
     width: int = option(640, "image width, a multiple of 32")
@@ -99,6 +103,10 @@ class DepthOptions:
         0.0, "weight of pixel-wise text supervision: a pixel's logits should pick the bin of its predicted depth"
     )
 
+    def lr_of_encoder(self, lr: float) -> float:
+        """`--encoder_lr`, or else the learning rate of all."""
+        return lr if self.encoder_lr is None else self.encoder_lr
+
     @property
     def decoder_kind(self) -> str:
         """The decoder, where none was asked for: the encoder's usual one."""
@@ -135,8 +143,7 @@ class Monodepth2Options(RunOptions, DataOptions, DepthOptions, EncoderOptions):
         check_image_size(self.height, self.width)
         self.check_run()
         check_depth_options(self)
-        if self.text_weight and self.encoder != "hybrid":
-            raise UserError("--text_weight needs the text logits of --encoder hybrid")
+        check_hybrid_options(self, self, self.encoder == "hybrid")
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,33 @@ class EvaluateOptions(DataOptions):
     compile: bool = option(False, "compile the nets with torch.compile")
     seed: int = option(0, "seed of rendered scenes")
 
+    def check_numbers(self) -> None:
+        """Raises `UserError` for numbers out of range."""
+        check_at_least(self, {"batch_size": 1, "scenes": 1, "seed": 0})
+        check_crop_bottom(self.crop_bottom)
+        if not 0 < self.pred_depth_scale_factor < math.inf:
+            raise UserError(f"--pred_depth_scale_factor {self.pred_depth_scale_factor}: expected a number above 0")
+
+
+def check_hybrid_options(options: EncoderOptions, depth: DepthOptions, any_hybrid: bool) -> None:
+    """Raises `UserError` for options of the hybrid encoder that nothing would read, or that ask for what it lacks.
+
+    Args:
+        any_hybrid: whether any net has a hybrid encoder.
+    """
+    if not any_hybrid:
+        for name in ("clip_weights", "dino_weights", "encoder_option"):
+            if getattr(options, name):
+                raise UserError(f"--{name} is for the hybrid encoder: add --encoder hybrid")
+        if depth.text_weight:
+            raise UserError("--text_weight needs the text logits of --encoder hybrid")
+        return
+    config = options.config()
+    if depth.text_weight and config.alignment == "none":
+        raise UserError("--text_weight needs the text logits, which alignment=none leaves out")
+    if depth.pose_model_type == "class_token" and config.dino is None:
+        raise UserError("--pose_model_type class_token needs DINO's class token, and dino is null")
+
 
 def check_depth_options(options: DepthOptions) -> None:
     """What holds for every trainer; raises `UserError`."""
@@ -168,9 +202,11 @@ def check_depth_options(options: DepthOptions) -> None:
         raise UserError(f"--frame_ids {' '.join(map(str, options.frame_ids))}: 0 comes first, and each only once")
     if len(options.all_frame_ids) < 2:
         raise UserError("--frame_ids 0 alone gives nothing to compare with: add -1 1, or --use_stereo")
+    if options.encoder_lr is not None and not 0 <= options.encoder_lr < math.inf:
+        raise UserError(f"--encoder_lr {options.encoder_lr}: expected 0 or more")
     if options.stage1 is not None and not options.stage1.is_file():
         raise UserError(f"--stage1 {options.stage1}: no such file, expected what `hybrid-encoder pretrain` wrote")
-    if not 0 < options.min_depth < options.max_depth:
+    if not 0 < options.min_depth < options.max_depth < math.inf:
         raise UserError(f"--min_depth {options.min_depth} --max_depth {options.max_depth}: expected 0 < min < max")
     if options.encoder == "resnet":
         if options.decoder == "dpt":

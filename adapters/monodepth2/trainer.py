@@ -14,19 +14,18 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torch.utils.data import DataLoader
 
-from hybrid_encoder.data.images import cut_bottom
 from hybrid_encoder.data.loader import make_loader
 from hybrid_encoder.data.source import SelfSupervisedDataset
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.identity import identity
 from hybrid_encoder.engine.loop import LoopOptions, fit
 from hybrid_encoder.engine.processes import Processes
-from hybrid_encoder.errors import UserError
-from hybrid_encoder.evaluation import evaluate_depths
+from hybrid_encoder.errors import UserError, naming
+from hybrid_encoder.evaluation import Crop, evaluate_depths
 from hybrid_encoder.proxy.training import load_stage1
 from hybrid_encoder.selfsup.geometry import disp_to_depth
 
-from .checkpoint import encoder_extras, load_weights, newest_weights, save_weights, weights_folder
+from .checkpoint import check_same_depth, encoder_extras, load_weights, newest_weights, save_weights, weights_folder
 from .data import Part, ground_truth, open_source
 from .model import DepthBatch, MonoDepth, to_batch
 from .options import Monodepth2Options, RunOptions
@@ -117,13 +116,15 @@ def build_model(options: Monodepth2Options) -> MonoDepth:
     if options.stage1 is not None and isinstance(model.encoder, HybridEncoder):
         load_stage1(model.encoder, options.stage1)
     if options.load_weights_folder is not None:
-        load_weights(newest_weights(options.load_weights_folder), model.files())
+        folder = newest_weights(options.load_weights_folder)
+        check_same_depth(options, folder / "encoder.pth")
+        load_weights(folder, model.files())
     return model
 
 
 def build_optimizer(model: MonoDepth, options: Monodepth2Options) -> torch.optim.Optimizer:
     """AdamW with the hybrid encoder, Adam with a ResNet, as published; the encoder's rate may differ."""
-    encoder_lr = options.encoder_lr or options.learning_rate
+    encoder_lr = options.lr_of_encoder(options.learning_rate)
     others = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("encoder.")]
     rest = {"params": others, "lr": options.learning_rate}
     if isinstance(model.encoder, HybridEncoder):
@@ -155,16 +156,17 @@ def open_loader(options: Monodepth2Options, part: Part, processes: Processes) ->
     dataset = SelfSupervisedDataset(
         source, options.height, options.width, options.all_frame_ids, train, options.seed, options.crop_bottom
     )
-    loader = make_loader(
-        dataset,
-        options.batch_size,
-        train=train,
-        num_workers=options.num_workers,
-        seed=options.seed,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        skip_bad=options.skip_bad,
-    )
+    with naming(f"the {part} part"):
+        loader = make_loader(
+            dataset,
+            options.batch_size,
+            train=train,
+            num_workers=options.num_workers,
+            seed=options.seed,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            skip_bad=options.skip_bad,
+        )
     if train and not len(loader):
         raise UserError(f"{len(dataset)} training samples are fewer than --batch_size {options.batch_size}: lower it")
     return loader
@@ -205,8 +207,9 @@ def depth_figures(
             continue
         scaled, _ = disp_to_depth(model.disparity(image), options.min_depth, options.max_depth)
         disparities.append(scaled[0, 0].float().cpu().numpy())
-        truths.append(cut_bottom(truth, options.crop_bottom))
+        truths.append(truth)
     if not truths:
         return {}
-    errors = evaluate_depths(disparities, truths, crop="garg" if options.dataset == "kitti" else None).mean
+    crop: Crop | None = "garg" if options.dataset == "kitti" else None
+    errors = evaluate_depths(disparities, truths, crop=crop, crop_bottom=options.crop_bottom).mean
     return {"abs_rel": errors.abs_rel, "a1": errors.a1}

@@ -195,6 +195,29 @@ def undistortion_maps(intrinsics: Intrinsics) -> Maps | None:
     return first, second
 
 
+class Straightener:
+    """Takes the lens distortion out of a camera's images of any size; without a known distortion, leaves them."""
+
+    def __init__(self, intrinsics: Intrinsics | None) -> None:
+        self.intrinsics = intrinsics
+        self._maps: dict[tuple[int, int], Maps | None] = {}
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) -> same.
+
+        Raises:
+            UserError: the image is not of this camera, by its proportions.
+        """
+        if self.intrinsics is None or self.intrinsics.distortion is None:
+            return image
+        size = (image.shape[1], image.shape[0])
+        if size not in self._maps:
+            self._maps[size] = undistortion_maps(self.intrinsics.for_image(*size))
+        maps = self._maps[size]
+        assert maps is not None
+        return cv2.remap(image, *maps, cv2.INTER_LINEAR)
+
+
 def read_calibration(path: str | Path) -> dict[str, np.ndarray]:
     """A calibration text file of KITTI (raw or odometry): "key: numbers" lines -> {key: float64 (N,)}.
 

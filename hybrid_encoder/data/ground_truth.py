@@ -17,6 +17,7 @@ from .splits import SplitEntry
 from .velodyne import DepthReference, improved_depth_path, read_depth_png, read_scan_depth
 
 NAMES_KEY = "names"
+SOURCE_KEY = "source"
 FIELD_KEY = "data"
 MAX_METRES = 1e5
 """Beyond this no depth is measured, nor rendered."""
@@ -55,10 +56,16 @@ def export_ground_truth(
                 depth = read_scan_depth(data_path, entry.folder, entry.frame, entry.side, reference)
             _write(archive, _key(index), depth)
         _write(archive, NAMES_KEY, np.array([str(entry) for entry in entries]))
+        _write(archive, SOURCE_KEY, np.array([source]))
 
 
 class GroundTruth:
-    """Depth maps of a file, float32 (H, W) each, metres, 0 where unknown; read one at a time, in the split's order."""
+    """Depth maps of a file, float32 (H, W) each, metres, 0 where unknown; read one at a time, in the split's order.
+
+    Attributes:
+        names: of the frames, as split files write them; None in the originals' files.
+        source: "velodyne" or "improved"; the originals' files are taken for the former.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """Open `path`: an .npz of `export_ground_truth`, or the original trainers' gt_depths.npz (key "data").
@@ -75,12 +82,15 @@ class GroundTruth:
         except Exception as error:  # zipfile raises errors of many kinds, each of them a damaged file
             raise UserError(f"{self.path} is no .npz file of depth maps: {error}") from error
         self._stored: list[np.ndarray] | None = None
-        self.names: tuple[str, ...]
+        self.names: tuple[str, ...] | None = None
+        self.source = "velodyne"
         if NAMES_KEY in members:
             names = self._read(NAMES_KEY)
             if not isinstance(names, np.ndarray) or names.ndim != 1 or names.dtype.kind != "U":
                 raise UserError(f"{self.path}: the array {NAMES_KEY} holds no list of names")
             self.names = tuple(names.tolist())
+            if SOURCE_KEY in members and np.array_equal(self._read(SOURCE_KEY), ["improved"]):
+                self.source = "improved"
             missing = [key for key in map(_key, range(len(self.names))) if key not in members]
             if missing:
                 raise UserError(f"{self.path} is incomplete: it names {len(self.names)} maps and lacks {missing[0]}")
@@ -89,13 +99,12 @@ class GroundTruth:
             if isinstance(stored, np.ndarray) and stored.ndim != 3:
                 raise UserError(f"{self.path}: the array {FIELD_KEY} is {stored.shape}, expected depth maps (N, H, W)")
             self._stored = list(stored)
-            self.names = tuple(f"image {index}" for index in range(len(self._stored)))
         else:
             found = ", ".join(sorted(members)[:5]) or "nothing"
             raise UserError(f"{self.path} holds no ground truth: expected arrays `names` or `data`, found {found}")
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self._stored if self.names is None else self.names)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> np.ndarray:
         index = range(len(self))[index]

@@ -56,6 +56,11 @@ def read_pixels(path: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
     return image
 
 
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """Sorts numbers in paths by value: frame_9 before frame_10."""
+    return [(int(run), "") if run.isdecimal() else (-1, run) for run in re.split(r"(\d+)", path.as_posix()) if run]
+
+
 def cut_bottom(image: np.ndarray, share: float) -> np.ndarray:
     """(h, w) or (h, w, C) without a share of its rows below, such as a bonnet: a view of the rows that stay."""
     return image[: kept_rows(image.shape[0], share)]

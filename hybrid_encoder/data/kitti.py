@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .calibration import NUMBER, Intrinsics, check_rotation, default_kitti_intrinsics, kitti_intrinsics
+from .calibration import (
+    NUMBER,
+    Intrinsics,
+    Straightener,
+    check_rotation,
+    default_kitti_intrinsics,
+    kitti_intrinsics,
+)
 from .images import read_image
 from .sample import FrameId
 from .splits import SplitEntry
@@ -35,6 +42,7 @@ class _KittiSource(ABC):
         entries: Sequence[SplitEntry],
         frame_ids: Sequence[FrameId] = (0, -1, 1),
         png: bool = False,
+        camera: Intrinsics | None = None,
     ) -> None:
         """
         Args:
@@ -42,12 +50,15 @@ class _KittiSource(ABC):
             entries: what `read_split` returns.
             frame_ids: the frames that will be read; their files are looked for now.
             png: the images are .png, not .jpg.
+            camera: of all frames, in place of the calibration files; where its lens distortion is known, frames come
+                out free of it.
 
         Raises:
             UserError: no such folder, no entry, or files that do not exist: how many, and the first of them.
         """
         self.data_path, self.entries, self.frame_ids = Path(data_path), list(entries), tuple(frame_ids)
         self.suffix = ".png" if png else ".jpg"
+        self.camera, self._straighten = camera, Straightener(camera)
         self._cameras: dict[tuple[str, str], Intrinsics] = {}
         if not self.data_path.is_dir():
             raise UserError(f"data folder {self.data_path}: no such folder")
@@ -76,19 +87,23 @@ class _KittiSource(ABC):
         Raises:
             UserError: the file is missing, unreadable or cut off; names it.
         """
-        return read_image(self.path(self.entries[index], frame_id))
+        return self._straighten(read_image(self.path(self.entries[index], frame_id)))
 
     def intrinsics(self, index: int) -> np.ndarray:
-        """(3, 3) float32, pixels of the image as read; from the calibration file, scaled to the size of the first image
-        of the same drive and camera that is asked for. KITTI's average camera where there is no such file.
+        """(3, 3) float32, pixels of the image as read; of the camera given, or from the calibration file, scaled to the
+        size of the first image of the same drive and camera that is asked for. KITTI's average camera where there is
+        neither.
         """
         entry = self.entries[index]
         key = entry.folder, entry.side
         if key not in self._cameras:
             height, width = read_image(self.path(entry, 0)).shape[:2]
-            calibrated = self.calibrated(entry)
+            calibrated = self.camera or self.calibrated(entry)
             if calibrated is None:
-                _log.warning("%s has no calibration file: using KITTI's average intrinsics", entry.folder)
+                _log.warning(
+                    "%s has no calibration file: using KITTI's average intrinsics; --intrinsics gives other ones",
+                    entry.folder,
+                )
                 calibrated = default_kitti_intrinsics(width, height)
             self._cameras[key] = calibrated.for_image(width, height)
         return self._cameras[key].K.astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from pathlib import Path
@@ -66,7 +67,7 @@ def read_split(path: str | Path) -> list[SplitEntry]:
     """
     path = Path(path)
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
     except OSError as error:
         raise UserError(f"cannot read the split file {path}: {error.strerror or error}") from error
     entries = []
@@ -84,6 +85,8 @@ def _entry(line: bytes, where: str) -> SplitEntry:
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: not UTF-8 text; expected {FORM}") from error
     fields = text.split()
+    if len(fields) > 3:  # a folder with spaces in its name
+        fields = text.strip().rsplit(maxsplit=2)
     if len(fields) == 2 and _SEQUENCE.fullmatch(fields[0]):
         fields.append("l")
     if len(fields) != 3:

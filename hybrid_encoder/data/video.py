@@ -7,7 +7,9 @@ import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,9 +19,12 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import atomic_path
-from .calibration import Intrinsics, Maps, undistortion_maps
-from .images import IMAGE_SUFFIXES, known_suffixes, read_image, resize_image
+from .calibration import Intrinsics, Straightener
+from .images import IMAGE_SUFFIXES, known_suffixes, natural_order, read_image, resize_image
 from .sample import FrameId
+
+if sys.platform != "win32":
+    import fcntl
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 """The kinds of video files this package reads, in lower case."""
@@ -190,18 +195,24 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hybrid-encoder"
 
 
+def _images_in(folder: Path) -> Iterator[Path]:
+    """Hidden files, such as macOS leaves beside every image on other systems' disks, are no frames."""
+    files = (file for file in folder.iterdir() if not file.name.startswith("."))
+    return (file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
+
+
 class _FrameFolder:
     """Images of a folder, read on demand."""
 
     def __init__(self, path: Path, intrinsics: Intrinsics, size: tuple[int, int] | None, progress: bool) -> None:
-        self.files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
+        self.files = sorted(_images_in(path), key=natural_order)
         kinds = sorted({file.suffix for file in self.files})
         if len(kinds) != 1:
             found = f"images of several kinds ({', '.join(kinds)})" if kinds else "no image"
             raise UserError(f"{path} holds {found}: expected one image a frame, all of one kind of {known_suffixes()}")
         self.shape = read_image(self.files[0]).shape
-        fitting = intrinsics.for_image(self.shape[1], self.shape[0])
-        self.K, self.maps = fitting.K, undistortion_maps(fitting)
+        self.K = intrinsics.for_image(self.shape[1], self.shape[0]).K
+        self._straighten = Straightener(intrinsics)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -213,7 +224,7 @@ class _FrameFolder:
                 f"{self.files[number]} is {image.shape[1]}x{image.shape[0]}, but {self.files[0].name} is "
                 f"{self.shape[1]}x{self.shape[0]}: all frames must have one size"
             )
-        return image if self.maps is None else cv2.remap(image, *self.maps, cv2.INTER_LINEAR)
+        return self._straighten(image)
 
 
 class _DecodedVideo:
@@ -234,7 +245,9 @@ class _DecodedVideo:
         readable = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:40]
         self.file = cache_folder() / f"{readable}-{key}-{self.shape[1]}x{self.shape[0]}.rgb"
         if not self.file.is_file():
-            self._decode(path, info, undistortion_maps(fitting), progress)
+            with _alone(self.file):
+                if not self.file.is_file():  # else another process has decoded it by now
+                    self._decode(path, info, Straightener(intrinsics), progress)
         self.count, rest = divmod(self.file.stat().st_size, self.frame_bytes)
         if rest or not self.count:
             raise UserError(f"the decoded video {self.file} is damaged: delete it")
@@ -255,7 +268,7 @@ class _DecodedVideo:
             raise UserError(f"the decoded video {self.file} has become too short: delete it and start again")
         return pixels.reshape(self.shape)
 
-    def _decode(self, path: Path, info: VideoInfo, maps: Maps | None, progress: bool) -> None:
+    def _decode(self, path: Path, info: VideoInfo, straighten: Straightener, progress: bool) -> None:
         remedy = f"make room, or set {CACHE_VARIABLE} to a folder that has it"
         needed = info.frames * self.frame_bytes
         with atomic_path(self.file) as partial:
@@ -269,11 +282,32 @@ class _DecodedVideo:
             try:
                 with partial.open("wb") as file:
                     for frame in frames:
-                        straight = frame if maps is None else cv2.remap(frame, *maps, cv2.INTER_LINEAR)
-                        file.write(resize_image(straight, *self.shape[:2]).tobytes())
+                        file.write(resize_image(straighten(frame), *self.shape[:2]).tobytes())
             except OSError as error:
                 raise UserError(f"cannot write to {self.file.parent} ({error.strerror}): {remedy}") from error
         _log.info("decoded %s to %s", path, self.file)
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """One process at a time makes a file, the others wait; what a killed one left half written is cleared away."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = file.with_name(f".{file.stem}.lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"{file.parent} cannot be written ({error.strerror}): set {CACHE_VARIABLE} to a folder that can"
+        ) from error
+    with lock:
+        if sys.platform != "win32":
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                print(f"waiting for the process that decodes {file.name}", file=sys.stderr)
+                fcntl.lockf(lock, fcntl.LOCK_EX)
+            for left in file.parent.glob(f".{file.stem}.*.partial{file.suffix}"):
+                left.unlink(missing_ok=True)
+        yield
 
 
 def _targets(count: int, frame_ids: Sequence[FrameId], part: str, path: Path) -> range:
@@ -288,8 +322,3 @@ def _targets(count: int, frame_ids: Sequence[FrameId], part: str, path: Path) ->
         )
     border = count - max(round(count * HELD_OUT), span)
     return range(before, border - after) if part == "train" else range(border + before, count - after)
-
-
-def _natural(file: Path) -> list[tuple[int, str]]:
-    """Sorts numbers in names by value: frame_9 before frame_10."""
-    return [(int(run), "") if run.isdecimal() else (-1, run) for run in re.split(r"(\d+)", file.name) if run]

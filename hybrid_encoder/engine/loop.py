@@ -24,7 +24,7 @@ from .processes import Processes
 from .record import Recorder, device_memory, progress
 from .signals import EXIT_INTERRUPTED, Interrupted, Stop, stop_on_signal
 from .state import exclusive, load_state, save_state, write_text
-from .step import Stepper, too_many_skipped
+from .step import Stepper, not_finite
 from .task import LoopOptions, Task
 
 __all__ = ["EXIT_INTERRUPTED", "Interrupted", "LoopOptions", "Task", "fit"]
@@ -66,10 +66,11 @@ class _Loop:
         self.saved_at = time.monotonic()
         # Whether what would be saved is the state between two steps, and one that is not saved yet.
         self.unsaved = False
+        self.saved_step: int | None = None
         state = load_state(options.folder)
         if state is not None:
             self._restore(state)
-            lines = state["lines"]
+            lines, self.saved_step = state["lines"], self.step
         elif options.resume and processes.is_main:
             print(f"{options.folder} holds no state to go on from: starting anew", flush=True)
         if processes.mean({"step": float(self.step)})["step"] != self.step:
@@ -95,10 +96,11 @@ class _Loop:
                 self._end_epoch()
             return self.figures
         except Interrupted:
-            if self.step > 0:
+            if self.step > 0 and not self.stepper.skipping:
                 self._save_state()
-            where = f"state saved in {self.options.folder}" if self.step else "before the first step"
-            raise Interrupted(f"stopped at step {self.step}, {where}: run the same command again to go on") from None
+            raise Interrupted(
+                f"stopped at step {self.step}, {self._kept()}: run the same command again to go on"
+            ) from None
         except (UserError, OSError, RuntimeError):
             self._rescue()
             raise
@@ -135,7 +137,8 @@ class _Loop:
                 if boundary:
                     if self.processes.any(self.stop.asked):
                         raise Interrupted
-                    if time.monotonic() - self.saved_at > 60 * self.options.save_minutes:
+                    due = time.monotonic() - self.saved_at > 60 * self.options.save_minutes
+                    if due and not self.stepper.skipping:
                         self._save_state()
                 waited = time.perf_counter()
 
@@ -155,7 +158,8 @@ class _Loop:
             values = {"skipped_steps": stepper.skipped, "samples": stepper.skipped_names}
             self.recorder.scalars("skipped", self.step, self.epoch, values)
             if stepper.skipped > self.options.max_bad_steps:
-                raise too_many_skipped(stepper.skipped, stepper.skipped_names, self.options.folder)
+                last = f", the last on {', '.join(stepper.skipped_names)}" if stepper.skipped_names else ""
+                raise not_finite(f"{stepper.skipped} steps were not finite{last}", self._kept())
         boundary = position + 1 == size
         if boundary:
             if stepper.finish(task.optimizer) and task.schedule_per_step:
@@ -164,8 +168,16 @@ class _Loop:
         return boundary, scalars
 
     def _end_epoch(self) -> None:
-        """Validates and saves; broken off anywhere in between, all of it is done again."""
+        """Validates and saves; broken off anywhere in between, all of it is done again.
+
+        Raises:
+            UserError: figures that are not finite: the last steps have spoilt the nets.
+        """
         is_best = self._validate(self.epoch + 1)
+        spoilt = [name for name, value in self.figures.items() if not math.isfinite(value)]
+        if spoilt:
+            self.unsaved = False
+            raise not_finite(f"{', '.join(spoilt)} of validation were not finite", self._kept())
         done = self.epoch + 1
         if self.processes.is_main and (
             is_best or done == self.options.epochs or done % self.options.save_frequency == 0
@@ -207,7 +219,7 @@ class _Loop:
 
     def _save_state(self) -> None:
         self.saved_at = time.monotonic()
-        self.unsaved = False
+        self.unsaved, self.saved_step = False, self.step
         if self.processes.is_main:
             state = {
                 "epoch": self.epoch,
@@ -226,9 +238,16 @@ class _Loop:
             }
             save_state(self.options.folder, state, self.step)
 
+    def _kept(self) -> str:
+        """Which state is saved, for messages."""
+        if self.saved_step is None:
+            return "no state is saved yet" if self.step else "before the first step"
+        last = "" if self.saved_step == self.step else f" of step {self.saved_step}"
+        return f"state{last} saved in {self.options.folder}"
+
     def _rescue(self) -> None:
         """Saves what was trained before something failed, where that is the state between two steps."""
-        if self.unsaved and self.step > 0:
+        if self.unsaved and self.step > 0 and not self.stepper.skipping:
             try:
                 self._save_state()
                 if self.processes.is_main:

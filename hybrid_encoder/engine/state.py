@@ -182,7 +182,8 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def _not_written(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path} could not be written ({error.strerror}): free some space, then run again")
+    remedy = "free some space" if error.errno in _NO_ROOM else "see to its folder"
+    return UserError(f"{path} could not be written ({error.strerror}): {remedy}, then run again")
 
 
 def _serialized(content: dict[str, Any]) -> memoryview:

@@ -21,6 +21,7 @@ class Stepper:
     Attributes:
         skipped: steps that were skipped so far.
         skipped_names: the samples of the last one, in this process.
+        skipping: whether the group at hand, or else the last one, is skipped: the nets may be spoilt.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Stepper:
         self.precision, self.clip_grad = precision, clip_grad
         self.skipped = 0
         self.skipped_names: list[str] = []
-        self._bad = False
+        self.skipping = False
         self._names: list[str] = []
         self._before: list[tuple[Tensor, Tensor]] = []
 
@@ -52,10 +53,10 @@ class Stepper:
             The model's scalars; empty where the group has turned out bad, which `finish` then skips.
         """
         if position == 0:
-            self._bad, self._names = False, []
+            self.skipping, self._names = False, []
             self._before = [(buffer, buffer.clone()) for buffer in self.net.buffers()]
         self._names += names
-        if self._bad:
+        if self.skipping:
             return {}
         device = self.processes.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -79,14 +80,14 @@ class Stepper:
 
     def finish(self, optimizer: Optimizer) -> bool:
         """Moves the optimiser at the end of a group; False if the step was skipped."""
-        if not self._bad:
+        if not self.skipping:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return not self._bad
+        return not self.skipping
 
     def _spoilt(self, what: str, innocent: bool) -> None:
         """Undoes what the group's batches did to running statistics, and tells of it."""
-        self._bad = True
+        self.skipping = True
         self.skipped += 1
         self.skipped_names = [] if innocent else self._names
         for buffer, before in self._before:
@@ -103,10 +104,13 @@ class Stepper:
         return torch.isfinite(torch.stack(torch._foreach_norm(values, math.inf)).sum())
 
 
-def too_many_skipped(skipped: int, names: list[str], folder: Any) -> UserError:
-    """The error that ends a run whose steps are not finite again and again."""
-    last = f", the last on {', '.join(names)}" if names else ""
+def not_finite(what: str, kept: str) -> UserError:
+    """The error that ends a run whose numbers are not finite.
+
+    Args:
+        what: "... were not finite".
+        kept: which state is saved.
+    """
     return UserError(
-        f"{skipped} steps were not finite{last}: the run stops, its last good state is in {folder}. Lower the learning "
-        "rate or look at these samples"
+        f"{what}: the run stops, {kept}. Train into another folder with a lower learning rate, or look at these samples"
     )

@@ -19,6 +19,7 @@ depth = model.predict("image.jpg")       # float32 (H, W)
 """,
 }
 
+CARD_MARK = "Saved by `hybrid-encoder`"
 _RESNET = "- ResNet: ImageNet weights of torchvision, BSD-3-Clause, where it did not start from random numbers"
 
 
@@ -39,7 +40,7 @@ tags:
 
 # {name[0].upper() + name[1:]} {what}
 
-Saved by `hybrid-encoder`. Architecture of the hybrid encoder: Hybrid-depth, ICCV 2025, arXiv 2510.09320.
+{CARD_MARK}. Architecture of the hybrid encoder: Hybrid-depth, ICCV 2025, arXiv 2510.09320.
 
 ## Use
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -111,7 +112,7 @@ class HubModel:
                 path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             with atomic_path(folder / CARD_FILE) as path:
                 path.write_text(model_card(config), encoding="utf-8")
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise UserError(f"{folder} could not be written ({error}): choose another folder") from error
         return folder
 
