@@ -12,19 +12,18 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
-from hybrid_encoder.data.loader import make_loader
 from hybrid_encoder.data.source import SelfSupervisedDataset
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.loop import fit
 from hybrid_encoder.engine.processes import Processes
-from hybrid_encoder.errors import UserError, naming
+from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import Crop, evaluate_depths
 from hybrid_encoder.proxy.training import load_stage1
 
 from ..monodepth2.checkpoint import check_same_depth, newest_weights, weights_folder
 from ..monodepth2.data import Part, ground_truth
 from ..monodepth2.model import DepthBatch, to_batch
-from ..monodepth2.trainer import MAX_TRUTHS, build_scheduler, loop_options
+from ..monodepth2.trainer import MAX_TRUTHS, build_scheduler, load_samples, loop_options
 from .checkpoint import load_teacher, load_weights, save_weights
 from .data import LookupSource, open_lookup_source
 from .encoder import HybridMatchingEncoder
@@ -177,27 +176,10 @@ def open_loader(options: ManydepthOptions, part: Part, processes: Processes) -> 
     Raises:
         UserError: what the source finds wrong, or fewer training samples than a batch holds.
     """
-    train = part == "train"
     required = options.all_frame_ids
     optional = tuple(i for i in options.loaded_ids if i not in required)
     source = open_lookup_source(options, part, required, optional, options.seed)
-    dataset = SelfSupervisedDataset(
-        source, options.height, options.width, options.loaded_ids, train, options.seed, options.crop_bottom
-    )
-    with naming(f"the {part} part"):
-        loader = make_loader(
-            dataset,
-            options.batch_size,
-            train=train,
-            num_workers=options.num_workers,
-            seed=options.seed,
-            rank=processes.rank,
-            world_size=processes.world_size,
-            skip_bad=options.skip_bad,
-        )
-    if train and not len(loader):
-        raise UserError(f"{len(dataset)} training samples are fewer than --batch_size {options.batch_size}: lower it")
-    return loader
+    return load_samples(source, options.loaded_ids, options, part, processes)
 
 
 def _hybrid_encoders(model: TwoFrameDepth) -> list[HybridEncoder]:

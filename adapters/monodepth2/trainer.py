@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torch.utils.data import DataLoader
 
 from hybrid_encoder.data.loader import make_loader
-from hybrid_encoder.data.source import SelfSupervisedDataset
+from hybrid_encoder.data.sample import FrameId
+from hybrid_encoder.data.source import FrameSource, SelfSupervisedDataset
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.identity import identity
 from hybrid_encoder.engine.loop import LoopOptions, fit
@@ -151,11 +152,24 @@ def open_loader(options: Monodepth2Options, part: Part, processes: Processes) ->
     Raises:
         UserError: what the source finds wrong, or fewer training samples than a batch holds.
     """
-    train = part == "train"
     source = open_source(options, part, options.all_frame_ids, options.seed)
-    dataset = SelfSupervisedDataset(
-        source, options.height, options.width, options.all_frame_ids, train, options.seed, options.crop_bottom
-    )
+    return load_samples(source, options.all_frame_ids, options, part, processes)
+
+
+def load_samples(
+    source: FrameSource, frame_ids: tuple[FrameId, ...], options: Any, part: Part, processes: Processes
+) -> DataLoader[Any]:
+    """A source's samples in batches, this process's share of them.
+
+    Args:
+        options: `DataOptions` and `RunOptions`.
+
+    Raises:
+        UserError: fewer samples than processes, or fewer training samples than a batch holds.
+    """
+    train = part == "train"
+    size = (options.height, options.width)
+    dataset = SelfSupervisedDataset(source, *size, frame_ids, train, options.seed, options.crop_bottom)
     with naming(f"the {part} part"):
         loader = make_loader(
             dataset,
