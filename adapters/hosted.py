@@ -20,12 +20,12 @@ from hybrid_encoder.config import HybridEncoderConfig
 from hybrid_encoder.decoder import DPTDecoder
 from hybrid_encoder.encoder import HybridEncoder, HybridFeatures
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.options import EncoderOptions
+from hybrid_encoder.options import HYBRID_ONLY, EncoderOptions
 from hybrid_encoder.pose import ClassTokenPose
 from hybrid_encoder.weights import load_state, read_checkpoint
 
 from .current_stack import Shadow
-from .monodepth2.checkpoint import NetDescription, encoder_extras
+from .monodepth2.checkpoint import NetDescription, check_config, encoder_extras
 
 _built: weakref.WeakSet[Any] = weakref.WeakSet()
 """Encoders made here, by whose parameters `adam` knows them."""
@@ -281,8 +281,8 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace, 
         UserError: options that contradict each other.
     """
     if not any_hybrid:
-        for name in ("stage1", "encoder_lr", "clip_weights", "dino_weights"):
-            if getattr(options, name) is not None:
+        for name in ("stage1", "encoder_lr", *HYBRID_ONLY):
+            if getattr(options, name) not in (None, []):
                 raise UserError(f"--{name} {getattr(options, name)} is for the hybrid encoder: add --encoder hybrid")
     if options.encoder != "hybrid" and options.decoder == "dpt":
         raise UserError("--decoder dpt reads the hybrid encoder's levels: add --encoder hybrid, or use --decoder unet")
@@ -334,6 +334,9 @@ def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
         UserError: what does not fit.
     """
     if hasattr(model, "nets") or isinstance(model, (DPTDecoder, ClassTokenPose)):
+        encoder = getattr(model, "encoder", model)
+        if isinstance(encoder, HybridEncoder):
+            check_config(encoder, tensors, path)
         load_state(model, {name: value for name, value in tensors.items() if isinstance(value, Tensor)}, path)
     elif tensors.get("hybrid_config"):
         option = "--teacher_encoder" if Path(path).name == "mono_encoder.pth" else "--encoder"

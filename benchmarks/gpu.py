@@ -1,7 +1,7 @@
 """One GPU: inference and stage 2 with hybrid encoders beside ResNets, their share of the chip's matrix rate, and where
 the time goes.
 
-    python benchmarks/gpu.py [--parts rate inference steps profile] [--nets paper small resnet18 resnet50]
+    python benchmarks/gpu.py [--parts inference steps profile] [--nets paper small resnet18 resnet50]
 
 Random weights; frames in memory; the trainers' own nets and step. Convolutions and matrix products are counted by
 PyTorch, and the rate they are compared with is that of a large product of square bfloat16 matrices on the same chip.
@@ -178,7 +178,7 @@ def profile_net(net: str, given: argparse.Namespace, device: torch.device) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("rate", "inference", "steps", "profile")
+    parts = ("inference", "steps", "profile")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--nets", nargs="+", default=["paper", "small", "resnet18", "resnet50"])
     parser.add_argument("--height", type=int, default=224, help="of inference and profile")

@@ -94,8 +94,10 @@ def machine(device: torch.device) -> str:
 
 def median_seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:
     """Median duration of a call after one warm-up: by the wall clock, on a GPU by its own events."""
-    clock = _gpu_seconds if device.type == "cuda" else _wall_seconds
-    return statistics.median([clock(call) for _ in range(repeats + 1)][1:])
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return statistics.median([_gpu_seconds(call) for _ in range(repeats + 1)][1:])
+    return statistics.median([_wall_seconds(call) for _ in range(repeats + 1)][1:])
 
 
 def _wall_seconds(call: Callable[[], object]) -> float:

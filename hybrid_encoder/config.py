@@ -152,9 +152,11 @@ class HybridEncoderConfig:
             source: names their file.
             ignore: fields that may differ.
         """
+        without_effect = {*ignore, *(("text_norm",) if self.alignment == "none" else ())}
+        without_effect |= {"dino_blocks", "position_resize"} if self.dino is None else set()
         for name in _FEATURES:
             own, theirs = getattr(self, name), getattr(saved, name)
-            if own != theirs and name not in ignore:
+            if own != theirs and name not in without_effect:
                 raise UserError(f"{source} was trained with {name}={theirs!r}, not {own!r}: build the encoder with it")
 
     def to_dict(self) -> dict[str, Any]:

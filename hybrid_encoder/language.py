@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import increment_version
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
@@ -74,12 +75,17 @@ class Language(nn.Module):
         self.tokens = nn.Parameter(tokens, requires_grad=config.train_tokens)
         self.width = int(self.projection.shape[1])
         self._cache: dict[str, _Kept] = {}
+        self.register_load_state_dict_post_hook(_forget)
 
     def train(self, mode: bool = True) -> Language:
         """As of any module; what is cached is forgotten where the mode changes."""
         if mode != self.training:
             self._cache.clear()
         return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Language:
+        self._cache.clear()  # to another device or precision
+        return super()._apply(fn, recurse)
 
     def word_features(self) -> Tensor:
         """The seven prompts of stage 1, near to far: (7, D), each of length 1. Constant, hence cached."""
@@ -90,7 +96,8 @@ class Language(nn.Module):
 
         Computed anew where gradients are wanted; otherwise cached until a token or the text tower changes, which is
         seen by the versions of its parameters. Writing through `.data` leaves those as they were: switch between
-        `train()` and `eval()` after it. `torch.export` takes what is cached as a constant: run the model once before.
+        `train()` and `eval()` after it. `torch.export` (not strict) takes what is cached as a constant: run the model
+        once before, and both under `torch.no_grad()`.
         """
         if torch.is_grad_enabled() and self.tokens.requires_grad:
             return self._token_features()
@@ -130,7 +137,7 @@ class Language(nn.Module):
     def _constant(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """The cached value, recomputed if any parameter was written to, replaced or moved since."""
         kept = self._cache.get(name)
-        if torch.compiler.is_exporting():  # parameters have no addresses there
+        if isinstance(self.tokens, FakeTensor):  # in torch.export, where parameters have no addresses
             return kept.value if kept is not None else compute()
         parameters = list(self.parameters())
         stamp = [(p.data_ptr(), -1 if p.is_inference() else p._version) for p in parameters]
@@ -156,11 +163,15 @@ class Language(nn.Module):
 
 @dataclass(frozen=True)
 class _Kept:
-    """A value and what it was computed from; the parameters are held so that no other takes one's address."""
+    """A value and what it was computed from; the parameters are held so that no later one takes their addresses."""
 
     parameters: list[nn.Parameter]
     stamp: list[tuple[int, int]]
     value: Tensor
+
+
+def _forget(language: nn.Module, _: object) -> None:
+    cast(Language, language)._cache.clear()
 
 
 def _note_fused_step(optimizer: Optimizer, *_: object) -> None:

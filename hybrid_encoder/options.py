@@ -111,6 +111,10 @@ RESUMABLE = frozenset(
 way."""
 
 
+HYBRID_ONLY = ("clip_weights", "dino_weights", "encoder_option")
+"""Options of `EncoderOptions` that are without effect where no encoder is a hybrid one."""
+
+
 @dataclasses.dataclass(frozen=True)
 class EncoderOptions:
     """Which hybrid encoder to build."""

@@ -152,6 +152,10 @@ def predict_paths(
     return written
 
 
+class SpoiltWeightsError(UserError):
+    """The model is at fault, and no input."""
+
+
 class InputFile(NamedTuple):
     """A file to predict; `named` is True where the user gave its very path."""
 
@@ -233,6 +237,8 @@ def _noted(source: InputFile, unreadable: list[str]) -> Iterator[None]:
     """Let errors of named files through; keep those of files found in a folder for the end."""
     try:
         yield
+    except SpoiltWeightsError:
+        raise
     except UserError as error:
         if source.named:
             raise
@@ -264,7 +270,7 @@ def write_depth_png(path: str | Path, depth: np.ndarray) -> None:
 
 def _checked(disparities: np.ndarray) -> np.ndarray:
     if not np.isfinite(disparities).all():
-        raise UserError(
+        raise SpoiltWeightsError(
             "the model's inverse depth is not finite: its weights are damaged, or their training went wrong"
         )
     return disparities

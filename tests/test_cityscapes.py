@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from hybrid_encoder import DepthModel, DPTDecoder, create_encoder
 from hybrid_encoder.adapters.manydepth.data import open_lookup_source
 from hybrid_encoder.adapters.manydepth.options import ManydepthOptions
+from hybrid_encoder.cli import main
 from hybrid_encoder.data.cityscapes import (
     CityscapesSequenceSource,
     CityscapesSource,
@@ -153,6 +155,17 @@ def test_published_sequences(published: Path) -> None:
     assert known.min(0).tolist() == [256, 1024]
     assert known.max(0).tolist() == [767, 1855]
     np.testing.assert_allclose(depth[300, 1100], 0.209313 * 2262.52 / 47, rtol=1e-5)
+
+
+def test_single_frame_weights_are_evaluated_on_them(published: Path, capsys: pytest.CaptureFixture) -> None:
+    encoder = create_encoder("tiny", pyramid=False)
+    DepthModel(encoder, DPTDecoder(encoder), 64, 96).save_pretrained(published.parent / "weights")
+    base = ["evaluate", "--weights", str(published.parent / "weights"), "--device", "cpu", "--dataset", "cityscapes"]
+    base += ["--data_path", str(published), "--split", str(published.parent)]
+    assert main(base) == 0
+    assert "1 images" in capsys.readouterr().out
+    assert main([*base, "--intrinsics", "9,9,9,9"]) == 2
+    assert "--intrinsics" in capsys.readouterr().err
 
 
 def test_evaluated_part_needs_the_published_size() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hybrid_encoder import cli
 from hybrid_encoder.adapters.monodepth2.options import FREE_OPTIONS, Monodepth2Options
@@ -31,7 +32,7 @@ from hybrid_encoder.engine.state import exclusive, load_state, save_state, whole
 from hybrid_encoder.engine.step import Stepper
 from hybrid_encoder.errors import UserError
 
-from .toy_run import BATCH, SAMPLES, ToyModel, ToyTask, differences, run, signal_at
+from .toy_run import BATCH, SAMPLES, At, ToyModel, ToyTask, differences, run, signal_at
 
 STEPS = SAMPLES // BATCH
 UNTIMED = ("time", "images_per_second", "loading_share")
@@ -364,23 +365,69 @@ def test_a_step_that_is_not_finite_leaves_no_trace(
 
 
 @pytest.mark.parametrize(
-    ("at", "save_minutes", "kept"), [(4, 30, None), (4, 0, 3), (STEPS + 4, 30, STEPS), (STEPS + 4, 0, STEPS + 3)]
+    ("at", "save_minutes", "kept"), [(4, 30, None), (4, 0, 2), (STEPS + 4, 30, STEPS), (STEPS + 4, 0, STEPS + 2)]
 )
 def test_spoilt_nets_are_never_the_saved_state(at: int, save_minutes: float, kept: int | None, tmp_path: Path) -> None:
-    """Steps that cannot be taken from some step on, and then a validation that is not finite."""
+    """Steps that cannot be taken from some step on: a state that no step was taken from is dropped, too."""
 
     def spoil(model: ToyModel, x: Tensor) -> Tensor:
         if model.calls == at:
             model.net[0].weight.data.fill_(torch.inf)
         return x
 
+    assert_spoilt(tmp_path, spoil, save_minutes, kept)
+
+
+@pytest.mark.parametrize(("step", "save_minutes", "kept"), [(STEPS, 30, None), (STEPS, 0, STEPS - 1), (5, 0, 4)])
+def test_nor_those_that_the_last_step_has_spoilt(
+    step: int, save_minutes: float, kept: int | None, tmp_path: Path
+) -> None:
+    """At an epoch's end, or when it is time to save, nothing yet tells that they are."""
+    steps = [0]
+
+    def spoil(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        steps[0] += 1
+        if steps[0] == step:
+            optimizer.param_groups[0]["params"][0].data.fill_(torch.inf)
+
+    handle = register_optimizer_step_post_hook(spoil)
+    try:
+        assert_spoilt(tmp_path, None, save_minutes, kept)
+    finally:
+        handle.remove()
+
+
+def assert_spoilt(folder: Path, at: At | None, save_minutes: float, kept: int | None) -> None:
     said = "no state is saved yet" if kept is None else f"state of step {kept} saved in"
     with pytest.raises(UserError, match=f"error of validation were not finite: the run stops, {said}"):
-        run(tmp_path, spoil, max_bad_steps=100, save_minutes=save_minutes)
-    saved = load_state(tmp_path)
+        run(folder, at, max_bad_steps=100, save_minutes=save_minutes)
+    saved = load_state(folder)
     assert (None if saved is None else saved["step"]) == kept
     if saved is not None:
         assert all(torch.isfinite(value).all() for value in saved["model"].values())
+
+
+def test_figures_that_are_not_finite_end_the_run_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sample of validation may be bad from the start: that loses neither states nor epochs."""
+    monkeypatch.setattr(ToyTask, "validate", lambda *_: {"error": float("nan")})
+    with pytest.raises(
+        UserError, match=f"error of validation were not finite: the run stops, state of step {2 * STEPS}"
+    ):
+        run(tmp_path)
+    saved = load_state(tmp_path)
+    assert saved is not None
+    assert saved["step"] == 2 * STEPS
+
+
+def test_a_stop_beside_one_bad_sample_saves_all_the_same(tmp_path: Path) -> None:
+    def act(model: ToyModel, x: Tensor) -> Tensor:
+        if model.calls == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return x * torch.nan
+        return x
+
+    with pytest.raises(Interrupted, match="stopped at step 5, state saved in"):
+        run(tmp_path, act)
 
 
 def test_too_many_of_them_stop_the_run(tmp_path: Path) -> None:
@@ -422,6 +469,23 @@ def test_an_unreadable_image_stops_the_run_with_its_steps_saved(tmp_path: Path, 
     assert "saved" in capsys.readouterr().err
     run(tmp_path / "run")
     assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_lost_connection_to_a_worker_is_told_from_an_error_of_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(index: int) -> None:
+        raise EOFError(f"sample {index} ends early")
+
+    with pytest.raises(EOFError, match="ends early"):
+        run(tmp_path / "data", before=ends, workers=1)
+
+    def lost(*_: object) -> None:
+        raise ConnectionResetError("Connection reset by peer")
+
+    monkeypatch.setattr(torch.utils.data.dataloader._BaseDataLoaderIter, "__next__", lost)
+    with pytest.raises(UserError, match=r"connection lost \(Connection reset by peer\) A worker process was killed"):
+        run(tmp_path / "lost", workers=1, validate_first=False)
 
 
 def test_a_dead_or_hung_worker_ends_the_run_with_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,7 @@ def _validate(rank: int, folder: str, images: int, gaps: bool) -> None:
     with torch.no_grad():
         figures = processes.mean(found.validate(processes))
     torch.save((figures, found.confusion), f"{folder}/{rank}.pth")
+    dist.barrier()
     dist.destroy_process_group()
 
 
@@ -139,4 +140,5 @@ def _mean(rank: int, folder: str) -> None:
     found = Processes(CPU, rank, 2).mean({"loss": 1.0} if rank == 0 else {"loss": 3.0, "error": 5.0})
     if rank == 0:
         torch.save(found, f"{folder}/mean.pth")
+    dist.barrier()
     dist.destroy_process_group()

@@ -54,6 +54,8 @@ def open_evaluation_source(options: TwoFrameEvaluateOptions, matching_ids: tuple
     if options.dataset == "cityscapes":
         if options.data_path is None:
             raise UserError("--dataset cityscapes needs --data_path")
+        if options.intrinsics is not None:
+            raise UserError("--intrinsics: the frames of Cityscapes have files of their own, leave it out")
         file = find_split(options.split, options.data_path) / f"{options.part}_files.txt"
         return CityscapesSequenceSource(options.data_path, file, options.part)
     return open_lookup_source(options, options.part, (0,), matching_ids, options.seed)

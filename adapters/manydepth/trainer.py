@@ -17,13 +17,12 @@ from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.loop import fit
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.evaluation import Crop, evaluate_depths
 from hybrid_encoder.proxy.training import load_stage1
 
 from ..monodepth2.checkpoint import check_same_depth, newest_weights, weights_folder
 from ..monodepth2.data import Part, ground_truth
 from ..monodepth2.model import DepthBatch, to_batch
-from ..monodepth2.trainer import MAX_TRUTHS, build_scheduler, load_samples, loop_options
+from ..monodepth2.trainer import MAX_TRUTHS, build_scheduler, depth_errors, load_samples, loop_options
 from .checkpoint import load_teacher, load_weights, save_weights
 from .data import LookupSource, open_lookup_source
 from .encoder import HybridMatchingEncoder
@@ -108,10 +107,9 @@ class ManydepthTask:
         if not truths:
             return {}
         figures = {}
-        crop: Crop | None = "garg" if self.options.dataset == "kitti" else None
-        for name, predictions in found.items():
-            errors = evaluate_depths(predictions, truths, crop=crop, crop_bottom=self.options.crop_bottom).mean
-            figures.update({f"{name}abs_rel": errors.abs_rel, f"{name}a1": errors.a1})
+        for net, predictions in found.items():
+            errors = depth_errors(predictions, truths, self.options)
+            figures.update({f"{net}{name}": value for name, value in errors.items()})
         return figures
 
 

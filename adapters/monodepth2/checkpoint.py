@@ -20,7 +20,7 @@ from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.state import whole_folder, write_torch
 from hybrid_encoder.errors import UserError, naming
 from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
-from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors, stated_json, stated_size
+from hybrid_encoder.weights import load_state, read_checkpoint, stated_json, stated_size, tensors_of
 
 from .options import DepthOptions
 
@@ -78,13 +78,12 @@ def fill(module: nn.Module, path: Path) -> None:
     Raises:
         UserError: the file is missing, damaged or of another architecture.
     """
-    if isinstance(module, HybridEncoder | ResnetEncoder):
-        entries = read_checkpoint(path)
-        if path.stem == "encoder":
-            _check_single_frame(entries, path)
-        if isinstance(module, HybridEncoder):
-            check_config(module, entries, str(path))
-    load_state(module, read_tensors(path), str(path))
+    entries = read_checkpoint(path)
+    if path.stem == "encoder":
+        _check_single_frame(entries, path)
+    if isinstance(module, HybridEncoder):
+        check_config(module, entries, str(path))
+    load_state(module, tensors_of(entries, str(path)), str(path))
 
 
 def _check_single_frame(entries: Mapping[str, Any], path: Path) -> None:
@@ -136,8 +135,8 @@ def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_
     else:
         encoder = ResnetEncoder(resnet_layers(entries, str(folder)), "random")
     decoder = described.decoder(encoder)
-    for net, file in ((encoder, path), (decoder, folder / f"{decoder_file}.pth")):
-        load_state(net, read_tensors(file), str(file))
+    load_state(encoder, tensors_of(entries, str(path)), str(path))
+    fill(decoder, folder / f"{decoder_file}.pth")
     return DepthModel(encoder, decoder, height, width, described.min_depth, described.max_depth).eval()
 
 

@@ -57,10 +57,14 @@ def chosen_crop(options: EvaluateOptions) -> Crop | None:
     """The crop of `--crop`; "auto" is the field's: Garg's of raw LiDAR, none of denser depth."""
     if options.crop != "auto":
         return None if options.crop == "none" else options.crop
-    if options.dataset != "kitti":
-        return None
-    source = options.truth if options.truth in MEASURED else GroundTruth(options.truth).source
-    return "garg" if source == "velodyne" else None
+    if options.dataset == "kitti" and options.truth not in MEASURED:
+        return usual_crop("kitti", GroundTruth(options.truth).source)
+    return usual_crop(options.dataset, options.truth)
+
+
+def usual_crop(dataset: str, truth: str = "velodyne") -> Crop | None:
+    """The field's crop: Garg's where depth is KITTI's raw LiDAR."""
+    return "garg" if dataset == "kitti" and truth == "velodyne" else None
 
 
 def prior_errors(options: EvaluateOptions) -> EvaluationResult:

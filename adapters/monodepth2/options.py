@@ -11,7 +11,7 @@ from hybrid_encoder.config import check_image_size
 from hybrid_encoder.data.images import check_crop_bottom
 from hybrid_encoder.data.sample import FrameId
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.options import RESUMABLE, EncoderOptions, TrainingOptions, check_at_least, option
+from hybrid_encoder.options import HYBRID_ONLY, RESUMABLE, EncoderOptions, TrainingOptions, check_at_least, option
 from hybrid_encoder.selfsup.objective import ObjectiveOptions
 
 
@@ -183,7 +183,7 @@ def check_hybrid_options(options: EncoderOptions, depth: DepthOptions, any_hybri
         any_hybrid: whether any net has a hybrid encoder.
     """
     if not any_hybrid:
-        for name in ("clip_weights", "dino_weights", "encoder_option"):
+        for name in HYBRID_ONLY:
             if getattr(options, name):
                 raise UserError(f"--{name} is for the hybrid encoder: add --encoder hybrid")
         if depth.text_weight:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,15 @@ from hybrid_encoder.engine.identity import identity
 from hybrid_encoder.engine.loop import LoopOptions, fit
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError, naming
-from hybrid_encoder.evaluation import Crop, evaluate_depths
+from hybrid_encoder.evaluation import evaluate_depths
 from hybrid_encoder.proxy.training import load_stage1
 from hybrid_encoder.selfsup.geometry import disp_to_depth
 
 from .checkpoint import check_same_depth, encoder_extras, load_weights, newest_weights, save_weights, weights_folder
 from .data import Part, ground_truth, open_source
+from .evaluate import usual_crop
 from .model import DepthBatch, MonoDepth, to_batch
-from .options import Monodepth2Options, RunOptions
+from .options import DataOptions, Monodepth2Options, RunOptions
 
 WARM_UP = 0.1
 """Share of a one-cycle run in which the learning rate rises."""
@@ -186,6 +188,16 @@ def load_samples(
     return loader
 
 
+def depth_errors(disparities: list[np.ndarray], truths: list[np.ndarray], options: DataOptions) -> dict[str, float]:
+    """AbsRel and a1 of 1 / depth, median-scaled, in the crop that `evaluate` takes by itself; NaN of spoilt nets."""
+    if not all(np.isfinite(disparity).all() for disparity in disparities):
+        return {"abs_rel": math.nan, "a1": math.nan}
+    errors = evaluate_depths(
+        disparities, truths, crop=usual_crop(options.dataset), crop_bottom=options.crop_bottom
+    ).mean
+    return {"abs_rel": errors.abs_rel, "a1": errors.a1}
+
+
 def loop_options(options: RunOptions) -> LoopOptions:
     """The training loop's part of a trainer's options."""
     return LoopOptions.of(
@@ -224,6 +236,4 @@ def depth_figures(
         truths.append(truth)
     if not truths:
         return {}
-    crop: Crop | None = "garg" if options.dataset == "kitti" else None
-    errors = evaluate_depths(disparities, truths, crop=crop, crop_bottom=options.crop_bottom).mean
-    return {"abs_rel": errors.abs_rel, "a1": errors.a1}
+    return depth_errors(disparities, truths, options)

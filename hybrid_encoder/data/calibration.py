@@ -181,29 +181,19 @@ def check_rotation(matrix: np.ndarray, origin: str) -> np.ndarray:
     return matrix
 
 
-def undistortion_maps(intrinsics: Intrinsics) -> Maps | None:
-    """What cv2.remap needs to take the lens distortion out of images of `image_size`, K kept; None without distortion.
+class Straightener:
+    """Takes the lens distortion out of a camera's images, K kept; without a known distortion, leaves them as they are.
 
     Where the straightened image reaches beyond the source (pincushion distortion), it is black.
     """
-    if intrinsics.distortion is None:
-        return None
-    K, size = intrinsics.K, intrinsics.image_size
-    if size is None:
-        raise ValueError("the size of the images is not known: use Intrinsics.for_image first")
-    first, second = cv2.initUndistortRectifyMap(K, intrinsics.distortion, np.eye(3), K, size, cv2.CV_16SC2)
-    return first, second
-
-
-class Straightener:
-    """Takes the lens distortion out of a camera's images of any size; without a known distortion, leaves them."""
 
     def __init__(self, intrinsics: Intrinsics | None) -> None:
         self.intrinsics = intrinsics
-        self._maps: dict[tuple[int, int], Maps | None] = {}
+        self._size = (0, 0)
+        self._maps: Maps | None = None
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) -> same.
+        """(H, W, 3) -> same, of any size.
 
         Raises:
             UserError: the image is not of this camera, by its proportions.
@@ -211,11 +201,12 @@ class Straightener:
         if self.intrinsics is None or self.intrinsics.distortion is None:
             return image
         size = (image.shape[1], image.shape[0])
-        if size not in self._maps:
-            self._maps[size] = undistortion_maps(self.intrinsics.for_image(*size))
-        maps = self._maps[size]
-        assert maps is not None
-        return cv2.remap(image, *maps, cv2.INTER_LINEAR)
+        if self._maps is None or size != self._size:
+            K = self.intrinsics.for_image(*size).K
+            distortion, identity = self.intrinsics.distortion, np.eye(3)
+            first, second = cv2.initUndistortRectifyMap(K, distortion, identity, K, size, cv2.CV_16SC2)
+            self._size, self._maps = size, (np.asarray(first), np.asarray(second))
+        return cv2.remap(image, *self._maps, cv2.INTER_LINEAR)
 
 
 def read_calibration(path: str | Path) -> dict[str, np.ndarray]:

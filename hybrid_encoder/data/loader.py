@@ -130,7 +130,8 @@ class SampleLoader(DataLoader[Any]):
                 raise UserError(_own_message(str(error))) from error
             except (RuntimeError, ConnectionError, EOFError) as error:
                 # A connection that breaks is how a worker's death shows where it comes in the middle of a batch.
-                broken = self.num_workers > 0 and not isinstance(error, RuntimeError)
+                inside = isinstance(error, RuntimeError) or str(error).startswith("Caught ")  # raised by the data set
+                broken = self.num_workers > 0 and not inside
                 failure = _lost_worker(f"connection lost ({error})") if broken else worker_failure(error)
                 if failure is None:
                     raise

@@ -302,9 +302,12 @@ def _alone(file: Path) -> Iterator[None]:
         if sys.platform != "win32":
             try:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except (BlockingIOError, PermissionError):
                 print(f"waiting for the process that decodes {file.name}", file=sys.stderr)
                 fcntl.lockf(lock, fcntl.LOCK_EX)
+            except OSError:  # a file system without locks: every process decodes for itself
+                yield
+                return
             for left in file.parent.glob(f".{file.stem}.*.partial{file.suffix}"):
                 left.unlink(missing_ok=True)
         yield

@@ -23,8 +23,8 @@ from .identity import check_same_run
 from .processes import Processes
 from .record import Recorder, device_memory, progress
 from .signals import EXIT_INTERRUPTED, Interrupted, Stop, stop_on_signal
-from .state import exclusive, load_state, save_state, write_text
-from .step import Stepper, not_finite
+from .state import drop_state, exclusive, load_state, save_state, write_text
+from .step import Stepper
 from .task import LoopOptions, Task
 
 __all__ = ["EXIT_INTERRUPTED", "Interrupted", "LoopOptions", "Task", "fit"]
@@ -66,11 +66,13 @@ class _Loop:
         self.saved_at = time.monotonic()
         # Whether what would be saved is the state between two steps, and one that is not saved yet.
         self.unsaved = False
+        # The state saved last, and the last one from which a step could be taken, or that was there before.
         self.saved_step: int | None = None
+        self.good_step: int | None = None
         state = load_state(options.folder)
         if state is not None:
             self._restore(state)
-            lines, self.saved_step = state["lines"], self.step
+            lines, self.saved_step, self.good_step = state["lines"], self.step, self.step
         elif options.resume and processes.is_main:
             print(f"{options.folder} holds no state to go on from: starting anew", flush=True)
         if processes.mean({"step": float(self.step)})["step"] != self.step:
@@ -96,11 +98,10 @@ class _Loop:
                 self._end_epoch()
             return self.figures
         except Interrupted:
-            if self.step > 0 and not self.stepper.skipping:
+            if self.step > 0 and self.stepper.in_a_row < 2:
                 self._save_state()
-            raise Interrupted(
-                f"stopped at step {self.step}, {self._kept()}: run the same command again to go on"
-            ) from None
+            where = self._kept(self.saved_step) if self.step else "before the first step"
+            raise Interrupted(f"stopped at step {self.step}, {where}: run the same command again to go on") from None
         except (UserError, OSError, RuntimeError):
             self._rescue()
             raise
@@ -138,7 +139,7 @@ class _Loop:
                     if self.processes.any(self.stop.asked):
                         raise Interrupted
                     due = time.monotonic() - self.saved_at > 60 * self.options.save_minutes
-                    if due and not self.stepper.skipping:
+                    if due and not self.stepper.in_a_row:
                         self._save_state()
                 waited = time.perf_counter()
 
@@ -159,11 +160,13 @@ class _Loop:
             self.recorder.scalars("skipped", self.step, self.epoch, values)
             if stepper.skipped > self.options.max_bad_steps:
                 last = f", the last on {', '.join(stepper.skipped_names)}" if stepper.skipped_names else ""
-                raise not_finite(f"{stepper.skipped} steps were not finite{last}", self._kept())
+                raise self._not_finite(f"{stepper.skipped} steps were not finite{last}")
         boundary = position + 1 == size
         if boundary:
-            if stepper.finish(task.optimizer) and task.schedule_per_step:
-                task.scheduler.step()
+            if stepper.finish(task.optimizer):
+                self.good_step = self.saved_step
+                if task.schedule_per_step:
+                    task.scheduler.step()
             self.unsaved = True
         return boundary, scalars
 
@@ -171,14 +174,13 @@ class _Loop:
         """Validates and saves; broken off anywhere in between, all of it is done again.
 
         Raises:
-            UserError: figures that are not finite: the last steps have spoilt the nets.
+            UserError: figures that are not finite, after steps that were not, or at the end of the run.
         """
         is_best = self._validate(self.epoch + 1)
-        spoilt = [name for name, value in self.figures.items() if not math.isfinite(value)]
-        if spoilt:
-            self.unsaved = False
-            raise not_finite(f"{', '.join(spoilt)} of validation were not finite", self._kept())
         done = self.epoch + 1
+        spoilt = [name for name, value in self.figures.items() if not math.isfinite(value)]
+        if spoilt and (self.stepper.in_a_row or done == self.options.epochs):
+            raise self._not_finite(f"{', '.join(spoilt)} of validation were not finite")
         if self.processes.is_main and (
             is_best or done == self.options.epochs or done % self.options.save_frequency == 0
         ):
@@ -238,16 +240,25 @@ class _Loop:
             }
             save_state(self.options.folder, state, self.step)
 
-    def _kept(self) -> str:
-        """Which state is saved, for messages."""
-        if self.saved_step is None:
-            return "no state is saved yet" if self.step else "before the first step"
-        last = "" if self.saved_step == self.step else f" of step {self.saved_step}"
-        return f"state{last} saved in {self.options.folder}"
+    def _kept(self, step: int | None) -> str:
+        """Which state is there, for messages."""
+        if step is None:
+            return "no state is saved yet"
+        return f"state{'' if step == self.step else f' of step {step}'} saved in {self.options.folder}"
+
+    def _not_finite(self, what: str) -> UserError:
+        """The error that ends a run whose numbers are not finite; a state that no step has proven good is dropped."""
+        self.unsaved = False
+        if self.saved_step != self.good_step and self.processes.is_main:
+            drop_state(self.options.folder, self.saved_step)
+        return UserError(
+            f"{what}: the run stops, {self._kept(self.good_step)}. Train into another folder with a lower learning "
+            "rate, or look at these samples"
+        )
 
     def _rescue(self) -> None:
         """Saves what was trained before something failed, where that is the state between two steps."""
-        if self.unsaved and self.step > 0 and not self.stepper.skipping:
+        if self.unsaved and self.step > 0 and self.stepper.in_a_row < 2:
             try:
                 self._save_state()
                 if self.processes.is_main:

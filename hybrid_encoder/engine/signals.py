@@ -16,7 +16,7 @@ _SAME_REQUEST = 1.0
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: the run did as asked)
-    """The run was asked to stop and has saved its state."""
+    """The run was asked to stop and did; its message says which state is saved."""
 
 
 class Stop:

@@ -39,7 +39,7 @@ def save_state(folder: Path, state: dict[str, Any], step: int) -> Path:
         UserError: the disk is full or the folder cannot be written; the newest state before is still there.
     """
     content = with_sum(_serialized(state))
-    path = folder / f"state_{step:09d}.pt"
+    path = _state_path(folder, step)
     try:
         try:
             write_bytes(path, content)
@@ -58,6 +58,12 @@ def save_state(folder: Path, state: dict[str, Any], step: int) -> Path:
     for old in [*states[:at], *states[at + _KEEP :]]:
         old.unlink(missing_ok=True)
     return path
+
+
+def drop_state(folder: Path, step: int | None) -> None:
+    """Takes the state of a step away, if there is one."""
+    if step is not None:
+        _state_path(folder, step).unlink(missing_ok=True)
 
 
 def with_sum(data: bytes | memoryview) -> bytes:
@@ -200,6 +206,10 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _state_path(folder: Path, step: int) -> Path:
+    return folder / f"state_{step:09d}.pt"
 
 
 def _states(folder: Path) -> list[Path]:

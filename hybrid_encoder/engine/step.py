@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import UserError
 from .processes import Processes
 
 
@@ -21,7 +20,8 @@ class Stepper:
     Attributes:
         skipped: steps that were skipped so far.
         skipped_names: the samples of the last one, in this process.
-        skipping: whether the group at hand, or else the last one, is skipped: the nets may be spoilt.
+        in_a_row: groups skipped in a row up to now. One may have met a bad sample; after several the nets may be
+            spoilt.
     """
 
     def __init__(
@@ -36,7 +36,8 @@ class Stepper:
         self.precision, self.clip_grad = precision, clip_grad
         self.skipped = 0
         self.skipped_names: list[str] = []
-        self.skipping = False
+        self.in_a_row = 0
+        self._bad = False
         self._names: list[str] = []
         self._before: list[tuple[Tensor, Tensor]] = []
 
@@ -53,10 +54,10 @@ class Stepper:
             The model's scalars; empty where the group has turned out bad, which `finish` then skips.
         """
         if position == 0:
-            self.skipping, self._names = False, []
+            self._bad, self._names = False, []
             self._before = [(buffer, buffer.clone()) for buffer in self.net.buffers()]
         self._names += names
-        if self.skipping:
+        if self._bad:
             return {}
         device = self.processes.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -80,14 +81,16 @@ class Stepper:
 
     def finish(self, optimizer: Optimizer) -> bool:
         """Moves the optimiser at the end of a group; False if the step was skipped."""
-        if not self.skipping:
+        if not self._bad:
             optimizer.step()
+            self.in_a_row = 0
         optimizer.zero_grad(set_to_none=True)
-        return not self.skipping
+        return not self._bad
 
     def _spoilt(self, what: str, innocent: bool) -> None:
         """Undoes what the group's batches did to running statistics, and tells of it."""
-        self.skipping = True
+        self._bad = True
+        self.in_a_row += 1
         self.skipped += 1
         self.skipped_names = [] if innocent else self._names
         for buffer, before in self._before:
@@ -102,15 +105,3 @@ class Stepper:
         if not values:
             return torch.tensor(True, device=device)
         return torch.isfinite(torch.stack(torch._foreach_norm(values, math.inf)).sum())
-
-
-def not_finite(what: str, kept: str) -> UserError:
-    """The error that ends a run whose numbers are not finite.
-
-    Args:
-        what: "... were not finite".
-        kept: which state is saved.
-    """
-    return UserError(
-        f"{what}: the run stops, {kept}. Train into another folder with a lower learning rate, or look at these samples"
-    )

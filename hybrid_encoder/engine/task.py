@@ -21,7 +21,8 @@ class Task(Protocol):
 
     `model(batch)` returns scalar tensors, among them "loss"; `schedule_per_step` says whether the schedule moves per
     step or per epoch. `validate` is called in eval mode without gradients and returns figures; it may be broken off
-    anywhere. `save` writes the weights of an epoch for the user; `extra_state` is whatever else a resumed run needs.
+    anywhere, so that what it asks of other processes (`Processes.total`) comes last. `save` writes the weights of an
+    epoch for the user; `extra_state` is whatever else a resumed run needs.
     """
 
     @property

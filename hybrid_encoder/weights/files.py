@@ -73,11 +73,15 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: missing, truncated or foreign file, or no tensor in it.
     """
-    content: Mapping[str, Any] = read_checkpoint(path)
+    return tensors_of(read_checkpoint(path), str(path))
+
+
+def tensors_of(content: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """The same from what `read_checkpoint` returns; `source` names the file in messages."""
     content = next((content[key] for key in STATE_KEYS if isinstance(content.get(key), Mapping)), content)
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise UserError(f"{path} holds no tensors by name. Its entries are {_some(content)}")
+        raise UserError(f"{source} holds no tensors by name. Its entries are {_some(content)}")
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
