@@ -96,6 +96,11 @@ class _Loop:
             while self.epoch < self.options.epochs:
                 self._train_epoch()
                 self._end_epoch()
+            if spoilt := self._spoilt_figures():
+                raise UserError(
+                    f"the run is finished, but {spoilt} of validation is not finite: look at its samples, or train "
+                    "into another folder with a lower learning rate"
+                )
             return self.figures
         except Interrupted:
             if self.step > 0 and self.stepper.in_a_row < 2:
@@ -174,13 +179,12 @@ class _Loop:
         """Validates and saves; broken off anywhere in between, all of it is done again.
 
         Raises:
-            UserError: figures that are not finite, after steps that were not, or at the end of the run.
+            UserError: figures that are not finite, after steps that were not.
         """
         is_best = self._validate(self.epoch + 1)
         done = self.epoch + 1
-        spoilt = [name for name, value in self.figures.items() if not math.isfinite(value)]
-        if spoilt and (self.stepper.in_a_row or done == self.options.epochs):
-            raise self._not_finite(f"{', '.join(spoilt)} of validation were not finite")
+        if self.stepper.in_a_row and (spoilt := self._spoilt_figures()):
+            raise self._not_finite(f"{spoilt} of validation were not finite")
         if self.processes.is_main and (
             is_best or done == self.options.epochs or done % self.options.save_frequency == 0
         ):
@@ -195,6 +199,10 @@ class _Loop:
                 self.task.scheduler.step()
         self.unsaved = True
         self._save_state()
+
+    def _spoilt_figures(self) -> str:
+        """Names of the last validation's figures that are not finite."""
+        return ", ".join(name for name, value in self.figures.items() if not math.isfinite(value))
 
     def _validate(self, epoch: int) -> bool:
         """Figures of the validation set; whether they are the best so far. Leaves the random state as it was."""
