@@ -16,7 +16,7 @@ from hybrid_encoder import DPTDecoder, UserError, allocator, create_encoder
 from hybrid_encoder.adapters.monodepth2.model import DepthBatch, MonoDepth
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
 from hybrid_encoder.data.sample import FrameId
-from hybrid_encoder.engine.processes import Processes
+from hybrid_encoder.engine.processes import Processes, leave
 from hybrid_encoder.recompute import checkpoint_activations
 from hybrid_encoder.resnet import ResnetEncoder
 
@@ -58,7 +58,7 @@ def _half(rank: int, folder: str) -> None:
     wrapped(part(make_batch(4), slice(2 * rank, 2 * rank + 2)))["loss"].backward()
     if rank == 0:
         torch.save(gradients(model), f"{folder}/gradients.pth")
-    dist.destroy_process_group()
+    leave()
 
 
 def test_two_processes_of_two_equal_one_of_four(tmp_path: Path) -> None:

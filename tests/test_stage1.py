@@ -12,7 +12,7 @@ import torch.multiprocessing as multiprocessing
 from torch.utils.data import DataLoader
 
 from hybrid_encoder.data.loader import make_loader
-from hybrid_encoder.engine.processes import Processes
+from hybrid_encoder.engine.processes import Processes, leave
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.proxy.dataset import ProxyBatch, ProxyDataset, collate
 from hybrid_encoder.proxy.options import PretrainOptions
@@ -112,8 +112,7 @@ def _validate(rank: int, folder: str, images: int, gaps: bool) -> None:
     with torch.no_grad():
         figures = processes.mean(found.validate(processes))
     torch.save((figures, found.confusion), f"{folder}/{rank}.pth")
-    dist.barrier()
-    dist.destroy_process_group()
+    leave()
 
 
 @pytest.mark.parametrize(("images", "gaps"), [(5, False), (2, True)])
@@ -128,17 +127,3 @@ def test_processes_share_validation(images: int, gaps: bool, tmp_path: Path) -> 
         figures, confusion = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
         assert figures == pytest.approx(expected, rel=1e-5)
         assert torch.equal(confusion, alone.confusion)
-
-
-def test_a_mean_is_over_the_processes_that_have_a_value(tmp_path: Path) -> None:
-    multiprocessing.spawn(_mean, (str(tmp_path),), nprocs=2)
-    assert torch.load(tmp_path / "mean.pth", weights_only=True) == {"loss": 2.0, "error": 5.0}
-
-
-def _mean(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    found = Processes(CPU, rank, 2).mean({"loss": 1.0} if rank == 0 else {"loss": 3.0, "error": 5.0})
-    if rank == 0:
-        torch.save(found, f"{folder}/mean.pth")
-    dist.barrier()
-    dist.destroy_process_group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,13 +59,12 @@ class Processes:
         return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """Every value averaged over the processes that have it: one without samples may have none."""
-        if self.world_size == 1:
+        """Every value averaged over processes; all call it with the same keys."""
+        if self.world_size == 1 or not values:
             return values
-        everyone: list[dict[str, float]] = [{}] * self.world_size
-        dist.all_gather_object(everyone, values)
-        found = {key: [each[key] for each in everyone if key in each] for key in sorted(set().union(*everyone))}
-        return {key: sum(each) / len(each) for key, each in found.items()}
+        keys = sorted(values)
+        packed = self.total(torch.tensor([values[key] for key in keys], dtype=torch.float64))
+        return dict(zip(keys, (packed / self.world_size).tolist(), strict=True))
 
     def total(self, counts: torch.Tensor) -> torch.Tensor:
         """Numbers on the CPU, summed over processes."""
@@ -132,4 +132,14 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     try:
         yield Processes(chosen, rank, world_size)
     finally:
-        dist.destroy_process_group()
+        leave()
+
+
+def leave() -> None:
+    """Ends this process's part in the group.
+
+    Gloo's threads may still be dropping the tensors of the last exchange, for which they need Python's lock. PyTorch
+    2.6 and 2.7 hold it while they wait for those threads, and so were seen to hang: the threads get a moment first.
+    """
+    time.sleep(0.2)
+    dist.destroy_process_group()
