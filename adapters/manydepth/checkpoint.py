@@ -19,7 +19,15 @@ from hybrid_encoder.errors import UserError, naming
 from hybrid_encoder.released import is_released
 from hybrid_encoder.released_matching import load_released_matching
 from hybrid_encoder.resnet import ResnetEncoder
-from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors, stated_bins, stated_json, stated_size
+from hybrid_encoder.weights import (
+    load_state,
+    read_checkpoint,
+    read_tensors,
+    stated_bins,
+    stated_json,
+    stated_size,
+    tensors_of,
+)
 
 from ..monodepth2.checkpoint import (
     NetDescription,
@@ -130,7 +138,7 @@ def load_two_frame_model(folder: str | Path, max_bytes: int | None = None) -> Tw
         encoder = _build_encoder(entries, described, size, settings, str(folder))
         _fill_encoder(encoder, path)
         decoder = described.decoder(_single_frame(encoder))
-        load_state(decoder, read_tensors(folder / "depth.pth"), str(folder / "depth.pth"))
+        fill(decoder, folder / "depth.pth")
     poses, read_by_poses = _load_poses(folder)
     model = TwoFrameModel(
         TwoFrameNet(encoder, decoder),
@@ -180,7 +188,8 @@ def _build_encoder(
 def _fill_encoder(encoder: MatchingEncoder, path: Path) -> tuple[float, float]:
     """Fills an encoder from its file; returns the range of its bins."""
     entries = read_checkpoint(path)
-    tensors = {name: value for name, value in read_tensors(path).items() if name not in (*_BINS, "height", "width")}
+    found = tensors_of(entries, str(path))
+    tensors = {name: value for name, value in found.items() if name not in (*_BINS, "height", "width")}
     if isinstance(encoder, ResnetMatchingEncoder):
         encoder.load_original_state_dict(tensors, str(path))
     else:

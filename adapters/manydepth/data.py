@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from hybrid_encoder.data.cityscapes import CityscapesSource
@@ -58,6 +60,19 @@ class LookupSource:
         return self.source.path(entry, frame_id).is_file()
 
 
+def cityscapes_files(options: DataOptions, part: Part) -> tuple[Path, Path]:
+    """The folder of Cityscapes' frames, in either layout, and the split file of a part.
+
+    Raises:
+        UserError: no folder or split, or intrinsics, which have files of their own there.
+    """
+    if options.data_path is None:
+        raise UserError(f"--dataset {options.dataset} needs --data_path")
+    if options.intrinsics is not None:
+        raise UserError("--intrinsics: the frames of Cityscapes have files of their own, leave it out")
+    return options.data_path, find_split(options.split, options.data_path) / f"{part}_files.txt"
+
+
 def open_lookup_source(
     options: DataOptions, part: Part, required: tuple[FrameId, ...], optional: tuple[FrameId, ...], seed: int = 0
 ) -> FrameSource:
@@ -72,12 +87,7 @@ def open_lookup_source(
         UserError: no such folder or split, missing required frames, missing intrinsics.
     """
     if options.dataset == "cityscapes_preprocessed":  # type: ignore[comparison-overlap]
-        if options.data_path is None:
-            raise UserError("--dataset cityscapes_preprocessed needs --data_path")
-        if options.intrinsics is not None:
-            raise UserError("--intrinsics: the frames of Cityscapes have files of their own, leave it out")
-        file = find_split(options.split, options.data_path) / f"{part}_files.txt"
-        return CityscapesSource(options.data_path, file, (*required, *optional))
+        return CityscapesSource(*cityscapes_files(options, part), (*required, *optional))
     if options.dataset in ("kitti", "kitti_odom"):
         source = open_source(options, part, required, seed)
         assert isinstance(source, KittiRawSource | KittiOdometrySource)

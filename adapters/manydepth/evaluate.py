@@ -12,13 +12,12 @@ from torch import Tensor
 from hybrid_encoder.data.cityscapes import CityscapesSequenceSource, evaluated_part
 from hybrid_encoder.data.images import cut_bottom, resize_image
 from hybrid_encoder.data.source import FrameSource
-from hybrid_encoder.data.splits import find_split
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import STEREO_SCALE_FACTOR, EvaluationResult, evaluate_depths, flip_post_process
 from hybrid_encoder.prediction import DepthPredictor
 
 from ..monodepth2.evaluate import chosen_crop, measured_depths
-from .data import LookupSource, open_lookup_source
+from .data import LookupSource, cityscapes_files, open_lookup_source
 from .options import TwoFrameEvaluateOptions
 from .two_frame_model import TwoFrameModel
 
@@ -52,12 +51,7 @@ def evaluate_two_frame(options: TwoFrameEvaluateOptions, model: TwoFrameModel | 
 def open_evaluation_source(options: TwoFrameEvaluateOptions, matching_ids: tuple[int, ...]) -> FrameSource:
     """The frames to evaluate, their lookup frames black where there are none."""
     if options.dataset == "cityscapes":
-        if options.data_path is None:
-            raise UserError("--dataset cityscapes needs --data_path")
-        if options.intrinsics is not None:
-            raise UserError("--intrinsics: the frames of Cityscapes have files of their own, leave it out")
-        file = find_split(options.split, options.data_path) / f"{options.part}_files.txt"
-        return CityscapesSequenceSource(options.data_path, file, options.part)
+        return CityscapesSequenceSource(*cityscapes_files(options, options.part), options.part)
     return open_lookup_source(options, options.part, (0,), matching_ids, options.seed)
 
 

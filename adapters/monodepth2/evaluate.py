@@ -99,7 +99,7 @@ def measured_depths(options: EvaluateOptions, source: FrameSource, names: list[s
             raise UserError(
                 f"{options.truth} holds {len(stored)} depth maps, the {options.part} part {len(names)} frames"
             )
-        for theirs, ours in zip(stored.names or (), names, strict=stored.names is not None):
+        for theirs, ours in zip(stored.names or names, names, strict=True):
             if theirs != ours:
                 raise UserError(
                     f"{options.truth} holds depth of {theirs!r}, where the {options.part} part has {ours!r}"
