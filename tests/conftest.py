@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,14 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out, seed=3, sequences=4, frames=5, height=96, width=320, clips=10, clip_size=(180, 320), progress=False
     )
     return out
+
+
+@pytest.fixture(scope="module")
+def module_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for what a module's tests share; a run with its states is up to a gigabyte, so it goes with them."""
+    path = tmp_path_factory.mktemp("module")
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture(scope="session")

@@ -41,17 +41,16 @@ def evaluate(data: Path, weights: Path, *more: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def stage1(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("stage1")
+def stage1(scenes: Path, module_path: Path) -> Path:
+    out = module_path / "stage1"
     assert pretrain(f"tusimple:{scenes / 'tusimple'}", out) == 0
     return out
 
 
 @pytest.fixture(scope="module")
-def run(scenes: Path, stage1: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    runs = tmp_path_factory.mktemp("runs")
-    assert train(scenes / "kitti", runs, "--stage1", str(stage1 / "stage1.pth")) == 0
-    return runs / "mdp"
+def run(scenes: Path, stage1: Path, module_path: Path) -> Path:
+    assert train(scenes / "kitti", module_path, "--stage1", str(stage1 / "stage1.pth")) == 0
+    return module_path / "mdp"
 
 
 def test_stage1_leaves_weights_figures_and_pictures(stage1: Path) -> None:

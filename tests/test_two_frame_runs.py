@@ -56,19 +56,18 @@ def options(folder: Path, name: str, **changes: Any) -> ManydepthOptions:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> ManydepthOptions:
+def run(module_path: Path) -> ManydepthOptions:
     """Two epochs of the hybrid pair on rendered scenes, the teacher frozen in the second."""
-    chosen = options(tmp_path_factory.mktemp("runs"), "hybrid", **HYBRID)
+    chosen = options(module_path, "hybrid", **HYBRID)
     figures = train(chosen, HERE)
     assert {"abs_rel", "teacher_abs_rel", "trusted_share", "confident_share"} <= set(figures)
     return chosen
 
 
 @pytest.fixture(scope="module")
-def resnets(tmp_path_factory: pytest.TempPathFactory) -> ManydepthOptions:
+def resnets(module_path: Path) -> ManydepthOptions:
     """One epoch of the ResNet pair."""
-    folder = tmp_path_factory.mktemp("runs")
-    chosen = options(folder, "resnet", encoder="resnet", teacher_encoder="resnet", num_epochs=1)
+    chosen = options(module_path, "resnet", encoder="resnet", teacher_encoder="resnet", num_epochs=1)
     train(chosen, HERE)
     return chosen
 
