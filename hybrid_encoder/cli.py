@@ -7,11 +7,15 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .allocator import keep_freed_memory
 from .errors import UserError
 from .options import add_options, read_options
+
+if TYPE_CHECKING:
+    from .engine.processes import Processes
 
 EXIT_USER_ERROR = 2
 EXIT_KEYBOARD = 130
@@ -209,23 +213,20 @@ def _pretrain(arguments: Arguments) -> int:
 def _train_monodepth2(arguments: Arguments) -> int:
     from .adapters.monodepth2.options import Monodepth2Options
     from .adapters.monodepth2.trainer import train
-    from .engine.processes import processes
 
-    options = read_options(Monodepth2Options, arguments)
-    options.check()
-    with processes("cpu" if options.no_cuda else options.device) as group:
-        train(options, group)
-        if group.is_main and options.num_epochs:
-            print(f"next: hybrid-encoder evaluate --weights {options.folder} ...")
-    return 0
+    return _train(read_options(Monodepth2Options, arguments), train)
 
 
 def _train_manydepth(arguments: Arguments) -> int:
     from .adapters.manydepth.options import ManydepthOptions
     from .adapters.manydepth.trainer import train
+
+    return _train(read_options(ManydepthOptions, arguments), train)
+
+
+def _train(options: Any, train: Callable[[Any, Processes], object]) -> int:
     from .engine.processes import processes
 
-    options = read_options(ManydepthOptions, arguments)
     options.check()
     with processes("cpu" if options.no_cuda else options.device) as group:
         train(options, group)

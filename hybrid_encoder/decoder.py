@@ -24,8 +24,8 @@ class DPTDecoder(nn.Module):
     """Reassembles the levels at 4x, 2x, 1x, 1/2 of their grid, fuses them coarse to fine and reads disparity off.
 
     The finest fusion lies at 8x the grid; the head of scale 0 refines it at 16x the grid, or at the image's size
-    where DINO's patches are small, and resizes to the image. Scale s
-    reads the fusion s steps coarser and returns H / 2^s x W / 2^s.
+    where DINO's patches are small, and resizes to the image. Scale s reads the fusion s steps coarser and returns
+    H / 2^s x W / 2^s.
 
     Args:
         encoder: the encoder whose `forward_features` is decoded (its channels and decoder width are read).

@@ -239,8 +239,7 @@ def create_encoder(
 
     Args:
         source: a preset ("paper", "released", "small", "dinov3", "tiny"), a config, a folder that `save_pretrained`
-            wrote
-            ("./tiny" where it has the name of a preset) or a hub id ("account/name").
+            wrote ("./tiny" where it has the name of a preset) or a hub id ("account/name").
         weights_dir: folder that is searched for the towers' published weights before they are downloaded; None: the
             one that the environment variable HYBRID_ENCODER_WEIGHTS names.
         changes: fields of `HybridEncoderConfig` to change, e.g. `clip_weights="RN50.pt", dino_weights="random"`.

@@ -22,7 +22,7 @@ from hybrid_encoder.proxy.training import load_stage1
 from ..monodepth2.checkpoint import check_same_depth, newest_weights, weights_folder
 from ..monodepth2.data import Part, ground_truth
 from ..monodepth2.model import DepthBatch, to_batch
-from ..monodepth2.trainer import MAX_TRUTHS, build_scheduler, depth_errors, load_samples, loop_options
+from ..monodepth2.trainer import MAX_TRUTHS, build_scheduler, depth_errors, load_samples, loop_options, mean_scalars
 from .checkpoint import load_teacher, load_weights, save_weights
 from .data import LookupSource, open_lookup_source
 from .encoder import HybridMatchingEncoder
@@ -62,11 +62,7 @@ class ManydepthTask:
     def validate(self, processes: Processes) -> dict[str, float]:
         """The loss on the validation part; where the truth is known, the errors of the two-frame net and the
         teacher."""
-        losses = []
-        for collated in self.val_loader:
-            scalars = self.model(self.to_device(collated, processes.device))
-            losses.append({name: float(value) for name, value in scalars.items()})
-        figures = {name: float(np.mean([loss[name] for loss in losses])) for name in (losses[0] if losses else ())}
+        figures = mean_scalars(self.model(self.to_device(batch, processes.device)) for batch in self.val_loader)
         figures.update(self._depth_figures(processes.device))
         return figures
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torch.utils.data import DataLoader
 
@@ -65,11 +67,7 @@ class Monodepth2Task:
 
     def validate(self, processes: Processes) -> dict[str, float]:
         """The loss on the validation part, and the depth error where the truth is known."""
-        losses = []
-        for collated in self.val_loader:
-            scalars = self.model(self.to_device(collated, processes.device))
-            losses.append({name: float(value) for name, value in scalars.items()})
-        figures = {name: float(np.mean([loss[name] for loss in losses])) for name in (losses[0] if losses else ())}
+        figures = mean_scalars(self.model(self.to_device(batch, processes.device)) for batch in self.val_loader)
         dataset = self.val_loader.dataset
         assert isinstance(dataset, SelfSupervisedDataset)
         figures.update(depth_figures(self.model, dataset, self.options, processes.device))
@@ -106,6 +104,12 @@ def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
     loader, val_loader = (open_loader(options, part, processes) for part in ("train", "val"))
     task = Monodepth2Task(options, len(loader), val_loader, processes)
     return fit(task, loader, loop_options(options), processes)
+
+
+def mean_scalars(batches: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
+    """The mean over batches of each scalar of a model in evaluation; empty for no batch."""
+    losses = [{name: float(value) for name, value in scalars.items()} for scalars in batches]
+    return {name: float(np.mean([loss[name] for loss in losses])) for name in (losses[0] if losses else ())}
 
 
 def build_model(options: Monodepth2Options) -> MonoDepth:
