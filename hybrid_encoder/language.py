@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import cast
 
 import open_clip
@@ -75,6 +76,7 @@ class Language(nn.Module):
         self.tokens = nn.Parameter(tokens, requires_grad=config.train_tokens)
         self.width = int(self.projection.shape[1])
         self._cache: dict[str, _Kept] = {}
+        _watch_fused_steps()
         self.register_load_state_dict_post_hook(_forget)
 
     def train(self, mode: bool = True) -> Language:
@@ -180,10 +182,14 @@ def _note_fused_step(optimizer: Optimizer, *_: object) -> None:
     for group in optimizer.param_groups:
         if group.get("fused"):
             for parameter in group["params"]:
-                increment_version(parameter)
+                if parameter.grad is not None:
+                    increment_version(parameter)
 
 
-register_optimizer_step_post_hook(_note_fused_step)
+@cache
+def _watch_fused_steps() -> None:
+    """Lets every optimiser of this process say so from now on."""
+    register_optimizer_step_post_hook(_note_fused_step)
 
 
 def _causal_block(block: nn.Module, start: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,9 +41,9 @@ def checkpoint_activations(model: nn.Module) -> int:
     stages = [module for module in model.modules() if isinstance(module, STAGES)]
     for stage in stages:
         # An instance attribute shadows the class's method.
-        stage.forward = partial(  # type: ignore[method-assign]
-            checkpoint, stage.forward, use_reentrant=False, context_fn=partial(_contexts, stage)
-        )
+        again = {"use_reentrant": False, "context_fn": partial(_contexts, stage)}
+        again["preserve_rng_state"] = False  # no stage draws random numbers
+        stage.forward = partial(checkpoint, stage.forward, **again)  # type: ignore[method-assign]
     return len(stages)
 
 

@@ -168,7 +168,8 @@ def _convolve_doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Doubling repeats the borders, so reflection there is repetition here.
     """
     out, given = weight.shape[:2]
-    taps = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+    # Which of a kernel's three rows reach each of four: 3; 2, 3; 1, 2; 1.
+    taps = torch.ones(4, 3, dtype=weight.dtype, device=weight.device).tril().triu(-1).flip(1)
     spread = weight.transpose(0, 1).reshape(given * out, 9) @ torch.kron(taps, taps).T
     x = F.pad(x, (1, 1, 1, 1), mode="replicate")
     return F.conv_transpose2d(x, spread.view(given, out, 4, 4), bias, stride=2, padding=3)

@@ -11,12 +11,20 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from hybrid_encoder import DPTDecoder, UserError, allocator, create_encoder
+from hybrid_encoder.adapters.manydepth.model import TwoFrameDepth
+from hybrid_encoder.adapters.manydepth.options import ManydepthOptions
 from hybrid_encoder.adapters.monodepth2.model import DepthBatch, MonoDepth
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
 from hybrid_encoder.data.sample import FrameId
+from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.processes import Processes, leave
+from hybrid_encoder.engine.step import Stepper
+from hybrid_encoder.proxy.dataset import ProxyBatch
+from hybrid_encoder.proxy.options import PretrainOptions
+from hybrid_encoder.proxy.training import ProxyModel, stage1_config
 from hybrid_encoder.recompute import checkpoint_activations
 from hybrid_encoder.resnet import ResnetEncoder
 
@@ -50,19 +58,25 @@ def without_batch_norm() -> MonoDepth:
     return make_model(encoder_option=("image_tower=null",), pose_model_type="class_token", disable_automasking=True)
 
 
-def _half(rank: int, folder: str) -> None:
+def _half(rank: int, folder: str, batches: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    model = without_batch_norm()
-    wrapped = Processes(torch.device("cpu"), rank, 2).wrap(model)
-    wrapped(part(make_batch(4), slice(2 * rank, 2 * rank + 2)))["loss"].backward()
+    model, processes = without_batch_norm(), Processes(torch.device("cpu"), rank, 2)
+    stepper = Stepper(model, processes.wrap(model), processes, "float32", None)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad])
+    size = 2 // batches
+    for i in range(batches):
+        first = 2 * rank + i * size
+        assert stepper.run(optimizer, part(make_batch(4), slice(first, first + size)), [], i, batches)
     if rank == 0:
         torch.save(gradients(model), f"{folder}/gradients.pth")
     leave()
 
 
-def test_two_processes_of_two_equal_one_of_four(tmp_path: Path) -> None:
-    multiprocessing.spawn(_half, (str(tmp_path),), nprocs=2)
+@pytest.mark.parametrize("batches", [1, 2])
+def test_two_processes_of_two_equal_one_of_four(batches: int, tmp_path: Path) -> None:
+    """Also where each of them adds up two batches of one."""
+    multiprocessing.spawn(_half, (str(tmp_path), batches), nprocs=2)
     two = torch.load(tmp_path / "gradients.pth", weights_only=True)
     model = without_batch_norm()
     model(make_batch(4))["loss"].backward()
@@ -143,6 +157,51 @@ def test_nets_compile_without_a_graph_break(net: str) -> None:
     with torch.no_grad():
         expected = run(image)
         assert torch.allclose(torch.compile(see, backend="eager", fullgraph=True)(image, encoder.text()), expected)
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "resnet"])
+def test_a_training_step_compiles_without_a_graph_break(kind: str) -> None:
+    """Losses, warps and text included; loss and gradients as without."""
+    torch._dynamo.reset()
+    batch, found = make_batch(2), []
+    for compiled in (False, True):
+        model = make_model(encoder=kind, pose_model_type="separate_resnet", text_weight=0.1 * (kind == "hybrid"))
+        run: Any = torch.compile(model, backend="eager", fullgraph=True) if compiled else model
+        torch.manual_seed(3)
+        loss = run(batch)["loss"]
+        loss.backward()
+        found.append((loss.detach(), gradients(model)))
+    (plain, expected), (traced, grads) = found
+    assert torch.allclose(plain, traced, rtol=1e-6)
+    assert set(grads) == set(expected)
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in expected.items():
+        assert (grads[name] - gradient).abs().max() < 1e-4 * largest, name
+
+
+def test_two_frame_steps_are_compiled_once() -> None:
+    settings: dict[str, Any] = {"preset": "tiny", "weights_init": "scratch", "height": HEIGHT, "width": WIDTH}
+    options = ManydepthOptions(**settings, encoder="hybrid", teacher_encoder="hybrid", num_depth_bins=8)
+    model = TwoFrameDepth(options, options.config(), "random").train()
+    torch._dynamo.reset()
+    counters.clear()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    for _ in range(3):
+        compiled(make_batch(2))["loss"].backward()
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_stage_1_is_not_compiled_for_every_number_of_lanes() -> None:
+    options = PretrainOptions(data=("synthetic:0",), preset="tiny", weights_init="scratch")
+    model = ProxyModel(HybridEncoder(stage1_config(options.config())), options).train()
+    torch._dynamo.reset()
+    counters.clear()
+    compiled, graphs = torch.compile(model, backend="eager"), []
+    for lanes in (3, 5, 4, 6, 7):
+        points = WIDTH / 2 * torch.rand(lanes, 7, 2)
+        compiled(ProxyBatch(torch.rand(2, 3, HEIGHT, WIDTH), points, torch.zeros(lanes, dtype=torch.long), []))
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[1:] == [graphs[1]] * 4
 
 
 def test_compiled_encoder_never_reads_stale_text() -> None:

@@ -22,7 +22,7 @@ from hybrid_encoder.adapters.manydepth.model import (
 )
 from hybrid_encoder.adapters.manydepth.objective import matching_agrees, two_frame_loss
 from hybrid_encoder.adapters.manydepth.options import ManydepthOptions
-from hybrid_encoder.adapters.manydepth.trainer import build_optimizer
+from hybrid_encoder.adapters.manydepth.trainer import ManydepthTask, build_optimizer
 from hybrid_encoder.adapters.monodepth2.model import DepthBatch
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.selfsup.geometry import disp_to_depth, pose_matrix
@@ -193,7 +193,7 @@ def test_augmentation_draws_its_shares() -> None:
 @pytest.mark.parametrize("encoders", [("resnet", "resnet"), ("hybrid", "resnet"), ("resnet", "hybrid")])
 @pytest.mark.parametrize("freeze", [False, True])
 def test_step_trains_what_it_should(encoders: tuple[str, str], freeze: bool) -> None:
-    settings = {**SETTINGS, "encoder": encoders[0], "teacher_encoder": encoders[1], "freeze_teacher_step": 1}
+    settings = {**SETTINGS, "encoder": encoders[0], "teacher_encoder": encoders[1]}
     options = ManydepthOptions(**settings)
     options.check()
     model = TwoFrameDepth(options, options.config(), "random")
@@ -204,12 +204,11 @@ def test_step_trains_what_it_should(encoders: tuple[str, str], freeze: bool) -> 
     optimizer.step()
     optimizer.zero_grad()
     if freeze:
-        assert not model.frozen
+        model.freeze_teacher()
         before = {name: value.clone() for name, value in model.state_dict().items()}
         scalars = model(data)
         scalars["loss"].backward()
         optimizer.step()
-        assert model.frozen
         moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
         assert not {name for name in moved if name.startswith(("teacher.", "bins."))}, "statistics included"
         assert any(name.startswith("net.encoder.") for name in moved)
@@ -223,10 +222,25 @@ def test_step_trains_what_it_should(encoders: tuple[str, str], freeze: bool) -> 
     assert model.bins.near != 0.1
 
 
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [({"freeze_teacher_step": 5}, (1, 5)), ({"freeze_teacher_epoch": 1}, (1, 3)), ({"freeze_teacher_step": 0}, (0, 0))],
+)
+def test_teacher_freezes_at_its_epoch_or_step(options: dict[str, int], first: tuple[int, int]) -> None:
+    model = TwoFrameDepth(ManydepthOptions(**SETTINGS), ManydepthOptions(**SETTINGS).config(), "random")
+    task = cast(ManydepthTask, SimpleNamespace(options=ManydepthOptions(**SETTINGS, **options), model=model))
+    for epoch, step in ((0, 0), (0, 1), (0, 2), (1, 3), (1, 4), (1, 5)):
+        ManydepthTask.start_step(task, epoch, step)
+        if model.frozen:
+            break
+    assert (epoch, step) == first
+
+
 def test_bins_take_the_range_of_a_teacher_that_never_trains() -> None:
     options = ManydepthOptions(**SETTINGS, freeze_teacher_and_pose=True)
     model = TwoFrameDepth(options, options.config(), "random")
     model.freeze_teacher()
+    ManydepthTask.start_step(cast(ManydepthTask, SimpleNamespace(options=options, model=model)), 0, 0)
     data = batch()
     _, inverse = model.train().inverse_depths(data)
     model(data)

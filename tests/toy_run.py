@@ -76,7 +76,7 @@ class ToyTask:
     def names(self, batch: Any) -> list[str]:
         return list(batch["name"])
 
-    def start_epoch(self, epoch: int) -> None:
+    def start_step(self, epoch: int, step: int) -> None:
         pass
 
     def validate(self, processes: Processes) -> dict[str, float]:

@@ -50,14 +50,17 @@ def depth_bins(near: Tensor | float, far: Tensor | float, count: int, binning: B
     return 1 / (1 / near + (1 / far - 1 / near) * steps)
 
 
-def inner_pixels(height: int, width: int) -> Tensor:
+def inner_pixels(
+    height: int, width: int, dtype: torch.dtype | None = None, device: torch.device | None = None
+) -> Tensor:
     """(3, n): x, y, 1 of the pixels that are farther than `BORDER` from the border, row by row."""
+    dtype = torch.get_default_dtype() if dtype is None else dtype
     y, x = torch.meshgrid(
-        torch.arange(BORDER, max(height - BORDER, BORDER)),
-        torch.arange(BORDER, max(width - BORDER, BORDER)),
+        torch.arange(BORDER, max(height - BORDER, BORDER), dtype=dtype, device=device),
+        torch.arange(BORDER, max(width - BORDER, BORDER), dtype=dtype, device=device),
         indexing="ij",
     )
-    return torch.stack([x, y, torch.ones_like(x)]).flatten(1).to(torch.get_default_dtype())
+    return torch.stack([x, y, torch.ones_like(x)]).flatten(1)
 
 
 @torch.no_grad()
@@ -88,7 +91,8 @@ def match(
     """
     batch, frames, channels, height, width = lookup.shape
     inner = (max(height - 2 * BORDER, 0), max(width - 2 * BORDER, 0))
-    rays, shift = _rays(poses, K, inv_K, inner_pixels(height, width) if pixels is None else pixels)
+    pixels = inner_pixels(height, width, K.dtype, K.device) if pixels is None else pixels
+    rays, shift = _rays(poses, K, inv_K, pixels)
     exists = (poses != 0).flatten(2).any(2)
     # One table holds the pixels of all lookup frames and of the current one as rows of C numbers: bilinear sampling
     # and the difference to the current feature are a weighted sum of five rows, which reads memory in whole cache

@@ -86,7 +86,7 @@ def open_lookup_source(
     Raises:
         UserError: no such folder or split, missing required frames, missing intrinsics.
     """
-    if options.dataset == "cityscapes_preprocessed":  # type: ignore[comparison-overlap]
+    if options.dataset == "cityscapes_preprocessed":
         return CityscapesSource(*cityscapes_files(options, part), (*required, *optional))
     if options.dataset in ("kitti", "kitti_odom"):
         source = open_source(options, part, required, seed)

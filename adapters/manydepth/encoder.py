@@ -241,7 +241,8 @@ class HybridMatchingEncoder(MatchingEncoder):
         min_depth_bin: Tensor | float | None = None,
         max_depth_bin: Tensor | float | None = None,
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """As `ResnetMatchingEncoder.forward`; all five maps know the cost volume. Needs an encoder with its pyramid."""
+        """As `ResnetMatchingEncoder.forward`; the cost volume is in the last three maps, as in the original. Needs an
+        encoder with its pyramid."""
         features, lowest_cost, confidence = self.forward_features(
             current, lookup, poses, K, inv_K, min_depth_bin, max_depth_bin
         )

@@ -12,7 +12,7 @@ from hybrid_encoder.config import HybridEncoderConfig
 from hybrid_encoder.depth_model import decode, encode
 from hybrid_encoder.encoder import HybridEncoder, HybridFeatures
 from hybrid_encoder.resnet import UNetDecoder
-from hybrid_encoder.selfsup.geometry import disp_to_depth, scale_intrinsics
+from hybrid_encoder.selfsup.geometry import compose, disp_to_depth, invert_intrinsics, scale_intrinsics
 from hybrid_encoder.selfsup.losses import text_bin_loss
 from hybrid_encoder.selfsup.objective import View, self_supervised_loss
 from hybrid_encoder.weights import load_state
@@ -76,7 +76,7 @@ class TwoFrameNet(nn.Module):
             the encoder's features.
         """
         small = scale_intrinsics(K, 1 / MATCHING_STRIDE, 1 / MATCHING_STRIDE)
-        geometry = (poses, small, torch.linalg.inv(small), near, far)
+        geometry = (poses, small, invert_intrinsics(small), near, far)
         features: Features
         if isinstance(self.encoder, HybridMatchingEncoder):
             features, lowest_cost, confidence = self.encoder.forward_features(current, lookup, *geometry)
@@ -97,7 +97,7 @@ class TwoFrameDepth(nn.Module):
         net: the two-frame net.
         bins: the tracked range.
         frozen: whether teacher and pose nets have stopped training.
-        steps: how many batches it was trained on.
+        range_unknown: whether nobody has followed the range of the bins yet: the next batch gives it.
     """
 
     def __init__(self, options: ManydepthOptions, config: HybridEncoderConfig, resnet_weights: str) -> None:
@@ -108,7 +108,7 @@ class TwoFrameDepth(nn.Module):
         self.net = build_two_frame_net(options, config, resnet_weights)
         self.bins = DepthBinTracker(options.min_depth)
         self.frozen = False
-        self.steps = 0
+        self.range_unknown = False
 
     def files(self) -> dict[str, nn.Module]:
         """The nets by the name of their checkpoint file."""
@@ -133,10 +133,6 @@ class TwoFrameDepth(nn.Module):
 
     def forward(self, batch: DepthBatch) -> dict[str, Tensor]:
         """Scalars: "loss", its parts, the teacher's loss, the range of the bins, the mean depth."""
-        if self.training:
-            if self.steps == self.options.freeze_teacher_step:
-                self.freeze_teacher()
-            self.steps += 1
         learns = self.training and not self.frozen
         known = {i: batch.frames[i] for i in self.options.all_frame_ids}
         with torch.autocast(batch.K.device.type, enabled=False):
@@ -166,8 +162,7 @@ class TwoFrameDepth(nn.Module):
         two = two_frame_loss(disparities, view, poses, mono_depths, trusted, self.objective)
         scalars.update(two.scalars(), confident_share=confidence.mean(), mean_depth=two.depth.mean())
         if learns or (self.training and self.options.freeze_teacher_and_pose):
-            # A teacher that never trains here has a range that nobody has followed yet: its first batch gives it.
-            self.bins.update(mono_depth, TRACKER_MOMENTUM if learns or self.steps > 1 else 0.0)
+            self.bins.update(mono_depth, 0.0 if self.range_unknown else TRACKER_MOMENTUM)
         if learns:
             scalars["loss"] = scalars["loss"] + scalars["teacher_loss"]
         if self.options.text_weight:
@@ -242,7 +237,7 @@ def matching_poses(
             step = -1 if frame_id < 0 else 1
             pose = nets(encoder, {0: frames[nearer], step: frames[frame_id]})[step]
             if nearer != 0:
-                pose = pose @ poses[nearer]
+                pose = compose(pose, poses[nearer])
         poses[frame_id] = pose * exist[frame_id].view(-1, 1, 1)
     return poses
 

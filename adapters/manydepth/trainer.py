@@ -54,9 +54,11 @@ class ManydepthTask:
         names: list[str] = batch["name"]
         return names
 
-    def start_epoch(self, epoch: int) -> None:
-        """Freezes teacher and pose nets from their last epoch on."""
-        if epoch >= self.options.freeze_teacher_epoch and not self.model.frozen:
+    def start_step(self, epoch: int, step: int) -> None:
+        """Freezes teacher and pose nets from their last epoch or step on."""
+        self.model.range_unknown = self.options.freeze_teacher_and_pose and step == 0
+        due = epoch >= self.options.freeze_teacher_epoch or 0 <= self.options.freeze_teacher_step <= step
+        if due and not self.model.frozen:
             self.model.freeze_teacher()
 
     def validate(self, processes: Processes) -> dict[str, float]:
@@ -72,10 +74,9 @@ class ManydepthTask:
             save_weights(weights_folder(self.options.folder, name), self.model, self.optimizer)
 
     def extra_state(self) -> dict[str, Any]:
-        return {"steps": self.model.steps, "frozen": self.model.frozen}
+        return {"frozen": self.model.frozen}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        self.model.steps = state["steps"]
         if state["frozen"]:
             self.model.freeze_teacher()
 

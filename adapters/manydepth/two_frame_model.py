@@ -66,7 +66,7 @@ class TwoFrameModel(nn.Module):
         """1 / depth of single images, (B, 3, height, width) -> (B, 1, height, width): nothing to match with."""
         anything = torch.eye(3).repeat(len(image), 1, 1)
         anything[:, 0, 0] = anything[:, 1, 1] = self.width
-        return self({0: image}, anything)  # type: ignore[no-any-return]
+        return self({0: image}, anything)
 
     def video(self, K: np.ndarray, width: int, height: int) -> VideoPredictor:
         """A predictor for the frames of one video, in order.
@@ -98,4 +98,4 @@ class VideoPredictor:
         line = torch.cat([before, image, torch.zeros_like(image[:1])])
         self._before = line[count : count + reach]
         frames = {i: line[reach + i : reach + i + count] for i in (0, *self.model.matching_ids)}
-        return self.model(frames, self.K.expand(count, 3, 3))  # type: ignore[no-any-return]
+        return self.model(frames, self.K.expand(count, 3, 3))

@@ -43,7 +43,7 @@ def to_batch(collated: dict[str, Any], frame_ids: tuple[FrameId, ...], device: t
     """Moves a collated batch to the device as bytes; colours become floats and are jittered there, for all frames at
     once."""
     images = collated["frames"].to(device, non_blocking=True).float() / 255
-    augmented = color_jitter(images, collated["jitter"].to(device, non_blocking=True))
+    augmented = color_jitter(images, collated["jitter"])
     return DepthBatch(
         dict(zip(frame_ids, images.unbind(1), strict=True)),
         dict(zip(frame_ids, augmented.unbind(1), strict=True)),

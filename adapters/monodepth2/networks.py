@@ -85,11 +85,11 @@ class PoseNetworks(nn.Module):
         """
         if self.pose_encoder is not None:
             maps = [self.pose_encoder(torch.cat(pair, dim=1))[-1] for pair in pairs]
-            return self.pose([[torch.cat(maps)]])  # type: ignore[no-any-return]
+            return self.pose([[torch.cat(maps)]])
         earlier, later = (torch.cat(frames) for frames in zip(*pairs, strict=True))
         if self.kind == "shared":
-            return self.pose([[earlier], [later]])  # type: ignore[no-any-return]
-        return self.pose(earlier, later)  # type: ignore[no-any-return]
+            return self.pose([[earlier], [later]])
+        return self.pose(earlier, later)
 
     def _see(self, encoder: nn.Module, frames: dict[int, Tensor], features: Any | None) -> dict[int, Tensor]:
         """What the head reads of each frame: the image itself, the coarsest map, or the class token."""
@@ -98,7 +98,7 @@ class PoseNetworks(nn.Module):
         seen = {}
         for frame_id, image in frames.items():
             if self.kind == "class_token" and not (frame_id == 0 and features is not None):
-                seen[frame_id] = encoder.dino(image).class_token  # type: ignore[operator, union-attr]
+                seen[frame_id] = encoder.dino(image).class_token  # type: ignore[operator]
                 continue
             read = features if frame_id == 0 and features is not None else encode(encoder, image)
             if self.kind == "class_token":

@@ -62,8 +62,8 @@ class Monodepth2Task:
         names: list[str] = batch["name"]
         return names
 
-    def start_epoch(self, epoch: int) -> None:
-        """Nothing changes from epoch to epoch."""
+    def start_step(self, epoch: int, step: int) -> None:
+        """Nothing changes on the way."""
 
     def validate(self, processes: Processes) -> dict[str, float]:
         """The loss on the validation part, and the depth error where the truth is known."""
@@ -186,6 +186,7 @@ def load_samples(
             rank=processes.rank,
             world_size=processes.world_size,
             skip_bad=options.skip_bad,
+            pin_memory=processes.device.type == "cuda",
         )
     if train and not len(loader):
         raise UserError(f"{len(dataset)} training samples are fewer than --batch_size {options.batch_size}: lower it")

@@ -200,6 +200,7 @@ def make_loader(
     world_size: int = 1,
     collate_fn: Callable[[list[Any]], Any] = default_collate,
     skip_bad: int = 0,
+    pin_memory: bool = False,
 ) -> SampleLoader:
     """Batches of a dataset that takes (epoch, index) keys, this process's share of them.
 
@@ -210,6 +211,7 @@ def make_loader(
         batch_size: of this process.
         num_workers: processes that load ahead; 0 loads in this one.
         skip_bad: how many unreadable files to pass over, where the dataset is a `SampleDataset`.
+        pin_memory: for a GPU, which then copies batches while it computes.
 
     Raises:
         UserError: sizes out of range.
@@ -228,7 +230,7 @@ def make_loader(
         sampler=sampler,
         num_workers=num_workers,
         drop_last=train,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(seed),
         collate_fn=collate_fn,

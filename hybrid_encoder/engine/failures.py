@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 from ..data.loader import worker_failure
@@ -21,6 +22,11 @@ def explain(error: BaseException, folder: Path, world_size: int) -> UserError | 
     if isinstance(error, OSError) and error.errno in _DISK:
         return UserError(f"{error.filename or folder} could not be written ({error.strerror}): see to the disk, then "
                          "run the same command again to go on")  # fmt: skip
+    if isinstance(error, torch.OutOfMemoryError):
+        return UserError(
+            f"the GPU's memory is full ({str(error).splitlines()[0][:150]}): lower --batch_size (--accumulate keeps "
+            "the number of images in a step), or add --precision bf16 or --checkpoint_activations"
+        )
     if isinstance(error, RuntimeError):
         failure = worker_failure(error)
         if failure is not None:

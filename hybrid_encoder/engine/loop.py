@@ -81,7 +81,8 @@ class _Loop:
             checkpoint_activations(task.model)
         model = processes.wrap(task.model, options.sync_bn)
         if options.compile:
-            model = cast(nn.Module, torch.compile(model, dynamic=False))
+            # Sizes that differ from batch to batch, as the number of stage 1's sequences does, become variables.
+            model = cast(nn.Module, torch.compile(model))
         self.stepper = Stepper(task.model, model, processes, options.precision, options.clip_grad)
         self.stepper.skipped = state["skipped"] if state else 0
         self.recorder = Recorder(options.folder if processes.is_main else None, lines)
@@ -117,21 +118,22 @@ class _Loop:
         sampler, total = self.loader.sampler, self.steps_per_epoch
         if isinstance(sampler, EpochSampler):
             sampler.set_epoch(self.epoch, self.step_in_epoch * (self.loader.batch_size or 1))
-        self.task.start_epoch(self.epoch)
         self.stepper.model.train()
         if self.step_in_epoch == total:
             return
         main, epochs = self.processes.is_main, self.options.epochs
         with progress(total, self.step_in_epoch, self.epoch, epochs, main) as bar:
-            waited = time.perf_counter()
+            # Since the last logged step: images of all processes, seconds that loading took, and when it was.
+            images, loading, logged = 0, 0.0, time.perf_counter()
+            waited = logged
             for batch in self.loader:
-                loading = time.perf_counter() - waited
+                loading += time.perf_counter() - waited
+                images += len(self.task.names(batch)) * self.processes.world_size
                 boundary, scalars = self._step(batch)
-                seconds = time.perf_counter() - waited
                 bar.update()
                 if scalars and (self.step % self.options.log_frequency == 0 or self.step == 1):
-                    images = len(self.task.names(batch)) * self.processes.world_size
                     numbers = self.processes.mean({name: float(value) for name, value in scalars.items()})
+                    seconds = time.perf_counter() - logged  # reading the numbers has waited for the device
                     shown = device_memory(self.processes.device)
                     bar.set_postfix(loss=f"{numbers['loss']:.4f}", img_s=f"{images / seconds:.1f}", **shown)
                     numbers["learning_rate"] = self.task.optimizer.param_groups[0]["lr"]
@@ -140,6 +142,7 @@ class _Loop:
                     if self.stepper.skipped:
                         numbers["skipped_steps"] = self.stepper.skipped
                     self.recorder.scalars("train", self.step, self.epoch, numbers)
+                    images, loading, logged = 0, 0.0, time.perf_counter()
                 if boundary:
                     if self.processes.any(self.stop.asked):
                         raise Interrupted
@@ -152,6 +155,7 @@ class _Loop:
         """One batch; whether the optimiser's step ended with it, and its scalars (none if it was skipped)."""
         task, stepper, size = self.task, self.stepper, self.options.accumulate
         self.unsaved = False
+        task.start_step(self.epoch, self.step)
         torch.manual_seed(self.options.seed + self.step * self.processes.world_size + self.processes.rank)
         position = self.step_in_epoch % size
         size = min(size, self.steps_per_epoch - self.step_in_epoch + position)  # an epoch's last group may be smaller
@@ -271,8 +275,8 @@ class _Loop:
                 self._save_state()
                 if self.processes.is_main:
                     print(f"state of step {self.step} saved in {self.options.folder}", file=sys.stderr)
-            except UserError as error:
-                print(f"and {error}", file=sys.stderr)
+            except (UserError, RuntimeError) as error:  # of a GPU that failed, nothing can be read any more
+                print(f"and the state could not be saved: {error}", file=sys.stderr)
 
     def _identity(self) -> dict[str, Any]:
         own = {"processes": self.processes.world_size, "steps_of_an_epoch": self.steps_per_epoch}

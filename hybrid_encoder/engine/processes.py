@@ -117,9 +117,12 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     """Joins the other processes that torchrun started, if any, and leaves them at the end."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
+    if world_size > 1 and device.startswith("cuda:"):
+        raise UserError(f"--device {device} is one GPU for {world_size} processes: use --device cuda, one GPU each")
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
+        torch.backends.cudnn.benchmark = True  # sizes stay the same, so trying convolutions out pays
     if world_size == 1:
         yield Processes(chosen)
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class Stepper:
         self.in_a_row = 0
         self._bad = False
         self._names: list[str] = []
-        self._before: list[tuple[Tensor, Tensor]] = []
+        self._before: list[Tensor] = []
 
     def run(self, optimizer: Optimizer, batch: Any, names: list[str], position: int, size: int) -> dict[str, Tensor]:
         """One batch of a group.
@@ -55,20 +56,22 @@ class Stepper:
         """
         if position == 0:
             self._bad, self._names = False, []
-            self._before = [(buffer, buffer.clone()) for buffer in self.net.buffers()]
+            self._keep_buffers()
         self._names += names
         if self._bad:
             return {}
-        device = self.processes.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
-            scalars: dict[str, Tensor] = self.model(batch)
-        loss, value = scalars["loss"], scalars["loss"].detach()
-        # All processes decide alike, so that none waits for the gradients of one that has none.
-        if self.processes.any(not bool(torch.isfinite(value))):
-            self._spoilt(f"loss {float(value)}", bool(torch.isfinite(value)))
-            return {}
-        (loss / size).backward()
-        if position + 1 == size:
+        last = position + 1 == size
+        with self._unshared(not last):
+            device = self.processes.device.type
+            with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
+                scalars: dict[str, Tensor] = self.model(batch)
+            loss, value = scalars["loss"], scalars["loss"].detach()
+            # All processes decide alike, so that none waits for the gradients of one that has none.
+            if self.processes.any(not bool(torch.isfinite(value))):
+                self._spoilt(f"loss {float(value)}", bool(torch.isfinite(value)))
+                return {}
+            (loss / size).backward()
+        if last:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             if self.clip_grad:
@@ -78,6 +81,11 @@ class Stepper:
                 self._spoilt(f"loss {float(value)}, norm of the gradient {float(norm)}", whole)
                 return {}
         return {name: value.detach() for name, value in scalars.items()}
+
+    def _unshared(self, unshared: bool) -> AbstractContextManager[None]:
+        """Gradients stay in their process until the group's last batch, so that they are exchanged once."""
+        wrapped: Any = self.model
+        return wrapped.no_sync() if unshared and self.processes.world_size > 1 else nullcontext()
 
     def finish(self, optimizer: Optimizer) -> bool:
         """Moves the optimiser at the end of a group; False if the step was skipped."""
@@ -93,10 +101,17 @@ class Stepper:
         self.in_a_row += 1
         self.skipped += 1
         self.skipped_names = [] if innocent else self._names
-        for buffer, before in self._before:
-            buffer.copy_(before)
+        torch._foreach_copy_(list(self.net.buffers()), self._before)
         if not innocent:
             print(f"step skipped, not finite: {what}; samples: {', '.join(self._names)}", file=sys.stderr)
+
+    def _keep_buffers(self) -> None:
+        """Copies running statistics, in one call and into the same memory every time."""
+        buffers = list(self.net.buffers())
+        if len(self._before) != len(buffers):
+            self._before = [torch.empty_like(buffer) for buffer in buffers]
+        if buffers:
+            torch._foreach_copy_(self._before, buffers)
 
     def _statistics_finite(self, device: torch.device) -> Tensor:
         """Whether batch-norm statistics are finite: an activation that was not need not show in the loss."""

@@ -19,10 +19,10 @@ from .processes import Processes
 class Task(Protocol):
     """What a trainer brings to the loop.
 
-    `model(batch)` returns scalar tensors, among them "loss"; `schedule_per_step` says whether the schedule moves per
-    step or per epoch. `validate` is called in eval mode without gradients and returns figures; it may be broken off
-    anywhere, so that what it asks of other processes (`Processes.total`) comes last. `save` writes the weights of an
-    epoch for the user; `extra_state` is whatever else a resumed run needs.
+    Attributes:
+        model: all nets as one module; `model(batch)` returns scalar tensors, among them "loss".
+        optimizer, scheduler: of its parameters.
+        schedule_per_step: whether the schedule moves per step of the optimiser, else per epoch.
     """
 
     @property
@@ -34,13 +34,30 @@ class Task(Protocol):
     @property
     def schedule_per_step(self) -> bool: ...
 
-    def to_device(self, batch: Any, device: torch.device) -> Any: ...
-    def names(self, batch: Any) -> list[str]: ...
-    def start_epoch(self, epoch: int) -> None: ...
-    def validate(self, processes: Processes) -> dict[str, float]: ...
-    def save(self, epoch: int, figures: dict[str, float], best: bool) -> None: ...
-    def extra_state(self) -> dict[str, Any]: ...
-    def load_extra_state(self, state: dict[str, Any]) -> None: ...
+    def to_device(self, batch: Any, device: torch.device) -> Any:
+        """A collated batch of the loader as the model takes it."""
+
+    def names(self, batch: Any) -> list[str]:
+        """The samples of a collated batch, for messages."""
+
+    def start_step(self, epoch: int, step: int) -> None:
+        """Called before each batch in training: what changes with epochs (from 0) or batches (from 0, over all
+        epochs)."""
+
+    def validate(self, processes: Processes) -> dict[str, float]:
+        """Figures of the validation part, in eval mode and without gradients.
+
+        It may be broken off anywhere, so that what it asks of other processes (`Processes.total`) comes last.
+        """
+
+    def save(self, epoch: int, figures: dict[str, float], best: bool) -> None:
+        """Writes the weights of an epoch for the user."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """What a resumed run needs besides nets, optimiser and schedule."""
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes what `extra_state` gave; called before nets and optimiser are filled."""
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,6 @@ def collate(samples: list[ProxySample]) -> dict[str, Any]:
 def to_batch(collated: dict[str, Any], device: torch.device) -> ProxyBatch:
     """Moves a collated batch to the device, to [0, 1], and jitters its colours there."""
     images = collated["image"].to(device, non_blocking=True).float() / 255
-    images = color_jitter(images[:, None], collated["jitter"].to(device))[:, 0]
+    images = color_jitter(images[:, None], collated["jitter"])[:, 0]
     points = collated["points"].to(device, non_blocking=True)
     return ProxyBatch(images, points, collated["image_index"].to(device), collated["name"])

@@ -39,22 +39,27 @@ def patch_features(
     stacked = torch.cat(levels, dim=1)
     stacked = stacked[:, nearest_index(stacked.shape[1], width, stacked.device)]
     rows, columns = stacked.shape[-2:]
-    scale = points.new_tensor([columns / image_size[1], rows / image_size[0]])
+    to_x, to_y = columns / image_size[1], rows / image_size[0]
     if region:
-        corners = torch.cat([points - REGION / 2, points + REGION / 2], dim=-1) * scale.repeat(2)
+        x, y = points.unbind(-1)
+        half = REGION / 2
+        corners = torch.stack([(x - half) * to_x, (y - half) * to_y, (x + half) * to_x, (y + half) * to_y], dim=-1)
         owner = image_index[:, None, None].expand(-1, points.shape[1], 1).to(points.dtype)
         boxes = torch.cat([owner, corners], dim=-1).flatten(0, 1)
         with torch.autocast(stacked.device.type, enabled=False):  # bfloat16 cannot count images beyond 256
             features = roi_align(stacked.float(), boxes.float(), output_size=1, aligned=True).flatten(1)
         features = features.view(*points.shape[:2], width)
     else:
-        cells = (points * scale).long()
-        x = cells[..., 0].clamp(0, columns - 1)
-        y = cells[..., 1].clamp(0, rows - 1)
+        x = (points[..., 0] * to_x).long().clamp(0, columns - 1)
+        y = (points[..., 1] * to_y).long().clamp(0, rows - 1)
         features = stacked[image_index[:, None], :, y, x]
     return F.normalize(features.float(), dim=-1)
 
 
 def patch_logits(features: Tensor, text: Tensor) -> Tensor:
-    """(N, n, D) unit patch features and (m, D) unit text features -> (N, n, m), 100 x cosine."""
-    return LOGIT_SCALE * features @ text.T
+    """(N, n, D) unit patch features and (m, D) unit text features -> (N, n, m), 100 x cosine.
+
+    In float32 even under autocast: bfloat16 rounds logits to halves, which the ranking loss compares.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        return LOGIT_SCALE * features @ text.T

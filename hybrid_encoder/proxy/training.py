@@ -50,8 +50,9 @@ class ProxyModel(nn.Module):
 
     def logits(self, batch: ProxyBatch) -> tuple[Tensor, Tensor]:
         """Unit features (N, 7, D) of all patches and their logits (N, 7, 7) over the prompts."""
-        fused = self.encoder.forward_features(batch.images).fused
+        # First, since torch.compile breaks its graph where cached text is looked up.
         text = self.encoder.language.word_features()
+        fused = self.encoder.forward_features(batch.images).fused
         size = (batch.images.shape[-2], batch.images.shape[-1])
         features = patch_features(fused, batch.points, batch.image_index, size, text.shape[1], self.options.region)
         return features, patch_logits(features, text)
@@ -112,8 +113,8 @@ class ProxyTask:
         names: list[str] = batch["name"]
         return names
 
-    def start_epoch(self, epoch: int) -> None:
-        """Nothing changes from epoch to epoch."""
+    def start_step(self, epoch: int, step: int) -> None:
+        """Nothing changes on the way."""
 
     def validate(self, processes: Processes) -> dict[str, float]:
         """Ranking accuracy and Kendall's tau over all held-out sequences; keeps the confusion of prompts."""
@@ -237,6 +238,7 @@ def _loader(source: OrderedPatchSource, options: PretrainOptions, processes: Pro
         world_size=processes.world_size,
         collate_fn=collate,
         skip_bad=options.skip_bad,
+        pin_memory=processes.device.type == "cuda",
     )
 
 

@@ -29,19 +29,31 @@ def axis_angle_to_rotation(axis_angle: Tensor) -> Tensor:
 
 
 def pose_matrix(axis_angle: Tensor, translation: Tensor, invert: bool = False) -> Tensor:
-    """(B, 3) axis-angle and (B, 3) translation -> (B, 4, 4), x -> R x + t, or its inverse."""
-    rotation = axis_angle_to_rotation(axis_angle)
-    shift = translation[:, :, None]
-    if invert:
-        rotation = rotation.transpose(1, 2)
-        shift = -rotation @ shift
-    last = rotation.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rotation), 1, 4)
+    """(B, 3) axis-angle and (B, 3) translation -> (B, 4, 4), x -> R x + t, or its inverse; not rounded by autocast."""
+    with torch.autocast(axis_angle.device.type, enabled=False):
+        rotation = axis_angle_to_rotation(axis_angle)
+        shift = translation[:, :, None]
+        if invert:
+            rotation = rotation.transpose(1, 2)
+            shift = -rotation @ shift
+    last = torch.eye(4, dtype=rotation.dtype, device=rotation.device)[3:].expand(len(rotation), 1, 4)
     return torch.cat([torch.cat([rotation, shift], dim=2), last], dim=1)
+
+
+def compose(second: Tensor, first: Tensor) -> Tensor:
+    """(B, 4, 4) transforms -> the first followed by the second; not rounded by autocast."""
+    with torch.autocast(first.device.type, enabled=False):
+        return second @ first
+
+
+def invert_intrinsics(K: Tensor) -> Tensor:
+    """(..., 3, 3) -> its inverse. `linalg.inv` would let the host wait for a GPU, to say whether there is one."""
+    return torch.linalg.inv_ex(K)[0]
 
 
 def scale_intrinsics(K: Tensor, x: float, y: float) -> Tensor:
     """(..., 3, 3) intrinsics of an image resized by x and y: the first row times x, the second times y."""
-    return K * K.new_tensor([[x], [y], [1.0]])
+    return torch.stack([x * K[..., 0, :], y * K[..., 1, :], K[..., 2, :]], dim=-2)
 
 
 def project(depth: Tensor, K: Tensor, T: Tensor) -> Tensor:
@@ -66,7 +78,7 @@ def project(depth: Tensor, K: Tensor, T: Tensor) -> Tensor:
     # K' (R d K^-1 p + t) = d (K' R K^-1) p + K' t, two products of 3 x 3 in place of two per pixel; K' is K for
     # coordinates from 0 to 2.
     projection = scale_intrinsics(K, 2 / (width - 1), 2 / (height - 1)) @ T[:, :3]
-    homography = projection[:, :, :3] @ torch.linalg.inv(K)
+    homography = projection[:, :, :3] @ invert_intrinsics(K)
     seen = depth.view(batch, 1, -1) * (homography @ pixels) + projection[:, :, 3:]
     xy, z = seen.split([2, 1], dim=1)
     return (xy * (z + 1e-7).reciprocal() - 1).view(batch, 2, height, width).permute(0, 2, 3, 1)

@@ -5,6 +5,7 @@ The target's SSIM statistics are computed once and serve every source, scale and
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +52,16 @@ def reprojection_loss(target: Target, predicted: Tensor) -> Tensor:
 
     SSIM is that of 3x3 windows; (B, 3, H, W) -> (B, 1, H, W).
     """
-    if target.mean is None:
+    if target.mean is None or target.luminance is None or target.contrast is None:
         return (target.image - predicted).abs().mean(1, keepdim=True)
-    loss: Tensor = _Reprojection.apply(predicted, target.image, target.mean, target.luminance, target.contrast)
-    return loss
+    if torch.compiler.is_compiling():  # which joins the steps of the plain formula by itself
+        image, share = target.image, predicted * _SHARE
+        statistics = _window_sum(torch.cat([share, share * predicted, share * image], dim=1))
+        ssim = 4 * _Likeness(statistics, target.mean, target.luminance, target.contrast).quarter.clamp(-0.25, 0.25)
+        loss = SSIM_WEIGHT / 2 * (1 - ssim) + (1 - SSIM_WEIGHT) * (image - predicted).abs()
+        return loss.mean(1, keepdim=True)
+    found: Tensor = _Reprojection.apply(predicted, target.image, target.mean, target.luminance, target.contrast)
+    return found
 
 
 class _Reprojection(torch.autograd.Function):
@@ -178,7 +185,7 @@ def text_bin_loss(logits: Tensor, depth: Tensor, min_depth: float, max_depth: fl
     """
     bins = logits.shape[1]
     small = F.interpolate(depth.detach().log(), logits.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-    low, high = torch.tensor([min_depth, max_depth]).log().tolist()
+    low, high = math.log(min_depth), math.log(max_depth)
     index = ((small - low) / (high - low) * bins).long().clamp(0, bins - 1)
     return F.cross_entropy(logits.float(), index)
 
@@ -189,13 +196,17 @@ def _clamped(grad: Tensor, quarter: Tensor) -> Tensor:
 
 
 def _window_sum(x: Tensor, adjoint: bool = False) -> Tensor:
-    """3x3 sums of the image reflected at its borders, in place: (B, C, H, W) -> the same tensor.
+    """3x3 sums of the image reflected at its borders: (B, C, H, W) -> same; `x` may be overwritten.
 
     Sums of shifted images: `avg_pool2d` takes ten times as long on a CPU.
 
     Args:
         adjoint: the transposed map, which carries gradients back.
     """
+    if torch.compiler.is_compiling() and not adjoint:  # what is compiled cannot be written in place
+        x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        rows = x[..., :-2] + x[..., 1:-1] + x[..., 2:]
+        return rows[..., :-2, :] + rows[..., 1:-1, :] + rows[..., 2:, :]
     rows = torch.empty_like(x)
     for dim, given, found in ((-1, x, rows), (-2, rows, x)):
         size = x.shape[dim]
