@@ -1,7 +1,8 @@
 """What the original trainers were written for and today's libraries lack: old names and old behaviour, file by file.
 
-A patched file of theirs calls `mend(globals())` after its imports. The libraries themselves stay as they are: the
-file gets shadows of the modules that it uses, in which some names are as they used to be. patches/README.md lists why.
+A patched file of theirs calls `mend(globals())` after its imports. The libraries themselves stay as they are, but for
+`.cuda()` without a GPU: the file gets shadows of the modules that it uses, in which some names are as they used to be.
+patches/README.md lists why.
 """
 
 from __future__ import annotations

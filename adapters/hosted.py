@@ -194,7 +194,7 @@ class HybridNetworks(Shadow):
     def add(self, built: Any, encoder: HybridEncoder) -> None:
         """Fills an encoder with stage 1's weights, where there are any, and remembers what was built around it."""
         if built.nets.stage1 is not None:
-            from hybrid_encoder.proxy.training import load_stage1
+            from hybrid_encoder.proxy.checkpoint import load_stage1
 
             load_stage1(encoder, built.nets.stage1)
         self.built.append(built)

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms import functional as T
 
 from hybrid_encoder.bench import machine
-from hybrid_encoder.data.augment import color_jitter, image_pyramid
+from hybrid_encoder.data.augment import color_jitter
 from hybrid_encoder.data.kitti import KittiRawSource
 from hybrid_encoder.data.loader import make_loader
 from hybrid_encoder.data.source import SelfSupervisedDataset
@@ -72,7 +73,8 @@ def main() -> None:
             count += len(batch["name"])
             if options.device_work:
                 images = batch["frames"].float() / 255
-                image_pyramid(images, SCALES)
+                for scale in SCALES[1:]:
+                    F.avg_pool2d(images.flatten(0, 1), 2**scale)
                 color_jitter(images, batch["jitter"])
         return count
 

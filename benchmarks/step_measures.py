@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_encoder.activation_checkpointing import checkpoint_activations
 from hybrid_encoder.adapters.monodepth2.model import MonoDepth
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
 from hybrid_encoder.adapters.monodepth2.trainer import build_optimizer
@@ -36,7 +37,6 @@ from hybrid_encoder.bench import (
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.language import Language
-from hybrid_encoder.recompute import checkpoint_activations
 from hybrid_encoder.selfsup import losses, objective
 from hybrid_encoder.selfsup.losses import SSIM_WEIGHT, Target
 

@@ -199,8 +199,9 @@ def _synth(arguments: Arguments) -> int:
 
 def _pretrain(arguments: Arguments) -> int:
     from .engine.processes import processes
+    from .proxy.checkpoint import STAGE1_FILE
     from .proxy.options import PretrainOptions
-    from .proxy.training import STAGE1_FILE, pretrain
+    from .proxy.training import pretrain
 
     options = read_options(PretrainOptions, arguments)
     with processes(options.device) as group:

@@ -56,21 +56,6 @@ def colorize_depth(depth: np.ndarray, limits: tuple[float, float] | None = None)
     return colorize(inverse, *limits, known=known)
 
 
-def overlay_depth(image: np.ndarray, depth: np.ndarray, radius: int = 1) -> np.ndarray:
-    """A sparse depth map (H, W), 0 where unknown, painted over its image (uint8 RGB, same size) as dots, near
-    bright."""
-    if image.shape[:2] != depth.shape:
-        raise ValueError(f"image {image.shape[:2]} and depth {depth.shape} differ in size")
-    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-    dots = cv2.dilate((1.0 / np.where(depth > 0, depth, np.inf)).astype(np.float32), kernel)
-    known = dots > 0
-    if not known.any():
-        return image // 2
-    low, high = color_range(dots[known])
-    # Starting below the values keeps the farthest dots visible on a dark image.
-    return np.where(known[..., None], colorize(dots, low - 0.3 * (high - low), high), image // 2)
-
-
 def resize_to_height(image: np.ndarray, height: int) -> np.ndarray:
     """uint8 RGB (h, w, 3) at this height with its aspect kept."""
     width = max(1, round(image.shape[1] * height / image.shape[0]))

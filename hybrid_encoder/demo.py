@@ -31,8 +31,9 @@ from .errors import UserError
 from .evaluation import DepthErrors
 from .options import option
 from .prediction import DepthPredictor, predict_disparities
+from .proxy.checkpoint import STAGE1_FILE
 from .proxy.options import PretrainOptions
-from .proxy.training import STAGE1_FILE, pretrain
+from .proxy.training import pretrain
 from .report import Report
 
 

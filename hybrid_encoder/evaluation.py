@@ -116,16 +116,6 @@ def crop_mask(height: int, width: int, crop: Crop | None) -> np.ndarray:
     return mask
 
 
-def garg_crop(height: int, width: int) -> np.ndarray:
-    """Boolean (height, width), True where Garg et al. (2016) evaluate; nearly all published KITTI figures use it."""
-    return crop_mask(height, width, "garg")
-
-
-def eigen_crop(height: int, width: int) -> np.ndarray:
-    """Boolean (height, width), True where Eigen et al. (2014) evaluate."""
-    return crop_mask(height, width, "eigen")
-
-
 def flip_post_process(disp: np.ndarray, disp_of_flipped: np.ndarray) -> np.ndarray:
     """Blend the disparity of an image with that of its mirror image (Godard et al. 2017, section 3: post-processing).
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .colormap import color_range, colorize_disparity, side_by_side
-from .data.calibration import Intrinsics, Straightener
+from .data.calibration import Intrinsics, Undistorter
 from .data.images import (
     IMAGE_SUFFIXES,
     check_crop_bottom,
@@ -97,7 +97,7 @@ def predict_paths(
         scale_factor: metres per unit of the model's depth, `STEREO_SCALE_FACTOR` for stereo-trained ones. A monocular
             model's depth is right up to an unknown factor.
         crop_bottom: share of the height cut off below, as in training (a bonnet); what is written lacks those rows.
-        camera: of all inputs; where its lens distortion is known, they are straightened first, as in training.
+        camera: of all inputs; where its lens distortion is known, they are undistorted first, as in training.
         for_video: makes the model for the frames of a video of some width and height; None: `model` sees those, too.
 
     Returns:
@@ -110,7 +110,7 @@ def predict_paths(
     check_crop_bottom(crop_bottom)
     if batch_size < 1:
         raise UserError(f"--batch_size {batch_size}: expected at least 1")
-    straighten = Straightener(camera)
+    undistort = Undistorter(camera)
     sources = find_inputs(inputs)
     stems = output_stems([source.path for source in sources])
     targets = [
@@ -129,7 +129,7 @@ def predict_paths(
             readable: list[tuple[np.ndarray, dict[str, Path]]] = []
             for source, paths in images[start : start + batch_size]:
                 with _noted(source, unreadable):
-                    readable.append((cut_bottom(straighten(read_image(source.path)), crop_bottom), paths))
+                    readable.append((cut_bottom(undistort(read_image(source.path)), crop_bottom), paths))
             if readable:
                 disparities = _checked(predict_disparities(model, [image for image, _ in readable]))
                 for disparity, (image, paths) in zip(disparities, readable, strict=True):
@@ -138,11 +138,11 @@ def predict_paths(
     for source, paths in videos:
         with _noted(source, unreadable):
             info = video_info(source.path)
-            seer = model if for_video is None else for_video(info.width, info.height)
-            frames = (cut_bottom(straighten(frame), crop_bottom) for frame in iterate_video(source.path))
+            predictor = model if for_video is None else for_video(info.width, info.height)
+            frames = (cut_bottom(undistort(frame), crop_bottom) for frame in iterate_video(source.path))
             size = (info.width, kept_rows(info.height, crop_bottom))
             with tqdm(frames, source.path.name, info.frames, unit="frame", disable=not progress) as bar:
-                _write_video(seer, bar, size, info.fps, source.path, paths["video"], batch_size)
+                _write_video(predictor, bar, size, info.fps, source.path, paths["video"], batch_size)
             written.append(paths["video"])
     if unreadable:
         done = f"the other {len(sources) - len(unreadable)} are written to {out}"

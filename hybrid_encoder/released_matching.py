@@ -2,7 +2,7 @@
 
 No list of these files' tensors exists. What is known: the single-frame parts are named as in stage 2; a 3x3 convolution
 joins CLIP's stride-4 map and the cost volume back to the map's channels; and ManyDepth's own encoder keeps the grids of
-its warps and an unused convolution in its files (UPSTREAM). The joining convolution is recognised by its shape, all
+its warps and an unused convolution in its files. The joining convolution is recognised by its shape, all
 else must be named as in stage 2, and whatever is left over is an error.
 """
 

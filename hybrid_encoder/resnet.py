@@ -1,6 +1,6 @@
 """The ResNet encoder and the U-Net depth decoder of the Monodepth2 family: the baseline, and the stock decoder.
 
-Written from the interface (UPSTREAM): tensor names and output shapes are those of the originals, so that weights pass
+Written from the interface: tensor names and output shapes are those of the originals, so that weights pass
 both ways.
 """
 

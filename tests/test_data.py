@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 
 from hybrid_encoder.adapters.monodepth2.data import open_source
 from hybrid_encoder.adapters.monodepth2.options import DataOptions
-from hybrid_encoder.data.augment import color_jitter, image_pyramid
+from hybrid_encoder.data.augment import color_jitter
 from hybrid_encoder.data.calibration import (
     Intrinsics,
     default_kitti_intrinsics,
@@ -24,7 +24,7 @@ from hybrid_encoder.data.calibration import (
     read_intrinsics,
 )
 from hybrid_encoder.data.images import read_image, resize_image
-from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource, read_poses
+from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
 from hybrid_encoder.data.loader import EpochSampler, make_loader
 from hybrid_encoder.data.source import SelfSupervisedDataset
 from hybrid_encoder.data.splits import SplitEntry, find_split, read_split
@@ -349,18 +349,6 @@ def test_odometry(tmp_path: Path) -> None:
         KittiOdometrySource(tmp_path, [SplitEntry("day/drive", 1, "l")], png=True)
 
 
-def test_poses(tmp_path: Path) -> None:
-    file = tmp_path / "09.txt"
-    file.write_text("1 0 0 0 0 1 0 0 0 0 1 0\n0 0 1 2.5 0 1 0 -1 -1 0 0 7e0\n")
-    poses = read_poses(file)
-    assert poses.shape == (2, 4, 4)
-    np.testing.assert_array_equal(poses[1], [[0, 0, 1, 2.5], [0, 1, 0, -1], [-1, 0, 0, 7], [0, 0, 0, 1]])
-    for line in ("1 0 0", "x " * 12, "nan " * 12, "1 " * 12, "1e300 " * 12):
-        file.write_text(f"1 0 0 0 0 1 0 0 0 0 1 0\n{line}\n")
-        with pytest.raises(UserError, match=r"09\.txt, line 2"):
-            read_poses(file)
-
-
 # --- samples and their order
 
 
@@ -663,7 +651,7 @@ def test_undistortion_makes_lines_straight(tmp_path: Path) -> None:
 
 
 @needs_udacity
-def test_real_video_is_straightened_when_stored(cache: Path) -> None:
+def test_real_video_is_undistorted_when_stored(cache: Path) -> None:
     video = UDACITY / "test_small1.mp4"
     camera = read_intrinsics(UDACITY / "estimated_intrinsics.json")
     source = VideoSource(video, camera, size=(96, 320), progress=False)
@@ -710,16 +698,3 @@ def test_no_jitter_changes_nothing() -> None:
     assert torch.equal(result[[0, 2]], images[[0, 2]])
     assert not torch.equal(result[1], images[1])
     assert color_jitter(images, torch.tensor([[1.0, 1, 1, 0]]).expand(3, 4)).data_ptr() != images.data_ptr()
-
-
-def test_pyramid_equals_slow_resampling() -> None:
-    image_module = pytest.importorskip("PIL.Image")
-    picture = textured(192, 640)
-    levels = image_pyramid(torch.from_numpy(picture).permute(2, 0, 1)[None, None].float() / 255, range(4))
-    assert [tuple(level.shape) for level in levels.values()] == [(1, 1, 3, 192 >> s, 640 >> s) for s in range(4)]
-    for scale, level in levels.items():
-        resized = image_module.fromarray(picture).resize((640 >> scale, 192 >> scale), image_module.LANCZOS)
-        difference = np.abs(level[0, 0].permute(1, 2, 0).numpy() - np.asarray(resized) / 255.0)
-        assert difference.mean() < 0.015  # Lanczos sharpens a little
-    with pytest.raises(ValueError, match="multiple of 8"):
-        image_pyramid(torch.zeros(1, 3, 20, 32), [3])

@@ -20,8 +20,8 @@ from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
 from hybrid_encoder.data.sample import FrameId
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.proxy.dataset import ProxyBatch
+from hybrid_encoder.proxy.model import ProxyModel, stage1_config
 from hybrid_encoder.proxy.options import PretrainOptions
-from hybrid_encoder.proxy.training import ProxyModel, stage1_config
 
 H, W = 64, 96
 GPU = torch.device("cuda", 0)

@@ -25,12 +25,10 @@ from hybrid_encoder.evaluation import (
     DepthErrors,
     compute_depth_errors,
     crop_mask,
-    eigen_crop,
     evaluate_depths,
     evaluate_model,
     flip_post_process,
     format_table,
-    garg_crop,
     mean_depth_prior,
     save_csv,
 )
@@ -72,13 +70,13 @@ def test_metrics_refuse_what_is_no_depth(pred: np.ndarray) -> None:
 
 
 def test_crops_have_the_published_corners() -> None:
-    garg, eigen = garg_crop(375, 1242), eigen_crop(375, 1242)
+    garg, eigen = crop_mask(375, 1242, "garg"), crop_mask(375, 1242, "eigen")
     for mask, (top, bottom, left, right) in ((garg, (153, 371, 44, 1197)), (eigen, (124, 342, 44, 1197))):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         assert (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) == (top, bottom, left, right)
         assert mask.sum() == (bottom - top) * (right - left)
-    rows = np.flatnonzero(garg_crop(100_000, 20)[:, 9]) / 100_000
-    columns = np.flatnonzero(garg_crop(20, 100_000)[9]) / 100_000
+    rows = np.flatnonzero(crop_mask(100_000, 20, "garg")[:, 9]) / 100_000
+    columns = np.flatnonzero(crop_mask(20, 100_000, "garg")[9]) / 100_000
     assert rows[[0, -1]] == pytest.approx([0.40810811, 0.99189189], abs=2e-5)
     assert columns[[0, -1]] == pytest.approx([0.03594771, 0.96405229], abs=2e-5)
     assert crop_mask(5, 7, None).all()
@@ -111,7 +109,7 @@ def test_only_known_pixels_within_crop_and_cap_count() -> None:
     truth[0, 0], truth[50, 50], truth[50, 60] = 99.0, 0.0, 81.0  # outside the crop; unknown; beyond the cap
     assert evaluate_depths([prediction], [truth], median_scaling=False).mean.abs_rel == pytest.approx(0, abs=1e-6)
     prediction[60, 60] = 1e-9  # far beyond the cap: counts as 80 m
-    pixels = garg_crop(100, 200).sum() - 2
+    pixels = crop_mask(100, 200, "garg").sum() - 2
     result = evaluate_depths([prediction], [truth], median_scaling=False)
     assert result.mean.abs_rel == pytest.approx(7 / pixels, rel=1e-4)
 

@@ -170,7 +170,7 @@ def test_whole_loss(
     monkeypatch.setattr(torch, "randn", lambda *size, **_: torch.zeros(*size))
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     reference = _original_loss(original, changes, batch := _batch())
-    options = ObjectiveOptions(**changes, over_chosen=host == "manydepth")
+    options = ObjectiveOptions(**changes, mean_over_mask=host == "manydepth")
     view = View.of({i: batch["color", i, 0] for i in (0, -1, 1)}, batch["K"], options)
     objective = self_supervised_loss(batch["disp"], view, batch["T"], options)
     same(objective.loss, reference)

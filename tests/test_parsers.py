@@ -36,7 +36,6 @@ from hybrid_encoder.data.calibration import Intrinsics, kitti_intrinsics, read_c
 from hybrid_encoder.data.cityscapes import CityscapesSequenceSource, CityscapesSource, read_cityscapes_split
 from hybrid_encoder.data.ground_truth import GroundTruth
 from hybrid_encoder.data.images import read_image
-from hybrid_encoder.data.kitti import read_poses
 from hybrid_encoder.data.splits import find_split, read_split
 from hybrid_encoder.data.velodyne import project_scan, read_depth_png, read_scan, velodyne_projection
 from hybrid_encoder.data.video import VideoInfo, iterate_video, video_info
@@ -48,8 +47,8 @@ from hybrid_encoder.engine.state import load_state as load_run_state
 from hybrid_encoder.engine.state import save_state, with_sum
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.options import EncoderOptions
+from hybrid_encoder.proxy.checkpoint import load_stage1, save_stage1
 from hybrid_encoder.proxy.sources import NUM_POINTS, TuSimpleSource, open_sources, read_labels
-from hybrid_encoder.proxy.training import load_stage1, save_stage1
 from hybrid_encoder.released_names import encoder_tensors, read_alignment, read_config
 from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors, stated_bins, stated_size
 
@@ -364,21 +363,6 @@ def test_any_scan_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
         depth = project_scan(scan, to_camera, (38, 124))
         assert depth.shape == (38, 124)
         assert (np.isfinite(depth) & (depth >= 0)).all()
-
-
-@hostile
-@given(
-    text_like(b"1 0 0 0 0 1 0 0 0 0 1 0\n0 0 1 2.5 0 1 0 -1 -1 0 0 7e0\n")
-    | st.lists(st.floats(), max_size=24).map(lambda v: " ".join(map(str, v)).encode())
-)
-def test_any_pose_file_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "poses.txt"
-    file.write_bytes(content)
-    poses = read_or_refuse(lambda: read_poses(file), "poses.txt", lines=True)
-    if poses is not None:
-        np.testing.assert_allclose(np.linalg.det(poses[:, :3, :3]), 1, atol=0.05)
-        assert np.abs(poses[:, :3, 3]).max() <= 1e6
-        assert (poses[:, 3] == [0, 0, 0, 1]).all()
 
 
 # --- Cityscapes

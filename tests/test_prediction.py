@@ -13,7 +13,6 @@ from hybrid_encoder.colormap import (
     colorize_depth,
     colorize_disparity,
     labelled,
-    overlay_depth,
     side_by_side,
     tile_grid,
 )
@@ -330,18 +329,11 @@ def test_depth_pictures_share_the_scale_of_disparity_and_leave_unknown_black() -
     assert not colorize_depth(np.zeros((3, 3))).any()
 
 
-def test_overlay_and_tiles() -> None:
-    image, depth = np.full((20, 40, 3), 100, np.uint8), np.zeros((20, 40))
-    assert np.array_equal(overlay_depth(image, depth), image // 2)
-    depth[10, 20], depth[3, 3] = 5.0, 50.0
-    painted = overlay_depth(image, depth)
-    assert painted[10, 20].sum() > painted[3, 3].sum()
-    assert painted[0, 30].tolist() == [50, 50, 50]
-    with pytest.raises(ValueError, match="differ in size"):
-        overlay_depth(image, depth[1:])
+def test_tiles() -> None:
+    image = np.full((20, 40, 3), 100, np.uint8)
     assert side_by_side(image, np.zeros((40, 80, 3), np.uint8)).shape == (20, 80, 3)
     assert labelled(image, "left").shape == (38, 40, 3)
     assert labelled(image, "left")[:18].max() > 100, "the label is legible"
-    assert tile_grid([("a", image), ("b", painted[:10]), ("c", image)], columns=2).shape == (76, 80, 3)
+    assert tile_grid([("a", image), ("b", image[:10]), ("c", image)], columns=2).shape == (76, 80, 3)
     with pytest.raises(ValueError, match="at least one"):
         tile_grid([], columns=2)

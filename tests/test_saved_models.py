@@ -23,7 +23,7 @@ from hybrid_encoder.decoder import DPTDecoder
 from hybrid_encoder.depth_model import DepthModel
 from hybrid_encoder.encoder import HybridEncoder, create_encoder
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.proxy.training import load_stage1, save_stage1
+from hybrid_encoder.proxy.checkpoint import load_stage1, save_stage1
 from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.weights.inventory import format_inventory, inventory
 
@@ -217,7 +217,7 @@ def test_damaged_folders_name_the_file(tmp_path: Path) -> None:
 
 
 def test_folders_of_the_original_code_pass_both_ways(tmp_path: Path) -> None:
-    """UPSTREAM: encoder.pth holds 122 tensors and three numbers, depth.pth 28 tensors."""
+    """In the original, encoder.pth holds 122 tensors and three numbers, depth.pth 28 tensors."""
     model = tiny_model("resnet")
     expected = model.predict(IMAGE)
     model.save_pretrained(tmp_path / "hub")

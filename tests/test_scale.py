@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from hybrid_encoder import DPTDecoder, UserError, allocator, create_encoder
+from hybrid_encoder.activation_checkpointing import checkpoint_activations
 from hybrid_encoder.adapters.manydepth.model import TwoFrameDepth
 from hybrid_encoder.adapters.manydepth.options import ManydepthOptions
 from hybrid_encoder.adapters.monodepth2.model import DepthBatch, MonoDepth
@@ -23,9 +24,8 @@ from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.processes import Processes, leave
 from hybrid_encoder.engine.step import Stepper
 from hybrid_encoder.proxy.dataset import ProxyBatch
+from hybrid_encoder.proxy.model import ProxyModel, stage1_config
 from hybrid_encoder.proxy.options import PretrainOptions
-from hybrid_encoder.proxy.training import ProxyModel, stage1_config
-from hybrid_encoder.recompute import checkpoint_activations
 from hybrid_encoder.resnet import ResnetEncoder
 
 HEIGHT, WIDTH = 64, 96

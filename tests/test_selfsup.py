@@ -89,9 +89,9 @@ def test_minimum_and_automask() -> None:
     identities = torch.tensor([[[[0.3, 0.05]], [[0.9, 0.9]]]])
     best = minimum_reprojection(reprojections, identities)
     assert best.loss.item() == pytest.approx((0.2 + 0.05) / 2)
-    assert best.chosen.flatten().tolist() == [True, False]
-    assert minimum_reprojection(reprojections, identities, over_chosen=True).loss.item() == pytest.approx(0.2)
-    assert minimum_reprojection(reprojections * torch.nan, identities, over_chosen=True).loss.isnan()
+    assert best.auto_mask.flatten().tolist() == [True, False]
+    assert minimum_reprojection(reprojections, identities, mean_over_mask=True).loss.item() == pytest.approx(0.2)
+    assert minimum_reprojection(reprojections * torch.nan, identities, mean_over_mask=True).loss.isnan()
     assert minimum_reprojection(reprojections, None).loss.item() == pytest.approx(0.15)
     assert minimum_reprojection(reprojections, None, average=True).loss.item() == pytest.approx(0.3)
 
@@ -142,5 +142,5 @@ def test_static_scene_is_masked_out() -> None:
     away[0, 2, 3] = 1.0
     disp = torch.full((1, 1, 48, 64), 0.02)
     result = self_supervised_loss({("disp", 0): disp}, view, {-1: away}, options)
-    assert result.chosen.float().mean() < 0.02
+    assert result.auto_mask.float().mean() < 0.02
     assert result.photometric < 1e-3

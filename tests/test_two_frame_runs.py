@@ -60,7 +60,7 @@ def run(module_path: Path) -> ManydepthOptions:
     """Two epochs of the hybrid pair on rendered scenes, the teacher frozen in the second."""
     chosen = options(module_path, "hybrid", **HYBRID)
     figures = train(chosen, HERE)
-    assert {"abs_rel", "teacher_abs_rel", "trusted_share", "confident_share"} <= set(figures)
+    assert {"abs_rel", "teacher_abs_rel", "consistency_mask_share", "confident_share"} <= set(figures)
     return chosen
 
 

@@ -1,6 +1,6 @@
 """Encoders that match a frame against the frames before it: a ResNet, and the hybrid encoder with a cost volume inside.
 
-Both are called as the original's matching encoder is (UPSTREAM), and return what it returns:
+Both are called as the original's matching encoder is, and return what it returns:
 
     features, lowest_cost, confidence = encoder(current, lookup, poses, K, inv_K, min_depth_bin, max_depth_bin)
 """

@@ -149,17 +149,17 @@ class TwoFrameDepth(nn.Module):
             mono_depths = {scale: self._full_depth(mono_disparities, scale) for scale in self.options.disparity_scales}
             mono_depth = self._full_depth(mono_disparities)
             lookup, relative = self.lookup(batch, poses)
-            trusted = torch.ones_like(mono_depth, dtype=torch.bool)
+            consistency_mask = torch.ones_like(mono_depth, dtype=torch.bool)
             if self.training and not self.options.no_matching_augmentation:
                 lookup, relative, changed = augment_matching(batch.frames[0], lookup, relative)
-                trusted &= ~changed.view(-1, 1, 1, 1)
+                consistency_mask &= ~changed.view(-1, 1, 1, 1)
         disparities, lowest_cost, confidence, seen = self.net(
             batch.augmented[0], lookup, relative, batch.K, self.bins.near, self.bins.far
         )
         if not self.options.disable_motion_masking:
-            confident = F.interpolate(confidence[:, None], trusted.shape[-2:], mode="nearest") > 0
-            trusted &= confident & matching_agrees(lowest_cost, mono_depth)
-        two = two_frame_loss(disparities, view, poses, mono_depths, trusted, self.objective)
+            confident = F.interpolate(confidence[:, None], consistency_mask.shape[-2:], mode="nearest") > 0
+            consistency_mask &= confident & matching_agrees(lowest_cost, mono_depth)
+        two = two_frame_loss(disparities, view, poses, mono_depths, consistency_mask, self.objective)
         scalars.update(two.scalars(), confident_share=confidence.mean(), mean_depth=two.depth.mean())
         if learns or (self.training and self.options.freeze_teacher_and_pose):
             self.bins.update(mono_depth, 0.0 if self.range_unknown else TRACKER_MOMENTUM)

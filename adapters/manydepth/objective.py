@@ -28,7 +28,7 @@ class TwoFrameObjective:
         loss: scalar, averaged over scales.
         photometric, consistency, smoothness: scalars, averaged over scales, smoothness before weighting.
         depth: (B, 1, H, W) of the finest scale.
-        trusted: (B, 1, H, W) bool, pixels of the photometric loss; the others follow the teacher.
+        consistency_mask: (B, 1, H, W) bool, pixels of the photometric loss; the others follow the teacher.
     """
 
     loss: Tensor
@@ -36,7 +36,7 @@ class TwoFrameObjective:
     consistency: Tensor
     smoothness: Tensor
     depth: Tensor
-    trusted: Tensor
+    consistency_mask: Tensor
 
     def scalars(self) -> dict[str, Tensor]:
         """What is logged."""
@@ -45,7 +45,7 @@ class TwoFrameObjective:
             "photometric": self.photometric,
             "consistency": self.consistency,
             "smoothness": self.smoothness,
-            "trusted_share": self.trusted.float().mean(),
+            "consistency_mask_share": self.consistency_mask.float().mean(),
         }
 
 
@@ -68,7 +68,7 @@ def two_frame_loss(
     view: View,
     poses: dict[FrameId, Tensor],
     teacher_depths: dict[int, Tensor],
-    trusted: Tensor,
+    consistency_mask: Tensor,
     options: ObjectiveOptions,
 ) -> TwoFrameObjective:
     """The loss of ManyDepth's two-frame net, every scale compared at the full resolution.
@@ -78,7 +78,8 @@ def two_frame_loss(
         view: the frames.
         poses: (B, 4, 4) from frame 0 to each source; they get no gradient from here.
         teacher_depths: (B, 1, H, W) by scale; they get no gradient.
-        trusted: (B, 1, H, W) bool; elsewhere the depth is to be the teacher's, who knows about pixels that do not move.
+        consistency_mask: (B, 1, H, W) bool; elsewhere the depth is to be the teacher's, who knows about pixels that do
+            not move.
         options: weights and switches.
     """
     height, width = view.target.image.shape[-2:]
@@ -94,8 +95,8 @@ def two_frame_loss(
             _, depth = disp_to_depth(full, options.min_depth, options.max_depth)
             losses = view.reprojections(depth, poses)
             best = losses.mean(1, keepdim=True) if options.avg_reprojection else losses.amin(1, keepdim=True)
-            explained = torch.where(trusted, best, 0).sum() / (trusted.sum() + 1e-7)
-            follows = torch.where(trusted, 0, (depth - teacher_depths[scale].detach()).abs()).mean()
+            explained = torch.where(consistency_mask, best, 0).sum() / (consistency_mask.sum() + 1e-7)
+            follows = torch.where(consistency_mask, 0, (depth - teacher_depths[scale].detach()).abs()).mean()
             image = view.target.image if scale == 0 else F.avg_pool2d(view.target.image, 2**scale)
             smooth = smoothness_loss(disp, image)
             total = total + explained + follows + options.disparity_smoothness * smooth / 2**scale
@@ -105,5 +106,5 @@ def two_frame_loss(
                 finest_depth = depth.detach()
         count = len(disparities)
         return TwoFrameObjective(
-            total / count, photometric / count, consistency / count, smoothness / count, finest_depth, trusted
+            total / count, photometric / count, consistency / count, smoothness / count, finest_depth, consistency_mask
         )

@@ -69,7 +69,7 @@ class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, E
 
     def objective(self) -> ObjectiveOptions:
         """The part that the losses read."""
-        return dataclasses.replace(super().objective(), over_chosen=True)
+        return dataclasses.replace(super().objective(), mean_over_mask=True)
 
     def teacher(self) -> DepthOptions:
         """The options of the teacher and the pose nets, in the manner of the single-frame trainer."""

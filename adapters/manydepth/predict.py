@@ -51,13 +51,13 @@ def predict_two_frame(
         assert camera is not None
         return model.video(camera.for_image(width, height).K, width, kept_rows(height, crop_bottom))
 
-    seer: DepthPredictor = model
+    predictor: DepthPredictor = model
     images = [file.path for file in found if not file.is_video]
     if sequence and images:
         height, width = read_image(images[0]).shape[:2]
-        seer = follow(width, height)
+        predictor = follow(width, height)
     return predict_paths(
-        seer,
+        predictor,
         inputs,
         out,
         save_npy=save_npy,

@@ -20,13 +20,14 @@ from torch.utils.data import DataLoader
 from hybrid_encoder.data.loader import make_loader
 from hybrid_encoder.data.sample import FrameId
 from hybrid_encoder.data.source import FrameSource, SelfSupervisedDataset
+from hybrid_encoder.data.synthetic import SyntheticSource
 from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.identity import identity
 from hybrid_encoder.engine.loop import LoopOptions, fit
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError, naming
 from hybrid_encoder.evaluation import evaluate_depths
-from hybrid_encoder.proxy.training import load_stage1
+from hybrid_encoder.proxy.checkpoint import load_stage1
 from hybrid_encoder.selfsup.geometry import disp_to_depth
 
 from .checkpoint import check_same_depth, encoder_extras, load_weights, newest_weights, save_weights, weights_folder
@@ -173,6 +174,8 @@ def load_samples(
     Raises:
         UserError: fewer samples than processes, or fewer training samples than a batch holds.
     """
+    if options.num_workers and isinstance(source, SyntheticSource):
+        source.render(progress=processes.is_main)  # else every worker would
     train = part == "train"
     size = (options.height, options.width)
     dataset = SelfSupervisedDataset(source, *size, frame_ids, train, options.seed, options.crop_bottom)

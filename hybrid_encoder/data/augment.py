@@ -1,11 +1,8 @@
-"""Colour jitter and image pyramids as batched tensor work, on whatever device the images lie."""
+"""Colour jitter as batched tensor work, on whatever device the images lie."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)
@@ -31,21 +28,6 @@ def color_jitter(images: Tensor, jitter: Tensor) -> Tensor:
     chosen = active.to(images.device, non_blocking=True)
     own = jitter[active].to(images.device, images.dtype, non_blocking=True)
     return images.index_copy(0, chosen, _jittered(images[chosen], own))
-
-
-def image_pyramid(images: Tensor, scales: Iterable[int]) -> dict[int, Tensor]:
-    """(..., 3, H, W) -> {scale: (..., 3, H / 2^scale, W / 2^scale)}, each pixel the mean of those it stands for.
-
-    H and W must be multiples of 2^scale.
-    """
-    levels = {}
-    for scale in scales:
-        block, (height, width) = 2**scale, images.shape[-2:]
-        if height % block or width % block:
-            raise ValueError(f"size {height}x{width} is not a multiple of {block}, as scale {scale} needs")
-        pooled = F.avg_pool2d(images.flatten(0, -4), block) if scale else images
-        levels[scale] = pooled.view(*images.shape[:-2], height // block, width // block)
-    return levels
 
 
 def _jittered(images: Tensor, jitter: Tensor) -> Tensor:

@@ -181,10 +181,10 @@ def check_rotation(matrix: np.ndarray, origin: str) -> np.ndarray:
     return matrix
 
 
-class Straightener:
+class Undistorter:
     """Takes the lens distortion out of a camera's images, K kept; without a known distortion, leaves them as they are.
 
-    Where the straightened image reaches beyond the source (pincushion distortion), it is black.
+    Where the undistorted image reaches beyond the source (pincushion distortion), it is black.
     """
 
     def __init__(self, intrinsics: Intrinsics | None) -> None:

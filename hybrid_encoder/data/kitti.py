@@ -12,10 +12,8 @@ import numpy as np
 
 from ..errors import UserError
 from .calibration import (
-    NUMBER,
     Intrinsics,
-    Straightener,
-    check_rotation,
+    Undistorter,
     default_kitti_intrinsics,
     kitti_intrinsics,
 )
@@ -27,8 +25,6 @@ CAMERAS = {"l": 2, "r": 3}
 """Number of the colour camera on each side."""
 OTHER_SIDE = {"l": "r", "r": "l"}
 _LISTED = 5
-MAX_METRES = 1e6
-"""No drive leads farther."""
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +54,7 @@ class _KittiSource(ABC):
         """
         self.data_path, self.entries, self.frame_ids = Path(data_path), list(entries), tuple(frame_ids)
         self.suffix = ".png" if png else ".jpg"
-        self.camera, self._straighten = camera, Straightener(camera)
+        self.camera, self._undistort = camera, Undistorter(camera)
         self._cameras: dict[tuple[str, str], Intrinsics] = {}
         if not self.data_path.is_dir():
             raise UserError(f"data folder {self.data_path}: no such folder")
@@ -87,7 +83,7 @@ class _KittiSource(ABC):
         Raises:
             UserError: the file is missing, unreadable or cut off; names it.
         """
-        return self._straighten(read_image(self.path(self.entries[index], frame_id)))
+        return self._undistort(read_image(self.path(self.entries[index], frame_id)))
 
     def intrinsics(self, index: int) -> np.ndarray:
         """(3, 3) float32, pixels of the image as read; of the camera given, or from the calibration file, scaled to the
@@ -179,39 +175,6 @@ class KittiOdometrySource(_KittiSource):
                 f"split line {str(entry)!r}: expected the number of an odometry sequence first, as in 9 17 l"
             )
         return self.data_path / "sequences" / f"{int(entry.folder):02d}"
-
-
-def read_poses(path: str | Path) -> np.ndarray:
-    """A pose file of the odometry benchmark (poses/09.txt): float64 (N, 4, 4), first camera from camera n, metres.
-
-    Raises:
-        UserError: missing or empty file, or a line that is not the twelve numbers of a rigid motion.
-    """
-    path = Path(path)
-    try:
-        lines = path.read_bytes().decode("ascii").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the pose file {path}: {error}") from error
-    poses = [_pose(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
-    if not poses:
-        raise UserError(f"the pose file {path} holds no pose: expected lines of twelve numbers")
-    return np.stack(poses)
-
-
-def pose_path(data_path: str | Path, sequence: int) -> Path:
-    """Where the odometry benchmark keeps the poses of a sequence."""
-    return Path(data_path) / "poses" / f"{sequence:02d}.txt"
-
-
-def _pose(line: str, where: str) -> np.ndarray:
-    fields = line.split()
-    if len(fields) != 12 or not all(map(NUMBER.fullmatch, fields)):
-        raise UserError(f"{where}: {line.strip()[:100]!r}; expected twelve numbers, the rows of [R | t]")
-    pose = np.vstack([np.array([float(field) for field in fields]).reshape(3, 4), [0, 0, 0, 1]])
-    if not np.abs(pose[:3, 3]).max() <= MAX_METRES:
-        raise UserError(f"{where}: the position {pose[:3, 3].tolist()} is not within {MAX_METRES:g} m of the start")
-    check_rotation(pose[:3, :3], f"{where}: the 3x3 part of the pose")
-    return pose
 
 
 def _frame_and_side(entry: SplitEntry, frame_id: FrameId) -> tuple[int, str]:

@@ -147,9 +147,7 @@ def iterate_frames(
 
 
 def check_seed(seed: int) -> None:
-    """Raises:
-    UserError: a seed of a set of streets that is out of range.
-    """
+    """Raises `UserError` for the seed of a set of streets that is out of range."""
     if not 0 <= seed <= MAX_SEED:
         raise UserError(f"seed {seed} is out of range: use 0 to {MAX_SEED}")
 

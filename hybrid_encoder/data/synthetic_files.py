@@ -1,7 +1,8 @@
 """Writes rendered scenes in the layouts of KITTI raw and TuSimple, so that any reader of these can use them.
 
-    OUT/kitti     2000_01_01/2000_01_01_drive_NNNN_sync/{image_02,image_03,velodyne_points}/data, calibration,
-    splits/synthetic OUT/tusimple  clips/synthetic/NNNNNN/20.jpg, label_data_train.json, label_data_val.json
+- `OUT/kitti`: 2000_01_01/2000_01_01_drive_NNNN_sync/{image_02,image_03,velodyne_points}/data, calibration, and
+  splits/synthetic;
+- `OUT/tusimple`: clips/synthetic/NNNNNN/20.jpg, label_data_train.json, label_data_val.json.
 
 Frames of whole drives are held out for validation and test; these also have their exact depth as 16-bit PNG, where
 KITTI's improved ground truth lies (proj_depth/groundtruth).

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import atomic_path
-from .calibration import Intrinsics, Straightener
+from .calibration import Intrinsics, Undistorter
 from .images import IMAGE_SUFFIXES, known_suffixes, natural_order, read_image, resize_image
 from .sample import FrameId
 
@@ -212,7 +212,7 @@ class _FrameFolder:
             raise UserError(f"{path} holds {found}: expected one image a frame, all of one kind of {known_suffixes()}")
         self.shape = read_image(self.files[0]).shape
         self.K = intrinsics.for_image(self.shape[1], self.shape[0]).K
-        self._straighten = Straightener(intrinsics)
+        self._undistort = Undistorter(intrinsics)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -224,7 +224,7 @@ class _FrameFolder:
                 f"{self.files[number]} is {image.shape[1]}x{image.shape[0]}, but {self.files[0].name} is "
                 f"{self.shape[1]}x{self.shape[0]}: all frames must have one size"
             )
-        return self._straighten(image)
+        return self._undistort(image)
 
 
 class _DecodedVideo:
@@ -247,7 +247,7 @@ class _DecodedVideo:
         if not self.file.is_file():
             with _alone(self.file):
                 if not self.file.is_file():  # else another process has decoded it by now
-                    self._decode(path, info, Straightener(intrinsics), progress)
+                    self._decode(path, info, Undistorter(intrinsics), progress)
         self.count, rest = divmod(self.file.stat().st_size, self.frame_bytes)
         if rest or not self.count:
             raise UserError(f"the decoded video {self.file} is damaged: delete it")
@@ -268,7 +268,7 @@ class _DecodedVideo:
             raise UserError(f"the decoded video {self.file} has become too short: delete it and start again")
         return pixels.reshape(self.shape)
 
-    def _decode(self, path: Path, info: VideoInfo, straighten: Straightener, progress: bool) -> None:
+    def _decode(self, path: Path, info: VideoInfo, undistort: Undistorter, progress: bool) -> None:
         remedy = f"make room, or set {CACHE_VARIABLE} to a folder that has it"
         needed = info.frames * self.frame_bytes
         with atomic_path(self.file) as partial:
@@ -282,7 +282,7 @@ class _DecodedVideo:
             try:
                 with partial.open("wb") as file:
                     for frame in frames:
-                        file.write(resize_image(straighten(frame), *self.shape[:2]).tobytes())
+                        file.write(resize_image(undistort(frame), *self.shape[:2]).tobytes())
             except OSError as error:
                 raise UserError(f"cannot write to {self.file.parent} ({error.strerror}): {remedy}") from error
         _log.info("decoded %s to %s", path, self.file)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..activation_checkpointing import checkpoint_activations
 from ..data.loader import EpochSampler, SampleLoader
 from ..errors import UserError
-from ..recompute import checkpoint_activations
 from .failures import explain
 from .identity import check_same_run
 from .processes import Processes

@@ -38,18 +38,19 @@ def save_state(folder: Path, state: dict[str, Any], step: int) -> Path:
     Raises:
         UserError: the disk is full or the folder cannot be written; the newest state before is still there.
     """
-    content = with_sum(_serialized(state))
+    content = _serialized(state)
+    parts = (content, _sum_of(content))
     path = _state_path(folder, step)
     try:
         try:
-            write_bytes(path, content)
+            write_bytes(path, *parts)
         except OSError as error:
             older = [old for old in _states(folder)[1:] if old != path]
             if error.errno not in _NO_ROOM or not older:
                 raise
             print(f"no room for {path.name} ({error.strerror}): dropping {older[-1].name} first", file=sys.stderr)
             older[-1].unlink()
-            write_bytes(path, content)
+            write_bytes(path, *parts)
     except OSError as error:
         raise _not_written(path, error) from error
     # States of later steps are damaged ones, or else the run would have gone on from there.
@@ -66,9 +67,9 @@ def drop_state(folder: Path, step: int | None) -> None:
         _state_path(folder, step).unlink(missing_ok=True)
 
 
-def with_sum(data: bytes | memoryview) -> bytes:
+def with_sum(data: bytes) -> bytes:
     """Data with the SHA-256 at its end, where PyTorch's reader takes no notice of it."""
-    return b"".join([data, _SUM_MARK, hashlib.sha256(data).hexdigest().encode()])
+    return data + _sum_of(data)
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
@@ -82,7 +83,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         problem = "its SHA-256 is not the one at its end"
         try:
             data = path.read_bytes()
-            if data == with_sum(data[:-_SUM_LENGTH]):
+            if data[-_SUM_LENGTH:] == _sum_of(memoryview(data)[:-_SUM_LENGTH]):
                 state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
                 if isinstance(state, dict):
                     return state
@@ -121,10 +122,10 @@ def write_text(path: Path, text: str) -> None:
         raise _not_written(path, error) from error
 
 
-def write_bytes(path: Path, data: bytes | memoryview) -> None:
+def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
     """Writes a file so that after a crash either the old or the new one is there, whole."""
     with atomic_path(path) as partial, partial.open("wb") as file:
-        file.write(data)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
     _sync_folder(path.parent)
@@ -190,6 +191,10 @@ def exclusive(folder: Path) -> Iterator[None]:
 def _not_written(path: Path, error: OSError) -> UserError:
     remedy = "free some space" if error.errno in _NO_ROOM else "see to its folder"
     return UserError(f"{path} could not be written ({error.strerror}): {remedy}, then run again")
+
+
+def _sum_of(data: bytes | memoryview) -> bytes:
+    return _SUM_MARK + hashlib.sha256(data).hexdigest().encode()
 
 
 def _serialized(content: dict[str, Any]) -> memoryview:

@@ -1,4 +1,4 @@
-"""The options of stage 1; the defaults are the released run's (METHOD, section 3)."""
+"""The options of stage 1; the defaults are the released run's, images are mirrored besides (METHOD, section 3)."""
 
 from __future__ import annotations
 

@@ -8,83 +8,31 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
-from ..config import HybridEncoderConfig
 from ..data.loader import make_loader
 from ..encoder import HybridEncoder
 from ..engine.identity import identity
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
-from ..engine.state import write_text, write_torch
-from ..errors import UserError, naming
-from ..released import fill_from_stage1
-from ..weights import load_state, read_checkpoint, stated_json
+from ..engine.state import write_text
+from ..errors import UserError
+from .checkpoint import STAGE1_FILE, save_stage1
 from .dataset import ProxyBatch, ProxyDataset, collate, to_batch
-from .losses import ordinal_contrastive_loss, ranking_loss
+from .losses import ranking_loss
 from .metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
+from .model import ProxyModel, stage1_config
 from .options import FREE_OPTIONS, PretrainOptions
-from .patches import patch_features, patch_logits
 from .picture import closeness_picture
 from .sources import NUM_POINTS, OrderedPatchSource, open_sources
 
-STAGE1_FILE = "stage1.pth"
 NUM_PICTURES = 4
-
-
-class ProxyModel(nn.Module):
-    """The encoder's fused levels, read at patches and compared with the seven prompts."""
-
-    def __init__(self, encoder: HybridEncoder, options: PretrainOptions) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.options = options
-
-    def logits(self, batch: ProxyBatch) -> tuple[Tensor, Tensor]:
-        """Unit features (N, 7, D) of all patches and their logits (N, 7, 7) over the prompts."""
-        # First, since torch.compile breaks its graph where cached text is looked up.
-        text = self.encoder.language.word_features()
-        fused = self.encoder.forward_features(batch.images).fused
-        size = (batch.images.shape[-2], batch.images.shape[-1])
-        features = patch_features(fused, batch.points, batch.image_index, size, text.shape[1], self.options.region)
-        return features, patch_logits(features, text)
-
-    def forward(self, batch: ProxyBatch) -> dict[str, Tensor]:
-        """Scalars "loss", "ranking", "contrastive"."""
-        features, logits = self.logits(batch)
-        ranking = ranking_loss(logits, self.options.bidirectional, self.options.margin)
-        contrastive = ordinal_contrastive_loss(features)
-        return {
-            "loss": ranking + self.options.contrastive_weight * contrastive,
-            "ranking": ranking,
-            "contrastive": contrastive,
-            "accuracy": self._accuracy(logits),
-        }
-
-    def _accuracy(self, logits: Tensor) -> Tensor:
-        """Pairwise ranking accuracy; chance where a batch has no sequence."""
-        if not len(logits):
-            return logits.new_tensor(0.5)
-        return pairwise_accuracy(distance_score(logits, self.options.bidirectional)).mean()
-
-    def score_maps(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, h, w) distance score of every cell."""
-        fused = self.encoder.forward_features(images).fused
-        batch, _, rows, columns = fused[0].shape
-        y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-        cells = torch.stack([x, y], dim=-1).view(1, -1, 2).expand(batch, -1, -1).to(images.device).float() + 0.5
-        text = self.encoder.language.word_features()
-        owner = torch.arange(batch, device=images.device)
-        features = patch_features(fused, cells, owner, (rows, columns), text.shape[1])
-        return distance_score(patch_logits(features, text), self.options.bidirectional).view(batch, rows, columns)
 
 
 class ProxyTask:
@@ -178,52 +126,6 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
         text = json.dumps({**figures, "confusion": task.confusion.tolist()}, indent=1)
         write_text(options.out / "figures.json", text + "\n")
     return figures
-
-
-def stage1_config(config: HybridEncoderConfig) -> HybridEncoderConfig:
-    """What stage 1 builds: no alignment and no pyramid, which it does not train, and DINO frozen.
-
-    A DINO that starts from random numbers has nothing to keep: as many of its blocks train as the config says.
-    """
-    blocks = config.train_dino_blocks if config.dino_weights == "random" else 0
-    return config.replace(alignment="none", pyramid=False, train_dino_blocks=blocks)
-
-
-def save_stage1(path: Path, encoder: HybridEncoder, config: HybridEncoderConfig, figures: dict[str, float]) -> None:
-    """Writes the encoder with the config that stage 2 goes on with."""
-    tensors = {k: v for k, v in encoder.state_dict().items() if k != "language.tokens"}
-    kept = config.without_downloads().to_dict()
-    write_torch(path, {"config": json.dumps(kept), "encoder": tensors, "figures": figures})
-
-
-def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
-    """Fills an encoder with what stage 1 trained: towers and fusion; the pyramid stays as it is, and so do tokens that
-    do not start from words.
-
-    Args:
-        encoder: of the same architecture.
-        path: `stage1.pth`, or the authors' Lightning `.ckpt`.
-
-    Raises:
-        UserError: no such file, damaged, or of another architecture.
-    """
-    path = Path(path)
-    if path.suffix == ".ckpt":
-        fill_from_stage1(encoder, path)
-        return
-    content = read_checkpoint(path)
-    tensors = content.get("encoder")
-    if not isinstance(tensors, dict) or "config" not in content:
-        raise UserError(f"{path} is no stage-1 checkpoint: expected the stage1.pth of `hybrid-encoder pretrain`")
-    config = stated_json(content, "config", str(path))
-    with naming(path):
-        saved = HybridEncoderConfig.from_dict(config)
-    encoder.config.check_same_features(saved, str(path), ignore=("text_norm",))
-    own = encoder.state_dict()
-    untrained = {k: v for k, v in own.items() if k == "language.tokens" or k.startswith("pyramid.")}
-    load_state(encoder, {**tensors, **untrained}, str(path))
-    if encoder.config.token_init == "words":
-        encoder.language.reset_tokens()
 
 
 def _loader(source: OrderedPatchSource, options: PretrainOptions, processes: Processes, train: bool) -> DataLoader[Any]:

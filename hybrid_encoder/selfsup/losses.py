@@ -57,7 +57,7 @@ def reprojection_loss(target: Target, predicted: Tensor) -> Tensor:
     if torch.compiler.is_compiling():  # which joins the steps of the plain formula by itself
         image, share = target.image, predicted * _SHARE
         statistics = _window_sum(torch.cat([share, share * predicted, share * image], dim=1))
-        ssim = 4 * _Likeness(statistics, target.mean, target.luminance, target.contrast).quarter.clamp(-0.25, 0.25)
+        ssim = 4 * _QuarterSsim(statistics, target.mean, target.luminance, target.contrast).quarter.clamp(-0.25, 0.25)
         loss = SSIM_WEIGHT / 2 * (1 - ssim) + (1 - SSIM_WEIGHT) * (image - predicted).abs()
         return loss.mean(1, keepdim=True)
     found: Tensor = _Reprojection.apply(predicted, target.image, target.mean, target.luminance, target.contrast)
@@ -77,10 +77,10 @@ class _Reprojection(torch.autograd.Function):
         torch.mul(predicted, _SHARE, out=own)
         torch.mul(own, predicted, out=square)
         torch.mul(own, image, out=product)
-        likeness = _Likeness(_window_sum(statistics), mean, luminance, contrast)
+        similarity = _QuarterSsim(_window_sum(statistics), mean, luminance, contrast)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(predicted, image, likeness.derive())
-        ssim = likeness.quarter.clamp_(-0.25, 0.25).mean(1, keepdim=True).mul_(4)
+            ctx.save_for_backward(predicted, image, similarity.derive())
+        ssim = similarity.quarter.clamp_(-0.25, 0.25).mean(1, keepdim=True).mul_(4)
         l1 = (image - predicted).abs_().mean(1, keepdim=True)
         return (1 - ssim).mul_(SSIM_WEIGHT / 2).add_(l1, alpha=1 - SSIM_WEIGHT)
 
@@ -95,7 +95,7 @@ class _Reprojection(torch.autograd.Function):
         return by_image, None, None, None, None
 
 
-class _Likeness:
+class _QuarterSsim:
     """A quarter of SSIM, so that its numerator is made of halves, for every pixel's window.
 
     Args:
@@ -128,15 +128,15 @@ class _Likeness:
 
 @dataclass(frozen=True)
 class Photometric:
-    """`loss`: scalar. `chosen`: (B, 1, H, W), True where a warped frame explains the pixel better than standing still
-    does."""
+    """`loss`: scalar. `auto_mask`: (B, 1, H, W), True where a warped frame explains the pixel better than standing
+    still does."""
 
     loss: Tensor
-    chosen: Tensor
+    auto_mask: Tensor
 
 
 def minimum_reprojection(
-    reprojections: Tensor, identities: Tensor | None, average: bool = False, over_chosen: bool = False
+    reprojections: Tensor, identities: Tensor | None, average: bool = False, mean_over_mask: bool = False
 ) -> Photometric:
     """Per-pixel minimum over source frames, with auto-masking of pixels that do not move (Monodepth2, equations 4 and
     5).
@@ -145,17 +145,17 @@ def minimum_reprojection(
         reprojections: (B, S, H, W), losses of the S warped sources.
         identities: (B, S, H, W), losses of the unwarped sources, ties already broken by noise; None: no auto-masking.
         average: average over sources in place of the minimum.
-        over_chosen: the loss is the mean over the chosen pixels, as in ManyDepth; else over all pixels, where the
-            others count with their identity loss, as in Monodepth2.
+        mean_over_mask: the loss is the mean over the mask, as in ManyDepth; else over all pixels, where the others
+            count with their identity loss, as in Monodepth2.
     """
     best = reprojections.mean(1, keepdim=True) if average else reprojections.amin(1, keepdim=True)
     if identities is None:
         return Photometric(best.mean(), torch.ones_like(best, dtype=torch.bool))
     still = identities.mean(1, keepdim=True) if average else identities.amin(1, keepdim=True)
-    chosen = ~(best >= still)  # so that what is not a number shows in the loss
-    if over_chosen:
-        return Photometric(torch.where(chosen, best, 0).sum() / (chosen.sum() + 1e-7), chosen)
-    return Photometric(torch.minimum(best, still).mean(), chosen)
+    auto_mask = ~(best >= still)  # so that what is not a number shows in the loss
+    if mean_over_mask:
+        return Photometric(torch.where(auto_mask, best, 0).sum() / (auto_mask.sum() + 1e-7), auto_mask)
+    return Photometric(torch.minimum(best, still).mean(), auto_mask)
 
 
 def smoothness_loss(disp: Tensor, image: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ time."""
 class ObjectiveOptions:
     """What goes into the loss; the names are the original trainers' options.
 
-    `over_chosen` is ManyDepth's photometric loss: the mean over the pixels that auto-masking leaves in.
+    `mean_over_mask` is ManyDepth's photometric loss: the mean over the pixels that auto-masking leaves in.
     """
 
     min_depth: float = 0.1
@@ -33,7 +33,7 @@ class ObjectiveOptions:
     no_ssim: bool = False
     avg_reprojection: bool = False
     disable_automasking: bool = False
-    over_chosen: bool = False
+    mean_over_mask: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Objective:
         loss: scalar, averaged over scales.
         photometric, smoothness: scalars, averaged over scales, before weighting.
         depth: (B, 1, H, W) of the finest scale.
-        chosen: (B, 1, H, W) bool, the pixels that auto-masking left in at the finest scale.
+        auto_mask: (B, 1, H, W) bool, the pixels that auto-masking left in at the finest scale.
     """
 
     loss: Tensor
     photometric: Tensor
     smoothness: Tensor
     depth: Tensor
-    chosen: Tensor
+    auto_mask: Tensor
 
     def scalars(self) -> dict[str, Tensor]:
         """What is logged."""
@@ -59,7 +59,7 @@ class Objective:
             "loss": self.loss,
             "photometric": self.photometric,
             "smoothness": self.smoothness,
-            "moving_share": self.chosen.float().mean(),
+            "auto_mask_share": self.auto_mask.float().mean(),
         }
 
 
@@ -122,13 +122,13 @@ def self_supervised_loss(
                 full = F.interpolate(disp, (height, width), mode="bilinear", align_corners=False)
             _, depth = disp_to_depth(full, options.min_depth, options.max_depth)
             best = minimum_reprojection(
-                view.reprojections(depth, poses), view.identities, options.avg_reprojection, options.over_chosen
+                view.reprojections(depth, poses), view.identities, options.avg_reprojection, options.mean_over_mask
             )
             image = view.target.image if scale == 0 else F.avg_pool2d(view.target.image, 2**scale)
             smooth = smoothness_loss(disp, image)
             total = total + best.loss + options.disparity_smoothness * smooth / 2**scale
             photometric, smoothness = photometric + best.loss.detach(), smoothness + smooth.detach()
             if scale == finest:
-                finest_depth, chosen = depth.detach(), best.chosen
+                finest_depth, auto_mask = depth.detach(), best.auto_mask
         count = len(disparities)
-        return Objective(total / count, photometric / count, smoothness / count, finest_depth, chosen)
+        return Objective(total / count, photometric / count, smoothness / count, finest_depth, auto_mask)
