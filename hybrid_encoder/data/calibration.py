@@ -28,6 +28,8 @@ REMEDY = (
     "dist_k1k2p1p2k3"
 )
 Maps = tuple[np.ndarray, np.ndarray]
+CAMERAS = {"l": 2, "r": 3}
+"""Number of KITTI's colour camera on each side."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 

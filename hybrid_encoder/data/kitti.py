@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import UserError
 from .calibration import (
+    CAMERAS,
     Intrinsics,
     Undistorter,
     default_kitti_intrinsics,
@@ -21,8 +22,6 @@ from .images import read_image
 from .sample import FrameId
 from .splits import SplitEntry
 
-CAMERAS = {"l": 2, "r": 3}
-"""Number of the colour camera on each side."""
 OTHER_SIDE = {"l": "r", "r": "l"}
 _LISTED = 5
 

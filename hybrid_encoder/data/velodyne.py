@@ -9,14 +9,13 @@ import cv2
 import numpy as np
 
 from ..errors import UserError
-from .calibration import check_rotation, kitti_intrinsics, read_calibration
+from .calibration import CAMERAS, check_rotation, kitti_intrinsics, read_calibration
 from .images import read_pixels
 
 DepthReference = Literal["camera", "scanner"]
 """Where depth counts from: the camera's z, or the scanner's forward axis, whose origin lies 0.27 m behind the camera.
 Published figures on the Eigen split use the scanner's, so evaluation does; everything else wants the camera's."""
 
-CAMERA_OF_SIDE = {"l": "02", "r": "03"}
 BYTES_PER_POINT = 16
 MAX_METRES = 1000.0
 """Beyond this no coordinate is a scanner's: KITTI's reaches 120 m."""
@@ -60,9 +59,9 @@ def velodyne_projection(calibration_folder: str | Path, side: str = "l") -> tupl
         UserError: a missing or damaged file or entry, or values that cannot be those of cameras and a scanner on a car.
     """
     folder = Path(calibration_folder)
-    if side not in CAMERA_OF_SIDE:
+    if side not in CAMERAS:
         raise UserError(f"unknown camera side {side!r}: use l or r")
-    camera = CAMERA_OF_SIDE[side]
+    camera = f"0{CAMERAS[side]}"
     cameras, scanner = folder / "calib_cam_to_cam.txt", folder / "calib_velo_to_cam.txt"
     cam_to_cam, velo_to_cam = read_calibration(cameras), read_calibration(scanner)
     rectify = np.eye(4)
@@ -156,5 +155,5 @@ def read_depth_png(path: str | Path) -> np.ndarray:
 
 def improved_depth_path(data_path: str | Path, folder: str, frame: int, side: str = "l") -> Path:
     """Where the improved ground truth (KITTI depth benchmark) of a frame lies once unpacked into KITTI raw."""
-    camera = f"image_{CAMERA_OF_SIDE[side]}"
+    camera = f"image_0{CAMERAS[side]}"
     return Path(data_path) / folder / "proj_depth" / "groundtruth" / camera / f"{frame:010d}.png"

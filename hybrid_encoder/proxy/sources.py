@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..config import DEPTH_WORDS
-from ..data.calibration import MAX_SIDE
+from ..data.calibration import CAMERAS, MAX_SIDE
 from ..data.images import read_image
 from ..data.splits import find_split, read_split, stays_inside
 from ..data.synthetic import SyntheticSource
@@ -141,7 +141,7 @@ class KittiDepthSource:
 
     def read(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         folder, frame, side = self.frames[index]
-        camera = self.data_path / folder / f"image_{'02' if side == 'l' else '03'}" / "data"
+        camera = self.data_path / folder / f"image_0{CAMERAS[side]}" / "data"
         path = camera / f"{frame:010d}.jpg"
         image = read_image(path if path.exists() else path.with_suffix(".png"))
         depth = read_scan_depth(self.data_path, folder, frame, side)
