@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from ..activation_checkpointing import checkpoint_activations
 from ..data.loader import EpochSampler, SampleLoader
@@ -133,16 +134,10 @@ class _Loop:
                 bar.update()
                 if scalars and (self.step % self.options.log_frequency == 0 or self.step == 1):
                     numbers = self.processes.mean({name: float(value) for name, value in scalars.items()})
-                    seconds = time.perf_counter() - logged  # reading the numbers has waited for the device
-                    shown = device_memory(self.processes.device)
-                    bar.set_postfix(loss=f"{numbers['loss']:.4f}", img_s=f"{images / seconds:.1f}", **shown)
-                    numbers["learning_rate"] = self.task.optimizer.param_groups[0]["lr"]
-                    numbers["images_per_second"] = images / seconds
-                    numbers["loading_share"] = loading / seconds
-                    if self.stepper.skipped:
-                        numbers["skipped_steps"] = self.stepper.skipped
-                    self.recorder.scalars("train", self.step, self.epoch, numbers)
-                    images, loading, logged = 0, 0.0, time.perf_counter()
+                    if math.isfinite(numbers["loss"]):  # else its group will be skipped
+                        seconds = time.perf_counter() - logged  # reading the numbers has waited for the device
+                        self._log(bar, numbers, images / seconds, loading / seconds)
+                        images, loading, logged = 0, 0.0, time.perf_counter()
                 if boundary:
                     if self.processes.any(self.stop.asked):
                         raise Interrupted
@@ -150,6 +145,16 @@ class _Loop:
                     if due and not self.stepper.in_a_row:
                         self._save_state()
                 waited = time.perf_counter()
+
+    def _log(self, bar: tqdm[Any], numbers: dict[str, float], images_per_second: float, loading_share: float) -> None:
+        """Numbers of a step, of all processes, on the bar and in the record."""
+        shown = device_memory(self.processes.device)
+        bar.set_postfix(loss=f"{numbers['loss']:.4f}", img_s=f"{images_per_second:.1f}", **shown)
+        numbers["learning_rate"] = self.task.optimizer.param_groups[0]["lr"]
+        numbers.update(images_per_second=images_per_second, loading_share=loading_share)
+        if self.stepper.skipped:
+            numbers["skipped_steps"] = self.stepper.skipped
+        self.recorder.scalars("train", self.step, self.epoch, numbers)
 
     def _step(self, batch: Any) -> tuple[bool, dict[str, Tensor]]:
         """One batch; whether the optimiser's step ended with it, and its scalars (none if it was skipped)."""
