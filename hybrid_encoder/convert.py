@@ -9,8 +9,8 @@ from typing import Any, Literal
 from .adapters.monodepth2.checkpoint import encoder_extras, load_depth_model, newest_weights
 from .depth_model import DepthModel
 from .encoder import HybridEncoder
-from .engine.state import write_torch
 from .errors import UserError
+from .files import write_torch
 from .released import is_released, load_released, load_released_model, load_released_pose, load_released_teacher
 from .weights import read_checkpoint, read_tensors
 from .weights.card import CARD_MARK

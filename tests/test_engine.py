@@ -28,9 +28,10 @@ from hybrid_encoder.engine.identity import check_same_run, identity
 from hybrid_encoder.engine.loop import Interrupted
 from hybrid_encoder.engine.processes import Processes, processes
 from hybrid_encoder.engine.record import METRICS_FILE, read_metrics
-from hybrid_encoder.engine.state import exclusive, load_state, save_state, whole_folder
+from hybrid_encoder.engine.state import exclusive, load_state, save_state
 from hybrid_encoder.engine.step import Stepper
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.files import whole_folder
 
 from .toy_run import BATCH, SAMPLES, At, ToyModel, ToyTask, differences, run, signal_at
 

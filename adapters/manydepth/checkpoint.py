@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_encoder.encoder import HybridEncoder
-from hybrid_encoder.engine.state import whole_folder, write_torch
 from hybrid_encoder.errors import UserError, naming
+from hybrid_encoder.files import whole_folder, write_torch
 from hybrid_encoder.released import is_released
 from hybrid_encoder.released_matching import load_released_matching
 from hybrid_encoder.resnet import ResnetEncoder

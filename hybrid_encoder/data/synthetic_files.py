@@ -12,10 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -25,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..files import new_folder
 from .synthetic import BASELINE, SEED_STRIDE, check_seed, default_intrinsics, iterate_frames
 
 DAY = "2000_01_01"
@@ -97,31 +94,6 @@ def write_synthetic(
     ):
         write_kitti(folder / "kitti", seed, sequences, frames, height, width, stereo, device, bar)
         write_tusimple(folder / "tusimple", seed, clips, clip_size, device, bar)
-
-
-@contextmanager
-def new_folder(out: str | Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `out` that becomes `out` when the block ends well, and is removed when it does not.
-
-    Raises:
-        UserError: `out` is a file or a folder that is not empty, or its parent cannot be made.
-    """
-    out = Path(os.path.abspath(out))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "a folder that is not empty" if out.is_dir() else "a file"
-        raise UserError(f"{out} is {what}: give a new folder, or remove it first")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot make a folder beside {out}: {error.strerror}") from error
-    try:
-        yield partial
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_kitti(

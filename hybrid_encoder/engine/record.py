@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import UserError
-from .state import write_text
+from ..files import write_text
 
 METRICS_FILE = "metrics.jsonl"
 

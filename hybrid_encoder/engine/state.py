@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..files import atomic_path
+from ..files import NO_ROOM, not_written, serialized, write_bytes
 
 if sys.platform != "win32":
     import fcntl
@@ -24,7 +22,6 @@ if sys.platform != "win32":
 _KEEP = 2
 _SUM_MARK = b"\nSHA-256 "
 _SUM_LENGTH = len(_SUM_MARK) + 64
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT) if sys.platform != "win32" else (errno.ENOSPC,)
 
 _held: set[Path] = set()
 """Folders that this process holds: a lock of the system's keeps out other processes only."""
@@ -38,7 +35,7 @@ def save_state(folder: Path, state: dict[str, Any], step: int) -> Path:
     Raises:
         UserError: the disk is full or the folder cannot be written; the newest state before is still there.
     """
-    content = _serialized(state)
+    content = serialized(state)
     parts = (content, _sum_of(content))
     path = _state_path(folder, step)
     try:
@@ -46,13 +43,13 @@ def save_state(folder: Path, state: dict[str, Any], step: int) -> Path:
             write_bytes(path, *parts)
         except OSError as error:
             older = [old for old in _states(folder)[1:] if old != path]
-            if error.errno not in _NO_ROOM or not older:
+            if error.errno not in NO_ROOM or not older:
                 raise
             print(f"no room for {path.name} ({error.strerror}): dropping {older[-1].name} first", file=sys.stderr)
             older[-1].unlink()
             write_bytes(path, *parts)
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise not_written(path, error) from error
     # States of later steps are damaged ones, or else the run would have gone on from there.
     states = _states(folder)
     at = states.index(path)
@@ -98,60 +95,6 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def write_torch(path: Path, content: dict[str, Any]) -> None:
-    """`torch.save`, whole or not at all.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written; an older file is still there.
-    """
-    try:
-        write_bytes(path, _serialized(content))
-    except OSError as error:
-        raise _not_written(path, error) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """A small file, whole or not at all.
-
-    Raises:
-        UserError: as `write_torch`.
-    """
-    try:
-        write_bytes(path, text.encode())
-    except OSError as error:
-        raise _not_written(path, error) from error
-
-
-def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
-    """Writes a file so that after a crash either the old or the new one is there, whole."""
-    with atomic_path(path) as partial, partial.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_folder(path.parent)
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yields an empty hidden folder that takes the place of `folder` when the block ends well: after a crash there is
-    the old one, the new one or none, but never a mixture."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        try:
-            partial.mkdir(parents=True)
-            yield partial
-            replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced.partial")
-            if folder.exists():
-                os.rename(folder, replaced)
-            os.rename(partial, folder)
-            _sync_folder(folder.parent)
-            shutil.rmtree(replaced, ignore_errors=True)
-        except OSError as error:
-            raise _not_written(folder, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Keeps a second run out of a folder for as long as this one lives, and clears away what a killed one left half
@@ -188,29 +131,8 @@ def exclusive(folder: Path) -> Iterator[None]:
             _held.discard(key)
 
 
-def _not_written(path: Path, error: OSError) -> UserError:
-    remedy = "free some space" if error.errno in _NO_ROOM else "see to its folder"
-    return UserError(f"{path} could not be written ({error.strerror}): {remedy}, then run again")
-
-
 def _sum_of(data: bytes | memoryview) -> bytes:
     return _SUM_MARK + hashlib.sha256(data).hexdigest().encode()
-
-
-def _serialized(content: dict[str, Any]) -> memoryview:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getbuffer()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename last through a power failure."""
-    if sys.platform != "win32":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _state_path(folder: Path, step: int) -> Path:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..config import HybridEncoderConfig
 from ..encoder import HybridEncoder
-from ..engine.state import write_torch
 from ..errors import UserError, naming
+from ..files import write_torch
 from ..released import fill_from_stage1
 from ..weights import load_state, read_checkpoint, stated_json
 

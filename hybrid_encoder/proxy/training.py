@@ -21,8 +21,8 @@ from ..encoder import HybridEncoder
 from ..engine.identity import identity
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
-from ..engine.state import write_text
 from ..errors import UserError
+from ..files import write_text
 from .checkpoint import STAGE1_FILE, save_stage1
 from .dataset import ProxyBatch, ProxyDataset, collate, to_batch
 from .losses import ranking_loss
