@@ -5,6 +5,7 @@ from .decoder import DPTDecoder
 from .depth_model import DepthModel
 from .encoder import HybridEncoder, HybridFeatures, create_encoder
 from .errors import UserError
+from .proxy.checkpoint import load_stage1
 from .released import load_released
 
 __version__ = "0.1.0"
@@ -19,4 +20,5 @@ __all__ = [
     "UserError",
     "create_encoder",
     "load_released",
+    "load_stage1",
 ]

@@ -36,7 +36,7 @@ from .engine.processes import Processes, choose_device
 from .engine.step import Stepper
 from .inference import inference, prepare
 from .language import Language
-from .options import option
+from .options import check_at_least, option
 from .proxy.losses import ordinal_contrastive_loss, ranking_loss
 from .proxy.patches import patch_features, patch_logits
 
@@ -66,6 +66,7 @@ class BenchOptions:
 
 def run_bench(name: str, options: BenchOptions) -> dict[str, Any]:
     """Runs one benchmark, prints machine, versions and figures, and returns them."""
+    check_at_least(options, {"repeats": 1, "batch_size": 1, "num_workers": 0})
     device = choose_device(options.device)
     torch.manual_seed(0)
     figures = BENCHMARKS[name](options, device)
@@ -155,7 +156,8 @@ def bench_encoder(options: BenchOptions, device: torch.device) -> Figures:
     """Inference with cached text features, and with the text tower over all 77 positions for every image, as the
     authors' implementation does it."""
     config = preset(options.preset).without_downloads().replace(pyramid=False)
-    config = config.replace(num_tokens=options.num_tokens or config.num_tokens)
+    if options.num_tokens is not None:
+        config = config.replace(num_tokens=options.num_tokens)
     clip = build_clip(config.clip, "random")
     encoder = HybridEncoder(config)
     encoder.language = Language(clip, config)
@@ -224,7 +226,9 @@ def bench_train(options: BenchOptions, device: torch.device) -> Figures:
         width=options.width,
         batch_size=options.batch_size,
     )
-    config = trainer.config().replace(num_tokens=options.num_tokens or trainer.config().num_tokens)
+    config = trainer.config()
+    if options.num_tokens is not None:
+        config = config.replace(num_tokens=options.num_tokens)
     model = MonoDepth(trainer, config, "random").train()
     processes = Processes(device)
     processes.place(model)

@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:  # no matter of the user's files
             raise
-        print(f"hybrid-encoder: {error.filename}: {error.strerror}", file=sys.stderr)
+        # Of two, the second is the file itself: the first is what was to take its place.
+        print(f"hybrid-encoder: {error.filename2 or error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_USER_ERROR
     except Interrupted as message:
         print(f"hybrid-encoder: {message}", file=sys.stderr)
@@ -107,7 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--crop_bottom", type=float, default=0.0, help="share of the height cut off below, as in training (default: 0)"
     )
-    predict.add_argument("--npy", action="store_true", help="also depth as .npy")
+    predict.add_argument("--npy", action="store_true", help="of images, also depth as .npy")
     predict.add_argument(
         "--scale_factor", type=float, default=1.0, help="metres per unit of depth; 5.4 after stereo training"
     )
@@ -143,7 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
     patch.add_argument("--check", action="store_true", help="say what would happen, write nothing")
     patch.add_argument("--revert", action="store_true", help="take the patch back out")
 
-    bench = commands.add_parser("bench", help="how fast the parts are, each against the straightforward way")
+    bench = commands.add_parser("bench", help="how fast the parts are: encoder and stage1 also the straightforward way")
     bench.add_argument("part", choices=["encoder", "train", "stage1", "loader", "cost-volume"])
     bench.set_defaults(command=_bench)
     add_options(bench, BenchOptions)
@@ -232,7 +233,8 @@ def _train(options: Any, train: Callable[[Any, Processes], object]) -> int:
     with processes("cpu" if options.no_cuda else options.device) as group:
         train(options, group)
         if group.is_main and options.num_epochs:
-            print(f"next: hybrid-encoder evaluate --weights {options.folder} ...")
+            command = "predict INPUT" if options.dataset == "video" else "evaluate"
+            print(f"next: hybrid-encoder {command} --weights {options.folder} ...")
     return 0
 
 

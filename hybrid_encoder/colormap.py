@@ -59,7 +59,8 @@ def colorize_depth(depth: np.ndarray, limits: tuple[float, float] | None = None)
 def resize_to_height(image: np.ndarray, height: int) -> np.ndarray:
     """uint8 RGB (h, w, 3) at this height with its aspect kept."""
     width = max(1, round(image.shape[1] * height / image.shape[0]))
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    smaller = height < image.shape[0]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
 def side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:

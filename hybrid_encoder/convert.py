@@ -11,6 +11,7 @@ from .depth_model import DepthModel
 from .encoder import HybridEncoder
 from .errors import UserError
 from .files import write_torch
+from .proxy.checkpoint import is_stage1, open_stage1
 from .released import is_released, load_released, load_released_model, load_released_pose, load_released_teacher
 from .weights import read_checkpoint, read_tensors
 from .weights.card import CARD_MARK
@@ -55,12 +56,12 @@ def convert(
     """Rewrites saved weights.
 
     Layout "hub" is model.safetensors, config.json and a model card: the depth model, or the encoder alone where the
-    source is a stage-1 checkpoint of the authors; pose networks are left out. Layout "monodepth2" is encoder.pth and
+    source is a stage-1 checkpoint; pose networks are left out. Layout "monodepth2" is encoder.pth and
     depth.pth, with pose_encoder.pth and pose.pth where the source has them: this package's trainers start from it
     (`--load_weights_folder`), and the original code reads it where the model is a ResNet's.
 
     Args:
-        source, teacher, ignore: as in `open_depth_model`; or a stage-1 `.ckpt`.
+        source, teacher, ignore: as in `open_depth_model`; or `stage1.pth`, or the authors' stage-1 `.ckpt`.
         out: folder to write.
         training_data: for the model card.
 
@@ -75,7 +76,7 @@ def convert(
         raise UserError(f"{out} is the source itself: choose another folder with --out")
     model: DepthModel | HybridEncoder
     if Path(source).is_file():
-        model, decoder = load_released(source, ignore)
+        model, decoder = (open_stage1(source), None) if is_stage1(source) else load_released(source, ignore)
         if layout != "hub" or decoder is not None:
             raise UserError(f"{source} is of stage 1 and has no decoder: convert it with --layout hub")
     else:

@@ -20,7 +20,7 @@ from .adapters.monodepth2.data import open_source
 from .adapters.monodepth2.evaluate import evaluate, prior_errors
 from .adapters.monodepth2.options import EvaluateOptions, Monodepth2Options
 from .adapters.monodepth2.trainer import build_model, train
-from .colormap import color_range, colorize_depth, colorize_disparity, tile_grid
+from .colormap import color_range, colorize_depth, colorize_disparity, resize_to_height, tile_grid
 from .data.images import read_image
 from .data.synthetic import SyntheticSource
 from .depth_model import DepthModel
@@ -29,7 +29,7 @@ from .engine.processes import Processes, choose_device
 from .engine.record import read_metrics
 from .errors import UserError
 from .evaluation import DepthErrors
-from .options import option
+from .options import check_at_least, option
 from .prediction import DepthPredictor, predict_disparities
 from .proxy.checkpoint import STAGE1_FILE
 from .proxy.options import PretrainOptions
@@ -45,7 +45,7 @@ class DemoOptions:
     encoder: Literal["hybrid", "resnet"] = option("hybrid", "depth encoder; resnet has no stage 1")
     stage1_epochs: int = option(6, "epochs of stage 1")
     num_epochs: int = option(6, "epochs of stage 2")
-    scenes: int = option(96, "rendered training drives")
+    scenes: int = option(96, "rendered training drives of stage 2")
     height: int = option(64, "image height")
     width: int = option(192, "image width")
     batch_size: int = option(4, "samples of a step")
@@ -64,6 +64,7 @@ def run_demo(options: DemoOptions) -> dict[str, DepthErrors]:
         UserError: bad options, before anything is written.
         Interrupted: asked to stop.
     """
+    check_at_least(options, {"stage1_epochs": 1, "num_epochs": 1, "scenes": 1})
     _stage1_options(options, options.out).check()
     _stage2_options(options, None).check()
     try:
@@ -196,7 +197,8 @@ def _write_report(
         report.table(("held-out scenes", "before training", "after"), rows1)
         for picture in sorted((options.out / "stage1" / "pictures").glob("*.jpg"))[:2]:
             report.picture(
-                read_image(picture), "Left: patches by predicted rank, warm is near. Right: the score of every cell."
+                read_image(picture),
+                "Sequences of seven patches, red is near, blue is far; right, the score of every cell.",
             )
         report.curves(_curves(options.out / "stage1", (("loss", "train"), ("ranking_accuracy", "val"))))
     report.heading("Stage 2: self-supervised depth")
@@ -223,6 +225,10 @@ _STAGE1_ROWS = (
 )
 
 
+TILE_HEIGHT = 144
+"""Pixels of a picture in the report: the nets' own size is too small to look at."""
+
+
 def depth_pictures(model: DepthPredictor, source: SyntheticSource, count: int = 4) -> np.ndarray:
     """Rows of image, prediction, truth of evenly spaced frames: uint8 RGB."""
     tiles = []
@@ -233,11 +239,12 @@ def depth_pictures(model: DepthPredictor, source: SyntheticSource, count: int = 
         known = (truth > 0) & (truth < 80)
         disparity = disparity * np.median(1 / truth[known]) / np.median(disparity[known])
         limits = color_range(1 / truth[known])
-        tiles += [
-            ("image", image),
-            ("prediction", colorize_disparity(disparity, limits)),
-            ("truth", colorize_depth(np.where(known, truth, 0), limits)),
-        ]
+        pictures = {
+            "image": image,
+            "prediction": colorize_disparity(disparity, limits),
+            "truth": colorize_depth(np.where(known, truth, 0), limits),
+        }
+        tiles += [(name, resize_to_height(picture, TILE_HEIGHT)) for name, picture in pictures.items()]
     return tile_grid(tiles, columns=3)
 
 

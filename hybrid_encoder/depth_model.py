@@ -95,7 +95,8 @@ class DepthModel(HubModel, nn.Module):
         """Depth of one image at its own size, in evaluation mode.
 
         Args:
-            image: a file, RGB uint8 (H, W, 3), or a tensor (3, H, W) or (1, 3, H, W), uint8 or in [0, 1].
+            image: a file, RGB uint8 (H, W, 3) (an array or a PIL image), or a tensor (3, H, W) or (1, 3, H, W), uint8
+                or in [0, 1].
 
         Returns:
             float32 (H, W), between min_depth and max_depth; its unit is metres up to an unknown factor where the model
@@ -210,6 +211,7 @@ def _to_pixels(image: np.ndarray | str | Path | Tensor) -> np.ndarray:
         if image.is_floating_point():
             image = (image.detach().clamp(0, 1) * 255).round()
         return image.to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
+    image = np.asarray(image)  # of PIL, too
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UserError(f"image of shape {image.shape}, {image.dtype}: expected RGB uint8 (H, W, 3)")
     return image

@@ -114,8 +114,10 @@ class HybridEncoder(HubModel, nn.Module):
         """(B, 3, H, W) in [0, 1] -> fused and aligned levels, logits and class token.
 
         Raises:
-            UserError: a side is no multiple of 32.
+            UserError: no batch of RGB images, or a side is no multiple of 32.
         """
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise UserError(f"image of shape {tuple(image.shape)}: expected (B, 3, H, W), RGB in [0, 1]")
         check_image_size(*image.shape[-2:])
         # First, since torch.compile breaks its graph where cached text is looked up: what sees the image stays whole.
         text = self.text()

@@ -115,7 +115,7 @@ def patch_with(patches: HostPatches, folder: Path, check: bool = False, revert: 
     clone = Clone(folder, patches)
     missing = [path for path in patches.paths if clone.read(path) is None]
     needed = [path for path in missing if path not in _SCRIPTS[patches.host]]
-    if needed and not revert:
+    if needed and (not revert or len(missing) == len(patches.paths)):
         raise UserError(f"{folder} holds no {', '.join(needed)}: expected a clone of {patches.repository}")
     changes = [_revert(clone, path) if revert else _plan(clone, path) for path in patches.paths if path not in missing]
     problems: dict[str, list[str]] = {}

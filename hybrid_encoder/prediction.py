@@ -4,6 +4,8 @@ own."""
 from __future__ import annotations
 
 import glob
+import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -34,6 +36,8 @@ from .files import atomic_path
 SCALE_MOMENTUM = 0.9
 """How slowly a video's colour scale follows its frames: without it the colours flicker."""
 DEPTH_PNG_SCALE = 256.0
+COARSE_BELOW = 10.0
+"""Where all depth is below this, steps of 1/256 are a part of it that one can see."""
 """Grey levels per metre of KITTI's 16-bit depth images; 0 means unknown, the largest depth is 255.99 m."""
 
 
@@ -110,6 +114,8 @@ def predict_paths(
     check_crop_bottom(crop_bottom)
     if batch_size < 1:
         raise UserError(f"--batch_size {batch_size}: expected at least 1")
+    if not 0 < scale_factor < math.inf:
+        raise UserError(f"--scale_factor {scale_factor}: expected a number above 0")
     undistort = Undistorter(camera)
     sources = find_inputs(inputs)
     stems = output_stems([source.path for source in sources])
@@ -122,6 +128,7 @@ def predict_paths(
             raise UserError(f"the output {target} would overwrite an input: choose another folder with --out")
     written: list[Path] = []
     unreadable: list[str] = []
+    farthest = 0.0
     images = [(source, paths) for source, paths in zip(sources, targets, strict=True) if not source.is_video]
     videos = [(source, paths) for source, paths in zip(sources, targets, strict=True) if source.is_video]
     with tqdm(total=len(images), desc="images", unit="image", disable=not progress or not images) as bar:
@@ -133,7 +140,10 @@ def predict_paths(
             if readable:
                 disparities = _checked(predict_disparities(model, [image for image, _ in readable]))
                 for disparity, (image, paths) in zip(disparities, readable, strict=True):
-                    written += _write_image(model, resize_map(disparity, *image.shape[:2]), paths, scale_factor)
+                    disparity = resize_map(disparity, *image.shape[:2])
+                    depth = scale_factor * disparity_to_depth(disparity, model.min_depth, model.max_depth)
+                    farthest = max(farthest, float(depth.max()))
+                    written += _write_image(disparity, depth, paths)
             bar.update(len(images[start : start + batch_size]))
     for source, paths in videos:
         with _noted(source, unreadable):
@@ -144,6 +154,12 @@ def predict_paths(
             with tqdm(frames, source.path.name, info.frames, unit="frame", disable=not progress) as bar:
                 _write_video(predictor, bar, size, info.fps, source.path, paths["video"], batch_size)
             written.append(paths["video"])
+    if 0 < farthest < COARSE_BELOW and not save_npy:
+        print(
+            f"depth reaches {farthest:.2g} in this model's unit, and the 16-bit PNGs have steps of 1/256: "
+            "--npy keeps it exactly, --scale_factor makes it metres where the factor is known",
+            file=sys.stderr,
+        )
     if unreadable:
         done = f"the other {len(sources) - len(unreadable)} are written to {out}"
         raise UserError(
@@ -276,10 +292,7 @@ def _checked(disparities: np.ndarray) -> np.ndarray:
     return disparities
 
 
-def _write_image(
-    model: DepthPredictor, disparity: np.ndarray, paths: dict[str, Path], scale_factor: float
-) -> list[Path]:
-    depth = scale_factor * disparity_to_depth(disparity, model.min_depth, model.max_depth)
+def _write_image(disparity: np.ndarray, depth: np.ndarray, paths: dict[str, Path]) -> list[Path]:
     write_png(paths["disp"], colorize_disparity(disparity))
     write_depth_png(paths["depth"], depth)
     if "npy" in paths:

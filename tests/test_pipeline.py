@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from hybrid_encoder import UserError, create_encoder
 from hybrid_encoder.adapters.monodepth2.evaluate import chosen_crop
 from hybrid_encoder.adapters.monodepth2.options import EvaluateOptions
 from hybrid_encoder.cli import main
@@ -62,7 +63,7 @@ def test_stage1_leaves_weights_figures_and_pictures(stage1: Path) -> None:
     assert np.array(figures["confusion"]).shape == (7, 7)
     assert {line["kind"] for line in read_metrics(stage1)} == {"train", "val"}
     picture = cv2.imread(str(stage1 / "pictures" / "closeness_0.jpg"))
-    assert picture.shape == (64, 192, 3)
+    assert picture.shape == (277, 3 * 384, 3)
     assert list((stage1 / "tensorboard").glob("events*"))
 
 
@@ -262,16 +263,18 @@ def test_weights_of_another_architecture_are_refused(
 def test_evaluation_options_that_cannot_be_meant(
     run: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    base = ["evaluate", "--weights", str(run), "--data_path", str(scenes / "kitti"), "--split", "synthetic"]
+    kitti = ["--data_path", str(scenes / "kitti"), "--split", "synthetic"]
     rendered = ["--dataset", "synthetic", "--scenes", "4", "--height", "64", "--width", "96"]
     for arguments, message in [
-        (["--batch_size", "0"], "--batch_size 0"),
-        (["--pred_depth_scale_factor", "0"], "--pred_depth_scale_factor"),
-        (["--static_camera"], "--static_camera is for two-frame weights"),
-        (["--matching_memory", "-5"], "--matching_memory -5"),
+        ([*kitti, "--batch_size", "0"], "--batch_size 0"),
+        ([*kitti, "--pred_depth_scale_factor", "0"], "--pred_depth_scale_factor"),
+        ([*kitti, "--static_camera"], "--static_camera is for two-frame weights"),
+        ([*kitti, "--matching_memory", "-5"], "--matching_memory -5"),
+        ([*kitti, "--csv", str(tmp_path)], f"--csv {tmp_path} is a folder"),
         ([*rendered, "--truth", "improved"], "--truth improved is KITTI's"),
+        ([*rendered, *kitti], "--dataset kitti --data_path OUT/kitti"),
     ]:
-        assert message in _error(capsys, [*base, *arguments]), arguments
+        assert message in _error(capsys, ["evaluate", "--weights", str(run), *arguments]), arguments
     inputs = ["predict", str(scenes / "kitti"), "--weights", str(run), "--out", str(tmp_path), "--sequence"]
     assert "--sequence is for two-frame weights" in _error(capsys, inputs)
 
@@ -290,9 +293,28 @@ def test_files_in_the_way_end_in_a_message(tmp_path: Path, capsys: pytest.Captur
     file = tmp_path / "file"
     file.touch()
     assert str(file) in _error(capsys, ["patch", "monodepth2", str(file)])
+    assert "expected a clone" in _error(capsys, ["patch", "monodepth2", str(tmp_path / "absent"), "--revert"])
     assert str(file) in _error(capsys, ["demo", "--out", str(file)])
     assert "--batch_size" in _error(capsys, ["demo", "--out", str(tmp_path / "demo"), "--batch_size", "0"])
+    assert "--num_epochs 0" in _error(capsys, ["demo", "--out", str(tmp_path / "demo"), "--num_epochs", "0"])
+    assert "--repeats 0" in _error(capsys, ["bench", "encoder", "--repeats", "0"])
     assert not (tmp_path / "demo").exists()
+
+
+def test_a_folder_with_a_run_of_another_trainer(run: Path, stage1: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ["train", "manydepth", "--dataset", "synthetic", "--scenes", "4", *SMALL, "--weights_init", "scratch"]
+    arguments += ["--log_dir", str(run.parent), "--model_name", run.name]
+    assert "a run of another trainer" in _error(capsys, arguments)
+
+
+def test_stage_1_converts_to_an_encoder_of_the_hub(stage1: Path, tmp_path: Path) -> None:
+    assert main(["convert", str(stage1 / "stage1.pth"), "--out", str(tmp_path / "hub")]) == 0
+    encoder = create_encoder(str(tmp_path / "hub"))
+    tensors = torch.load(stage1 / "stage1.pth", weights_only=True)["encoder"]
+    assert torch.equal(encoder.state_dict()["fusion.project.1.weight"], tensors["fusion.project.1.weight"])
+    image = torch.rand(1, 1, 64, 96)
+    with pytest.raises(UserError, match=r"\(1, 1, 64, 96\)"):
+        encoder(image)
 
 
 def test_truth_of_other_frames_is_refused_and_improved_truth_is_not_cropped(

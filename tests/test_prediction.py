@@ -84,6 +84,18 @@ def test_an_image_gives_colours_depth_and_array_at_its_own_size(tmp_path: Path) 
     assert np.abs(read_depth_png(tmp_path / "out" / "street_depth.png") - depth).max() <= 1 / 512 + 1e-6
 
 
+def test_coarse_depth_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Steps of 1/256 are much where depth ends at a third of a unit."""
+    image = write_image(tmp_path / "a.png")
+    small = {"scale_factor": 1e-4}
+    for settings, told in ((small, True), ({**small, "save_npy": True}, False), ({"scale_factor": 5.4}, False)):
+        predict([image], tmp_path / "out", **settings)
+        assert ("--npy" in capsys.readouterr().err) == told
+    for factor in (-1.0, 0.0, float("nan")):
+        with pytest.raises(UserError, match="--scale_factor"):
+            predict([image], tmp_path / "out", scale_factor=factor)
+
+
 def test_scale_factor_multiplies_depth(tmp_path: Path) -> None:
     predict([write_image(tmp_path / "a.png")], tmp_path / "out", scale_factor=5.4)
     assert read_depth_png(tmp_path / "out" / "a_depth.png")[20, 5] == pytest.approx(54, abs=0.01)

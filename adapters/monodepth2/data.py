@@ -35,6 +35,11 @@ def open_source(options: DataOptions, part: Part, frame_ids: tuple[FrameId, ...]
     if options.dataset == "synthetic":
         if options.intrinsics is not None:
             raise UserError("--intrinsics: rendered scenes have a camera of their own, leave it out")
+        if options.data_path is not None:
+            raise UserError(
+                f"--data_path {options.data_path}: --dataset synthetic renders its scenes in memory. What "
+                "`hybrid-encoder synth OUT` wrote is --dataset kitti --data_path OUT/kitti --split synthetic"
+            )
         count = options.scenes if part == "train" else max(options.scenes // 8, 4)
         reach = max(abs(frame_id) for frame_id in frame_ids if frame_id != "s")
         return SyntheticSource(

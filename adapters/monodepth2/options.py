@@ -174,6 +174,8 @@ class EvaluateOptions(DataOptions):
         check_crop_bottom(self.crop_bottom)
         if not 0 < self.pred_depth_scale_factor < math.inf:
             raise UserError(f"--pred_depth_scale_factor {self.pred_depth_scale_factor}: expected a number above 0")
+        if self.csv is not None and self.csv.is_dir():
+            raise UserError(f"--csv {self.csv} is a folder: name a file")
 
 
 def check_hybrid_options(options: EncoderOptions, depth: DepthOptions, any_hybrid: bool) -> None:

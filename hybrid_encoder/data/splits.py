@@ -50,7 +50,8 @@ def find_split(split: str, data_path: str | Path) -> Path:
     places = "".join(f"\n  {folder}" + (" (a folder without these files)" * os.path.isdir(folder)) for folder in sought)
     raise UserError(
         f"no split {split!r}: looked for {', '.join(SPLIT_FILES.values())} in{places}\n"
-        "give --split a folder that holds them, or the name of one of these"
+        "give --split a folder that holds them, or the name of one of these; the field's splits (eigen, eigen_zhou, "
+        "odom) lie in the folder splits/ of the original Monodepth2"
     )
 
 

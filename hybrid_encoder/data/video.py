@@ -206,7 +206,7 @@ class _FrameFolder:
 
     def __init__(self, path: Path, intrinsics: Intrinsics, size: tuple[int, int] | None, progress: bool) -> None:
         self.files = sorted(_images_in(path), key=natural_order)
-        kinds = sorted({file.suffix for file in self.files})
+        kinds = sorted({file.suffix.lower() for file in self.files})
         if len(kinds) != 1:
             found = f"images of several kinds ({', '.join(kinds)})" if kinds else "no image"
             raise UserError(f"{path} holds {found}: expected one image a frame, all of one kind of {known_suffixes()}")

@@ -26,14 +26,16 @@ def check_same_run(folder: Path, saved: Mapping[str, Any], given: Mapping[str, A
     """Compares the identity of the run in a folder with the one asked for.
 
     Raises:
-        UserError: they differ; names the options.
+        UserError: they differ; names the options, where both have the same ones.
     """
-    differing = [name for name in sorted({*saved, *given}) if saved.get(name) != given.get(name)]
+    remedy = "choose another folder (--model_name, for stage 1 --out)"
+    if set(saved) != set(given):
+        raise UserError(f"{folder} holds a run of another trainer, or of another version of this package: {remedy}")
+    differing = [name for name in sorted(saved) if saved[name] != given[name]]
     if differing:
-        listed = "; ".join(f"{name} was {_show(saved.get(name))}, is {_show(given.get(name))}" for name in differing)
+        listed = "; ".join(f"{name} was {_show(saved[name])}, is {_show(given[name])}" for name in differing)
         raise UserError(
-            f"{folder} holds a run with other options: {listed}. Repeat its own options to go on with it, "
-            "or choose another folder"
+            f"{folder} holds a run with other options: {listed}. Repeat its own options to go on with it, or {remedy}"
         )
 
 

@@ -135,10 +135,9 @@ class _Loop:
                 bar.update()
                 if scalars and (self.step % self.options.log_frequency == 0 or self.step == 1):
                     numbers = self.processes.mean({name: float(value) for name, value in scalars.items()})
-                    if math.isfinite(numbers["loss"]):  # else its group will be skipped
-                        seconds = time.perf_counter() - logged  # reading the numbers has waited for the device
-                        self._log(bar, numbers, images / seconds, loading / seconds)
-                        images, loading, logged = 0, 0.0, time.perf_counter()
+                    seconds = time.perf_counter() - logged  # reading the numbers has waited for the device
+                    self._log(bar, numbers, images / seconds, loading / seconds)
+                    images, loading, logged = 0, 0.0, time.perf_counter()
                 if boundary:
                     if self.processes.any(self.stop.asked):
                         raise Interrupted

@@ -40,7 +40,6 @@ class Stepper:
         self.in_a_row = 0
         self._bad = False
         self._names: list[str] = []
-        self._losses: list[Tensor] = []
         self._before: list[Tensor] = []
 
     def run(self, optimizer: Optimizer, batch: Any, names: list[str], position: int, size: int) -> dict[str, Tensor]:
@@ -53,30 +52,34 @@ class Stepper:
             size: batches of the group; after the last the optimiser moves.
 
         Returns:
-            The model's scalars; after the last batch empty where the group is bad, which `finish` then skips.
+            The model's scalars; empty where the group has turned out bad, which `finish` then skips.
         """
         if position == 0:
-            self._bad, self._names, self._losses = False, [], []
+            self._bad, self._names = False, []
             self._keep_buffers()
         self._names += names
+        if self._bad:
+            return {}
         last = position + 1 == size
         with self._unshared(not last):
             device = self.processes.device.type
             with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
                 scalars: dict[str, Tensor] = self.model(batch)
-            (scalars["loss"] / size).backward()
-        self._losses.append(scalars["loss"].detach())
+            loss, value = scalars["loss"], scalars["loss"].detach()
+            # Before the backward pass: warping at places that are no numbers was seen to crash PyTorch there, on a CPU.
+            # All processes decide alike, so that none waits for the gradients of one that has none.
+            if self.processes.any(not bool(torch.isfinite(value))):
+                self._spoilt(f"loss {float(value):g}", bool(torch.isfinite(value)))
+                return {}
+            (loss / size).backward()
         if last:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             if self.clip_grad:
                 nn.utils.clip_grads_with_norm_(parameters, self.clip_grad, norm)
-            losses = torch.stack(self._losses)
-            # The one question for which the host waits for a GPU; all processes decide alike.
-            whole = bool(torch.isfinite(norm) & torch.isfinite(losses).all() & self._statistics_finite(norm.device))
+            whole = bool(torch.isfinite(norm) & self._statistics_finite(norm.device))
             if self.processes.any(not whole):
-                listed = ", ".join(f"{loss:g}" for loss in losses.tolist())
-                self._spoilt(f"loss {listed}, norm of the gradient {float(norm):g}", whole)
+                self._spoilt(f"loss {float(value):g}, norm of the gradient {float(norm):g}", whole)
                 return {}
         return {name: value.detach() for name, value in scalars.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ..config import HybridEncoderConfig
 from ..encoder import HybridEncoder
@@ -22,6 +23,26 @@ def save_stage1(path: Path, encoder: HybridEncoder, config: HybridEncoderConfig,
     write_torch(path, {"config": json.dumps(kept), "encoder": tensors, "figures": figures})
 
 
+def is_stage1(path: str | Path) -> bool:
+    """Whether a file is one that `save_stage1` wrote.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return _has_both(read_checkpoint(path))
+
+
+def open_stage1(path: str | Path) -> HybridEncoder:
+    """The encoder that `hybrid-encoder pretrain` trained, as stage 2 goes on with it; on the CPU in eval mode.
+
+    Raises:
+        UserError: no such file, damaged, or something else.
+    """
+    encoder = HybridEncoder(_stated_config(Path(path)).without_downloads())
+    load_stage1(encoder, path)
+    return encoder.eval()
+
+
 def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
     """Fills an encoder with what stage 1 trained: towers and fusion; the pyramid stays as it is, and so do tokens that
     do not start from words.
@@ -37,16 +58,28 @@ def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
     if path.suffix == ".ckpt":
         fill_from_stage1(encoder, path)
         return
-    content = read_checkpoint(path)
-    tensors = content.get("encoder")
-    if not isinstance(tensors, dict) or "config" not in content:
-        raise UserError(f"{path} is no stage-1 checkpoint: expected the stage1.pth of `hybrid-encoder pretrain`")
-    config = stated_json(content, "config", str(path))
-    with naming(path):
-        saved = HybridEncoderConfig.from_dict(config)
+    saved, tensors = _stated_config(path), read_checkpoint(path)["encoder"]
     encoder.config.check_same_features(saved, str(path), ignore=("text_norm",))
     own = encoder.state_dict()
     untrained = {k: v for k, v in own.items() if k == "language.tokens" or k.startswith("pyramid.")}
     load_state(encoder, {**tensors, **untrained}, str(path))
     if encoder.config.token_init == "words":
         encoder.language.reset_tokens()
+
+
+def _stated_config(path: Path) -> HybridEncoderConfig:
+    """What `save_stage1` wrote of the config, beside a dictionary of tensors.
+
+    Raises:
+        UserError: no such file, or another kind of file.
+    """
+    content = read_checkpoint(path)
+    if not _has_both(content):
+        raise UserError(f"{path} is no stage-1 checkpoint: expected the stage1.pth of `hybrid-encoder pretrain`")
+    config = stated_json(content, "config", str(path))
+    with naming(path):
+        return HybridEncoderConfig.from_dict(config)
+
+
+def _has_both(content: dict[str, Any]) -> bool:
+    return isinstance(content.get("encoder"), dict) and "config" in content

@@ -1,13 +1,22 @@
-"""Stage 1 in a picture: the image, its patches and every cell coloured by predicted closeness."""
+"""Stage 1 in a picture: the patches of an image by predicted and by true order, and every cell by predicted
+closeness."""
 
 from __future__ import annotations
+
+import math
 
 import cv2
 import numpy as np
 
+from ..colormap import labelled
+
+_WIDTH = 360
+"""Pixels of a panel at least: on smaller images patches cannot be told apart."""
+
 
 def closeness_picture(image: np.ndarray, score_map: np.ndarray, points: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Left the image with its patches, right the distance score of every cell over it; warm is near, cold is far.
+    """Three labelled panels: each sequence's patches by predicted rank, by true rank, and the distance score of every
+    cell over the image. Red is near, blue is far.
 
     Args:
         image: uint8 RGB (H, W, 3).
@@ -16,27 +25,40 @@ def closeness_picture(image: np.ndarray, score_map: np.ndarray, points: np.ndarr
         scores: (S, 7) distance scores of the points.
 
     Returns:
-        uint8 RGB (H, 2 W, 3).
+        uint8 RGB, three times as wide as the image, which is enlarged to `_WIDTH` where it is smaller.
     """
     low, high = np.percentile(score_map, [2, 98])
     span = max(float(high - low), 1e-6)
-    height, width = image.shape[:2]
-    radius = max(round(width / 60), 3)
-    left = image.copy()
-    for line, line_scores in zip(points, scores, strict=True):
-        pixels = np.round(line).astype(np.int32)
-        ranks = np.argsort(np.argsort(line_scores)) / (len(line_scores) - 1)
-        for (x, y), rank in zip(pixels.tolist(), ranks, strict=True):
-            colour = _colour(np.array([[1 - rank]]))[0, 0].tolist()
-            cv2.circle(left, (x, y), radius, (255, 255, 255), -1, cv2.LINE_AA)
-            cv2.circle(left, (x, y), radius - 1, colour, -1, cv2.LINE_AA)
+    factor = max(math.ceil(_WIDTH / image.shape[1]), 1)
+    height, width = factor * image.shape[0], factor * image.shape[1]
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+    predicted = np.argsort(np.argsort(scores, axis=1), axis=1)
+    true = np.broadcast_to(np.arange(points.shape[1]), predicted.shape)
     closeness = np.clip(1 - (score_map - low) / span, 0, 1).astype(np.float32)
     closeness = cv2.resize(closeness, (width, height), interpolation=cv2.INTER_CUBIC)
-    right = cv2.addWeighted(_colour(np.clip(closeness, 0, 1)), 0.65, image, 0.35, 0)
-    return np.concatenate([left, right], axis=1)
+    cells = cv2.addWeighted(_colour(np.clip(closeness, 0, 1)), 0.65, image, 0.35, 0)
+    panels = {
+        "patches, predicted order": _with_patches(image, factor * points, predicted),
+        "patches, true order": _with_patches(image, factor * points, true),
+        "cells, predicted closeness": cells,
+    }
+    return np.concatenate([labelled(panel, name) for name, panel in panels.items()], axis=1)
+
+
+def _with_patches(image: np.ndarray, points: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """The image with every sequence as dots on a line, coloured by rank."""
+    picture = image.copy()
+    radius = max(round(image.shape[1] / 60), 4)
+    for line, line_ranks in zip(np.round(points).astype(np.int32), ranks, strict=True):
+        cv2.polylines(picture, [line], False, (255, 255, 255), 1, cv2.LINE_AA)
+        colours = _colour(1 - line_ranks[None] / (len(line_ranks) - 1))[0]
+        for (x, y), colour in zip(line.tolist(), colours.tolist(), strict=True):
+            cv2.circle(picture, (x, y), radius, (255, 255, 255), -1, cv2.LINE_AA)
+            cv2.circle(picture, (x, y), radius - 1, colour, -1, cv2.LINE_AA)
+    return picture
 
 
 def _colour(closeness: np.ndarray) -> np.ndarray:
-    """(H, W) in [0, 1] -> uint8 RGB."""
-    grey = np.round(255 * closeness).astype(np.uint8)
+    """(H, W) in [0, 1] -> uint8 RGB; the nearly black ends of the scale are left out, which look alike."""
+    grey = np.round(255 * (0.1 + 0.8 * closeness)).astype(np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)

@@ -213,9 +213,11 @@ def open_sources(specs: list[str], part: str, size: tuple[int, int], seed: int =
         if kind == "synthetic" and re.fullmatch("[0-9]{0,9}", path):
             sources.append(SyntheticDepthSource(part, int(path or seed), *size))
             continue
-        folder = Path(path)
-        if not path or not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
-            raise UserError(f"--data {spec}: {path or 'no folder given'}: no such folder")
+        folder = Path(os.path.expanduser(path))  # which shells do only at the beginning of a word
+        if not path:
+            raise UserError(f"--data {spec}: no folder given")
+        if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
+            raise UserError(f"--data {spec}: {path}: no such folder")
         if kind == "tusimple":
             sources.append(TuSimpleSource(folder, part, split or None))
         elif kind == "kitti":
