@@ -30,7 +30,7 @@ from .engine.record import read_metrics
 from .errors import UserError
 from .evaluation import DepthErrors
 from .options import check_at_least, option
-from .prediction import DepthPredictor, predict_disparities
+from .prediction import DepthPredictor, predict_disparities, write_png
 from .proxy.checkpoint import STAGE1_FILE
 from .proxy.options import PretrainOptions
 from .proxy.training import pretrain
@@ -55,7 +55,7 @@ class DemoOptions:
 
 
 def run_demo(options: DemoOptions) -> dict[str, DepthErrors]:
-    """Runs everything and writes `report.html`.
+    """Runs everything and writes `report.html`, and its pictures of depth as `depth.png`.
 
     Returns:
         Errors on held-out scenes by name: "prior", "before", "after".
@@ -183,7 +183,9 @@ def _write_report(
     )
     report.heading("Depth of held-out scenes")
     source = open_source(test, "test", (0,), test.seed)
-    report.picture(depth_pictures(model, source), "Image, prediction and truth; near is bright, on the truth's scale.")
+    pictures = depth_pictures(model, source)
+    write_png(options.out / "depth.png", pictures)
+    report.picture(pictures, "Image, prediction and truth; near is bright, on the truth's scale.")
     rows = [
         ("mean depth of the training scenes (looks at no image)", *results["prior"]),
         ("this run", *results["after"]),
