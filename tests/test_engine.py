@@ -573,10 +573,8 @@ def test_exit_statuses_of_the_command(tmp_path: Path) -> None:
     small = "--dataset synthetic --scenes 4 --height 64 --width 96 --preset tiny --weights_init scratch --device cpu"
     more = "--pose_model_type class_token --batch_size 4 --num_workers 0 --num_epochs 50 --log_dir"
     command = [sys.executable, "-m", "hybrid_encoder.cli", "train", "monodepth2", *small.split(), *more.split()]
-    alone = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-    }  # two threads that wait for each other take minutes on a busy machine
+    # Two threads that wait for each other take minutes on a busy machine.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = subprocess.Popen([*command, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=alone)
     assert started.stdout is not None
     for line in started.stdout:
