@@ -10,13 +10,15 @@ import numpy as np
 
 from ..colormap import labelled
 
+_SHOWN = 4
+"""Sequences that are drawn: with more, lines and dots hide each other."""
 _WIDTH = 360
 """Pixels of a panel at least: on smaller images patches cannot be told apart."""
 
 
 def closeness_picture(image: np.ndarray, score_map: np.ndarray, points: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Three labelled panels: each sequence's patches by predicted rank, by true rank, and the distance score of every
-    cell over the image. Red is near, blue is far.
+    """Three labelled panels: patches of the first sequences by predicted rank, by true rank, and the distance score of
+    every cell over the image. Red is near, blue is far.
 
     Args:
         image: uint8 RGB (H, W, 3).
@@ -32,6 +34,7 @@ def closeness_picture(image: np.ndarray, score_map: np.ndarray, points: np.ndarr
     factor = max(math.ceil(_WIDTH / image.shape[1]), 1)
     height, width = factor * image.shape[0], factor * image.shape[1]
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+    points, scores = points[:_SHOWN], scores[:_SHOWN]
     predicted = np.argsort(np.argsort(scores, axis=1), axis=1)
     true = np.broadcast_to(np.arange(points.shape[1]), predicted.shape)
     closeness = np.clip(1 - (score_map - low) / span, 0, 1).astype(np.float32)
