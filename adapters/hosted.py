@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_encoder.config import HybridEncoderConfig
-from hybrid_encoder.decoder import DPTDecoder
-from hybrid_encoder.encoder import HybridEncoder, HybridFeatures
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.model.decoder import DPTDecoder
+from hybrid_encoder.model.encoder import HybridEncoder, HybridFeatures
+from hybrid_encoder.model.pose import ClassTokenPose
 from hybrid_encoder.options import HYBRID_ONLY, EncoderOptions
-from hybrid_encoder.pose import ClassTokenPose
 from hybrid_encoder.weights import load_state, read_checkpoint
 
 from .current_stack import Shadow
@@ -194,7 +194,7 @@ class HybridNetworks(Shadow):
     def add(self, built: Any, encoder: HybridEncoder) -> None:
         """Fills an encoder with stage 1's weights, where there are any, and remembers what was built around it."""
         if built.nets.stage1 is not None:
-            from hybrid_encoder.proxy.checkpoint import load_stage1
+            from hybrid_encoder.stage1.checkpoint import load_stage1
 
             load_stage1(encoder, built.nets.stage1)
         self.built.append(built)

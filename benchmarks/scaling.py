@@ -15,9 +15,9 @@ from torch import Tensor
 
 from hybrid_encoder.bench import machine, median_seconds
 from hybrid_encoder.config import HybridEncoderConfig, preset
-from hybrid_encoder.decoder import DPTDecoder
-from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.inference import inference, prepare
+from hybrid_encoder.model.decoder import DPTDecoder
+from hybrid_encoder.model.encoder import HybridEncoder
 
 SIZES = ((96, 320), (192, 320), (192, 640), (384, 640))
 """Every size has twice the pixels of the one before."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import hybrid_encoder  # HYBRID
-from hybrid_encoder.data.synthetic import render_sequence
+from hybrid_encoder.synthetic.sequence import render_sequence
 
 
 class HostDecoder(nn.Module):

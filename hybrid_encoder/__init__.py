@@ -1,12 +1,12 @@
 """A depth encoder that fuses CLIP and DINO under language about distance, with both of its training stages."""
 
 from .config import PRESETS, HybridEncoderConfig
-from .decoder import DPTDecoder
-from .depth_model import DepthModel
-from .encoder import HybridEncoder, HybridFeatures, create_encoder
 from .errors import UserError
-from .proxy.checkpoint import load_stage1
+from .model.decoder import DPTDecoder
+from .model.depth_model import DepthModel
+from .model.encoder import HybridEncoder, HybridFeatures, create_encoder
 from .released import load_released
+from .stage1.checkpoint import load_stage1
 
 __version__ = "0.1.0"
 

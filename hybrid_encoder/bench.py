@@ -25,20 +25,20 @@ from .adapters.monodepth2.data import open_source
 from .adapters.monodepth2.model import DepthBatch, MonoDepth
 from .adapters.monodepth2.options import DataOptions, Monodepth2Options
 from .adapters.monodepth2.trainer import build_optimizer
-from .backbones import build_clip
 from .config import preset
 from .data.loader import make_loader
 from .data.sample import FrameId
 from .data.source import SelfSupervisedDataset
-from .decoder import DPTDecoder
-from .encoder import HybridEncoder
 from .engine.processes import Processes, choose_device
 from .engine.step import Stepper
 from .inference import inference, prepare
-from .language import Language
+from .model.backbones import build_clip
+from .model.decoder import DPTDecoder
+from .model.encoder import HybridEncoder
+from .model.language import Language
 from .options import check_at_least, option
-from .proxy.losses import ordinal_contrastive_loss, ranking_loss
-from .proxy.patches import patch_features, patch_logits
+from .stage1.losses import ordinal_contrastive_loss, ranking_loss
+from .stage1.patch_features import patch_features, patch_logits
 
 Figures = dict[str, float]
 

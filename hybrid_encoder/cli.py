@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     from .adapters.monodepth2.options import Monodepth2Options
     from .bench import BenchOptions
     from .demo import DemoOptions
-    from .proxy.options import PretrainOptions
+    from .stage1.options import PretrainOptions
 
     parser = argparse.ArgumentParser(
         prog="hybrid-encoder", description="CLIP and DINO, fused for self-supervised depth."
@@ -189,7 +189,7 @@ def _demo(arguments: Arguments) -> int:
 
 
 def _synth(arguments: Arguments) -> int:
-    from .data.synthetic_files import write_synthetic
+    from .synthetic.files import write_synthetic
 
     write_synthetic(
         arguments.out, arguments.seed, arguments.sequences, arguments.frames, arguments.height, arguments.width
@@ -200,9 +200,9 @@ def _synth(arguments: Arguments) -> int:
 
 def _pretrain(arguments: Arguments) -> int:
     from .engine.processes import processes
-    from .proxy.checkpoint import STAGE1_FILE
-    from .proxy.options import PretrainOptions
-    from .proxy.training import pretrain
+    from .stage1.checkpoint import STAGE1_FILE
+    from .stage1.options import PretrainOptions
+    from .stage1.training import pretrain
 
     options = read_options(PretrainOptions, arguments)
     with processes(options.device) as group:

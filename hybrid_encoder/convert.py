@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .adapters.monodepth2.checkpoint import encoder_extras, load_depth_model, newest_weights
-from .depth_model import DepthModel
-from .encoder import HybridEncoder
 from .errors import UserError
 from .files import write_torch
-from .proxy.checkpoint import is_stage1, open_stage1
+from .model.depth_model import DepthModel
+from .model.encoder import HybridEncoder
 from .released import is_released, load_released, load_released_model, load_released_pose, load_released_teacher
+from .stage1.checkpoint import is_stage1, open_stage1
 from .weights import read_checkpoint, read_tensors
 from .weights.card import CARD_MARK
 from .weights.hub import CARD_FILE, CONFIG_FILE, TENSOR_FILE

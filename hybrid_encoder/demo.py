@@ -22,19 +22,19 @@ from .adapters.monodepth2.options import EvaluateOptions, Monodepth2Options
 from .adapters.monodepth2.trainer import build_model, train
 from .colormap import color_range, colorize_depth, colorize_disparity, resize_to_height, tile_grid
 from .data.images import read_image
-from .data.synthetic import SyntheticSource
-from .depth_model import DepthModel
 from .engine.loop import Interrupted
 from .engine.processes import Processes, choose_device
 from .engine.record import read_metrics
 from .errors import UserError
 from .evaluation import DepthErrors
+from .model.depth_model import DepthModel
 from .options import check_at_least, option
 from .prediction import DepthPredictor, predict_disparities, write_png
-from .proxy.checkpoint import STAGE1_FILE
-from .proxy.options import PretrainOptions
-from .proxy.training import pretrain
 from .report import Report
+from .stage1.checkpoint import STAGE1_FILE
+from .stage1.options import PretrainOptions
+from .stage1.training import pretrain
+from .synthetic.sequence import SyntheticSource
 
 
 @dataclass(frozen=True)

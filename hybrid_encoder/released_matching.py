@@ -15,9 +15,9 @@ from pathlib import Path
 from torch import Tensor
 
 from .config import preset
-from .decoder import DPTDecoder
-from .encoder import HybridEncoder
 from .errors import UserError
+from .model.decoder import DPTDecoder
+from .model.encoder import HybridEncoder
 from .released_names import decoder_tensors, encoder_tensors, read_alignment, read_config
 from .weights import load_state, read_checkpoint, read_tensors, stated_bins, stated_size
 

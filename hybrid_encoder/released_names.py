@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from .config import HybridEncoderConfig
-from .encoder import HybridEncoder
 from .errors import UserError, naming
-from .language import Language
+from .model.encoder import HybridEncoder
+from .model.language import Language
 from .weights.describe import describe_tensors
 
 UNUSED = (

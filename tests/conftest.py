@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hybrid_encoder.data.synthetic_files import write_synthetic
+from hybrid_encoder.synthetic.files import write_synthetic
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

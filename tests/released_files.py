@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hybrid_encoder.backbones import build_clip, build_timm
 from hybrid_encoder.config import HybridEncoderConfig, preset
-from hybrid_encoder.decoder import DPTDecoder
-from hybrid_encoder.encoder import HybridEncoder
+from hybrid_encoder.model.backbones import build_clip, build_timm
+from hybrid_encoder.model.decoder import DPTDecoder
+from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.released_names import decoder_tensors
 
 DATA = Path(__file__).parent / "data"

@@ -18,10 +18,10 @@ from hybrid_encoder.adapters.manydepth.options import ManydepthOptions
 from hybrid_encoder.adapters.monodepth2.model import DepthBatch, MonoDepth
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
 from hybrid_encoder.data.sample import FrameId
-from hybrid_encoder.encoder import HybridEncoder
-from hybrid_encoder.proxy.dataset import ProxyBatch
-from hybrid_encoder.proxy.model import ProxyModel, stage1_config
-from hybrid_encoder.proxy.options import PretrainOptions
+from hybrid_encoder.model.encoder import HybridEncoder
+from hybrid_encoder.stage1.dataset import ProxyBatch
+from hybrid_encoder.stage1.model import ProxyModel, stage1_config
+from hybrid_encoder.stage1.options import PretrainOptions
 
 H, W = 64, 96
 GPU = torch.device("cuda", 0)

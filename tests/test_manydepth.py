@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hybrid_encoder.adapters.manydepth.cost_volume import DepthBinTracker, depth_bins, match
 from hybrid_encoder.adapters.manydepth.encoder import HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
-from hybrid_encoder.encoder import create_encoder
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.resnet import ResnetEncoder
+from hybrid_encoder.model.encoder import create_encoder
+from hybrid_encoder.model.resnet import ResnetEncoder
 from hybrid_encoder.selfsup.geometry import pose_matrix
 
 from .oracle import Original, download

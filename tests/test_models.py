@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from hybrid_encoder import PRESETS, DepthModel, DPTDecoder, HybridEncoder, UserError, create_encoder
-from hybrid_encoder.backbones import build_clip
 from hybrid_encoder.config import DEPTH_WORDS
 from hybrid_encoder.inference import inference
-from hybrid_encoder.language import Language, align
-from hybrid_encoder.pose import ClassTokenPose, PoseDecoder
-from hybrid_encoder.resnet import ConvElu, JoinElu, ResnetEncoder, UNetDecoder
+from hybrid_encoder.model.backbones import build_clip
+from hybrid_encoder.model.language import Language, align
+from hybrid_encoder.model.pose import ClassTokenPose, PoseDecoder
+from hybrid_encoder.model.resnet import ConvElu, JoinElu, ResnetEncoder, UNetDecoder
 
 STRIDES = (2, 4, 8, 16, 32)
 

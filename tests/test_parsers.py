@@ -39,17 +39,17 @@ from hybrid_encoder.data.images import read_image
 from hybrid_encoder.data.splits import find_split, read_split
 from hybrid_encoder.data.velodyne import project_scan, read_depth_png, read_scan, velodyne_projection
 from hybrid_encoder.data.video import VideoInfo, iterate_video, video_info
-from hybrid_encoder.decoder import DPTDecoder
-from hybrid_encoder.depth_model import DepthModel
-from hybrid_encoder.encoder import HybridEncoder, create_encoder
 from hybrid_encoder.engine.record import METRICS_FILE, Recorder, read_metrics
 from hybrid_encoder.engine.state import load_state as load_run_state
 from hybrid_encoder.engine.state import save_state, with_sum
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.model.decoder import DPTDecoder
+from hybrid_encoder.model.depth_model import DepthModel
+from hybrid_encoder.model.encoder import HybridEncoder, create_encoder
 from hybrid_encoder.options import EncoderOptions
-from hybrid_encoder.proxy.checkpoint import load_stage1, save_stage1
-from hybrid_encoder.proxy.sources import NUM_POINTS, TuSimpleSource, open_sources, read_labels
 from hybrid_encoder.released_names import encoder_tensors, read_alignment, read_config
+from hybrid_encoder.stage1.checkpoint import load_stage1, save_stage1
+from hybrid_encoder.stage1.ordered_points import NUM_POINTS, TuSimpleSource, open_sources, read_labels
 from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors, stated_bins, stated_size
 
 from .released_files import TINY_RELEASED, tiny_decoder, tiny_encoder

@@ -9,13 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hybrid_encoder.colormap import (
-    colorize_depth,
-    colorize_disparity,
-    labelled,
-    side_by_side,
-    tile_grid,
-)
+from hybrid_encoder.colormap import colorize_depth, colorize_disparity, labelled, side_by_side, tile_grid
 from hybrid_encoder.data.calibration import Intrinsics
 from hybrid_encoder.data.images import read_image
 from hybrid_encoder.data.velodyne import read_depth_png

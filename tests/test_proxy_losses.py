@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_encoder.proxy.losses import ordinal_contrastive_loss, ranking_loss
-from hybrid_encoder.proxy.metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
-from hybrid_encoder.proxy.patches import patch_features, patch_logits
+from hybrid_encoder.stage1.losses import ordinal_contrastive_loss, ranking_loss
+from hybrid_encoder.stage1.metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
+from hybrid_encoder.stage1.patch_features import patch_features, patch_logits
 
 PARITY = np.load(Path(__file__).parent / "data" / "proxy_losses.npz")
 

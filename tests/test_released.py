@@ -13,11 +13,12 @@ from torch import Tensor
 
 from hybrid_encoder.config import PRESETS
 from hybrid_encoder.convert import convert, open_depth_model
-from hybrid_encoder.decoder import DPTDecoder
-from hybrid_encoder.depth_model import DepthModel
-from hybrid_encoder.encoder import HybridEncoder, create_encoder
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.pose import ClassTokenPose, PoseDecoder
+from hybrid_encoder.model.decoder import DPTDecoder
+from hybrid_encoder.model.depth_model import DepthModel
+from hybrid_encoder.model.encoder import HybridEncoder, create_encoder
+from hybrid_encoder.model.pose import ClassTokenPose, PoseDecoder
+from hybrid_encoder.model.resnet import ResnetEncoder
 from hybrid_encoder.released import (
     fill_from_stage1,
     is_released,
@@ -28,7 +29,6 @@ from hybrid_encoder.released import (
 )
 from hybrid_encoder.released_matching import load_released_matching
 from hybrid_encoder.released_names import UNUSED, decoder_tensors, encoder_tensors
-from hybrid_encoder.resnet import ResnetEncoder
 from hybrid_encoder.weights import load_state
 
 from .released_files import (

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 from hybrid_encoder.data.loader import make_loader
 from hybrid_encoder.engine.processes import Processes, leave
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.proxy.dataset import ProxyBatch, ProxyDataset, collate
-from hybrid_encoder.proxy.options import PretrainOptions
-from hybrid_encoder.proxy.patches import patch_features
-from hybrid_encoder.proxy.sources import SyntheticDepthSource, TuSimpleSource
-from hybrid_encoder.proxy.training import ProxyTask
+from hybrid_encoder.stage1.dataset import ProxyBatch, ProxyDataset, collate
+from hybrid_encoder.stage1.options import PretrainOptions
+from hybrid_encoder.stage1.ordered_points import SyntheticDepthSource, TuSimpleSource
+from hybrid_encoder.stage1.patch_features import patch_features
+from hybrid_encoder.stage1.training import ProxyTask
 
 CPU = torch.device("cpu")
 LANE = {"lanes": [[10.0] * 10], "h_samples": list(range(10))}

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from hybrid_encoder.data.splits import find_split, read_split
-from hybrid_encoder.data.synthetic import BASELINE, SyntheticSequence, SyntheticSource, render_sequence
-from hybrid_encoder.data.synthetic_files import label_lanes, write_synthetic
 from hybrid_encoder.data.velodyne import improved_depth_path, read_depth_png, read_scan_depth
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.selfsup.geometry import project, warp
+from hybrid_encoder.synthetic.files import label_lanes, write_synthetic
+from hybrid_encoder.synthetic.sequence import BASELINE, SyntheticSequence, SyntheticSource, render_sequence
 
 HEIGHT, WIDTH = 96, 320
 
@@ -225,7 +225,7 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("hybrid_encoder.data.synthetic_files.write_tusimple", fail)
+    monkeypatch.setattr("hybrid_encoder.synthetic.files.write_tusimple", fail)
     (tmp_path / "empty").mkdir()
     with pytest.raises(OSError, match="disk full"):
         write_synthetic(tmp_path / "empty", 0, 3, 3, 32, 96, clips=2, clip_size=(90, 160), progress=False)

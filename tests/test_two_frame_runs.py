@@ -24,9 +24,9 @@ from hybrid_encoder.adapters.monodepth2.trainer import build_model as build_sing
 from hybrid_encoder.adapters.monodepth2.trainer import train as train_monodepth2
 from hybrid_encoder.convert import convert
 from hybrid_encoder.data.calibration import read_intrinsics
-from hybrid_encoder.depth_model import decode, encode
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.model.depth_model import decode, encode
 from hybrid_encoder.weights import read_checkpoint
 
 from .oracle import Original, download

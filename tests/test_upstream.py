@@ -30,8 +30,8 @@ from hybrid_encoder.adapters.monodepth2.checkpoint import load_depth_model
 from hybrid_encoder.adapters.monodepth2.networks import PoseNetworks
 from hybrid_encoder.adapters.monodepth2.options import DepthOptions
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.pose import PoseDecoder
-from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
+from hybrid_encoder.model.pose import PoseDecoder
+from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
 
 H, W = 64, 96
 

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.errors import UserError, naming
 from hybrid_encoder.files import whole_folder, write_torch
+from hybrid_encoder.model.encoder import HybridEncoder
+from hybrid_encoder.model.resnet import ResnetEncoder
 from hybrid_encoder.released import is_released
 from hybrid_encoder.released_matching import load_released_matching
-from hybrid_encoder.resnet import ResnetEncoder
 from hybrid_encoder.weights import (
     load_state,
     read_checkpoint,

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hybrid_encoder.adapters.hosted import HybridNetworks, Nets, listed
 from hybrid_encoder.config import HybridEncoderConfig
-from hybrid_encoder.encoder import HybridEncoder
+from hybrid_encoder.model.encoder import HybridEncoder
 
+from ..hosted import HybridNetworks, Nets, listed
 from .encoder import HybridMatchingEncoder
 
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_encoder.config import HybridEncoderConfig
-from hybrid_encoder.depth_model import decode, encode
-from hybrid_encoder.encoder import HybridEncoder, HybridFeatures
-from hybrid_encoder.resnet import UNetDecoder
+from hybrid_encoder.model.depth_model import decode, encode
+from hybrid_encoder.model.encoder import HybridEncoder, HybridFeatures
+from hybrid_encoder.model.resnet import UNetDecoder
 from hybrid_encoder.selfsup.geometry import compose, disp_to_depth, invert_intrinsics, scale_intrinsics
 from hybrid_encoder.selfsup.losses import text_bin_loss
 from hybrid_encoder.selfsup.objective import View, self_supervised_loss

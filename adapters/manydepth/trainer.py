@@ -13,11 +13,11 @@ from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
 from hybrid_encoder.data.source import SelfSupervisedDataset
-from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.loop import fit
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.proxy.checkpoint import load_stage1
+from hybrid_encoder.model.encoder import HybridEncoder
+from hybrid_encoder.stage1.checkpoint import load_stage1
 
 from ..monodepth2.checkpoint import check_same_depth, newest_weights, weights_folder
 from ..monodepth2.data import Part, ground_truth

@@ -16,9 +16,10 @@ from typing import Any
 
 from torch import nn
 
-from hybrid_encoder.adapters import current_stack
-from hybrid_encoder.adapters.current_stack import Shadow
 from hybrid_encoder.errors import UserError
+
+from .. import current_stack
+from ..current_stack import Shadow
 
 
 def mend(names: dict[str, Any]) -> None:
@@ -57,7 +58,7 @@ def script_of_root(file: str) -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the hybrid encoder, for the two-frame net and for its teacher."""
-    from hybrid_encoder.adapters import hosted
+    from .. import hosted
 
     group = hosted.add_options(parser)
     group.add_argument(
@@ -72,7 +73,7 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     Raises:
         UserError: options that contradict each other.
     """
-    from hybrid_encoder.adapters import hosted
+    from .. import hosted
 
     hosted.check_options(parser, options, "hybrid" in (options.encoder, options.teacher_encoder))
     if options.teacher_encoder != "hybrid" and options.teacher_decoder == "dpt":
@@ -91,8 +92,8 @@ def networks(names: dict[str, Any], options: Any) -> Any:
     """
     if "hybrid" not in (options.encoder, options.teacher_encoder):
         return names["networks"]
-    from hybrid_encoder.adapters.hosted import asked_nets
-    from hybrid_encoder.adapters.manydepth.hosted import MatchingNetworks
+    from ..hosted import asked_nets
+    from .hosted import MatchingNetworks
 
     student = teacher = None
     loaded = options.models_to_load if options.load_weights_folder is not None else []
@@ -106,7 +107,7 @@ def networks(names: dict[str, Any], options: Any) -> Any:
 
 def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
     """Adds to encoder.pth and mono_encoder.pth what their nets are; nothing for the original's with usual settings."""
-    from hybrid_encoder.adapters import hosted
+    from .. import hosted
 
     decoders = {"encoder": "depth", "mono_encoder": "mono_depth"}
     if name not in decoders:
@@ -125,7 +126,7 @@ def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
     Raises:
         UserError: what does not fit.
     """
-    from hybrid_encoder.adapters import hosted
+    from .. import hosted
 
     hosted.check_weights(model, tensors, path)
 
@@ -137,9 +138,10 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
         names: `globals()` of the script.
         folder: holds encoder.pth, and mono_encoder.pth with the teacher.
     """
-    from hybrid_encoder.adapters.hosted import Nets, unusual_scales
-    from hybrid_encoder.adapters.manydepth.hosted import MatchingNetworks
     from hybrid_encoder.weights import read_checkpoint
+
+    from ..hosted import Nets, unusual_scales
+    from .hosted import MatchingNetworks
 
     files = [Path(folder).expanduser() / f"{name}.pth" for name in ("encoder", "mono_encoder")]
     entries = [read_checkpoint(path) if path.exists() else {} for path in files]

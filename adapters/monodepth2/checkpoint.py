@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from hybrid_encoder.config import HybridEncoderConfig
-from hybrid_encoder.decoder import DPTDecoder, check_scales
-from hybrid_encoder.depth_model import DepthModel
-from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.errors import UserError, naming
 from hybrid_encoder.files import whole_folder, write_torch
-from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
+from hybrid_encoder.model.decoder import DPTDecoder, check_scales
+from hybrid_encoder.model.depth_model import DepthModel
+from hybrid_encoder.model.encoder import HybridEncoder
+from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.weights import load_state, read_checkpoint, stated_json, stated_size, tensors_of
 
 from .options import DepthOptions

@@ -14,10 +14,10 @@ from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
 from hybrid_encoder.data.sample import FrameId
 from hybrid_encoder.data.source import FrameSource
 from hybrid_encoder.data.splits import find_split, read_split
-from hybrid_encoder.data.synthetic import SyntheticSource
 from hybrid_encoder.data.velodyne import DepthReference, read_scan_depth, scan_path
 from hybrid_encoder.data.video import VideoSource
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.synthetic.sequence import SyntheticSource
 
 from .options import DataOptions
 

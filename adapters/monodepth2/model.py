@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from hybrid_encoder.config import HybridEncoderConfig
 from hybrid_encoder.data.augment import color_jitter
 from hybrid_encoder.data.sample import FrameId
-from hybrid_encoder.depth_model import decode, encode
-from hybrid_encoder.encoder import HybridFeatures
+from hybrid_encoder.model.depth_model import decode, encode
+from hybrid_encoder.model.encoder import HybridFeatures
 from hybrid_encoder.selfsup.losses import text_bin_loss
 from hybrid_encoder.selfsup.objective import Objective, View, self_supervised_loss
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_encoder.config import HybridEncoderConfig
-from hybrid_encoder.decoder import DPTDecoder
-from hybrid_encoder.depth_model import encode
-from hybrid_encoder.encoder import HybridEncoder, HybridFeatures
-from hybrid_encoder.pose import ClassTokenPose, PoseDecoder
-from hybrid_encoder.resnet import ResnetEncoder, UNetDecoder
+from hybrid_encoder.model.decoder import DPTDecoder
+from hybrid_encoder.model.depth_model import encode
+from hybrid_encoder.model.encoder import HybridEncoder, HybridFeatures
+from hybrid_encoder.model.pose import ClassTokenPose, PoseDecoder
+from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.selfsup.geometry import pose_matrix
 
 from .options import DepthOptions

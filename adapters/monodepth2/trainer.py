@@ -20,15 +20,15 @@ from torch.utils.data import DataLoader
 from hybrid_encoder.data.loader import make_loader
 from hybrid_encoder.data.sample import FrameId
 from hybrid_encoder.data.source import FrameSource, SelfSupervisedDataset
-from hybrid_encoder.data.synthetic import SyntheticSource
-from hybrid_encoder.encoder import HybridEncoder
 from hybrid_encoder.engine.identity import identity
 from hybrid_encoder.engine.loop import LoopOptions, fit
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError, naming
 from hybrid_encoder.evaluation import evaluate_depths
-from hybrid_encoder.proxy.checkpoint import load_stage1
+from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.selfsup.geometry import disp_to_depth
+from hybrid_encoder.stage1.checkpoint import load_stage1
+from hybrid_encoder.synthetic.sequence import SyntheticSource
 
 from .checkpoint import check_same_depth, encoder_extras, load_weights, newest_weights, save_weights, weights_folder
 from .data import Part, ground_truth, open_source

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hybrid_encoder.adapters import current_stack
-from hybrid_encoder.adapters.current_stack import Shadow
 from hybrid_encoder.errors import UserError
+
+from .. import current_stack
+from ..current_stack import Shadow
 
 STACK = {
     "F": lambda module: Shadow(module, grid_sample=current_stack.aligned_grid_sample),
@@ -66,7 +67,7 @@ def parsed(options: Any) -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the hybrid encoder, and `--pose_model_type class_token`."""
-    from hybrid_encoder.adapters import hosted
+    from .. import hosted
 
     hosted.add_options(parser)
     pose = _action(parser, "pose_model_type")
@@ -79,7 +80,7 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     Raises:
         UserError: options that contradict each other.
     """
-    from hybrid_encoder.adapters import hosted
+    from .. import hosted
 
     hybrid = options.encoder == "hybrid"
     hosted.check_options(parser, options, hybrid)
@@ -105,7 +106,7 @@ def networks(names: dict[str, Any], options: Any) -> Any:
     """
     if options.encoder == "resnet":
         return names["networks"]
-    from hybrid_encoder.adapters.hosted import HybridNetworks, asked_nets
+    from ..hosted import HybridNetworks, asked_nets
 
     filled = options.load_weights_folder is not None and "encoder" in options.models_to_load
     return HybridNetworks(names["networks"], asked_nets(options, options.decoder, filled))
@@ -117,7 +118,7 @@ def class_token_pose(encoder: Any) -> nn.Module:
     Raises:
         UserError: the encoder has no DINO.
     """
-    from hybrid_encoder.adapters.hosted import PairPose
+    from ..hosted import PairPose
 
     if not encoder.class_width:
         raise UserError("--pose_model_type class_token needs DINO's class token, and this preset has no DINO")
@@ -127,7 +128,7 @@ def class_token_pose(encoder: Any) -> nn.Module:
 def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
     """Adds to encoder.pth what its nets are."""
     if name == "encoder":
-        from hybrid_encoder.adapters import hosted
+        from .. import hosted
 
         hosted.describe(to_save, trainer.models["encoder"], trainer.models["depth"], trainer.opt)
 
@@ -138,14 +139,14 @@ def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
     Raises:
         UserError: what does not fit.
     """
-    from hybrid_encoder.adapters import hosted
+    from .. import hosted
 
     hosted.check_weights(model, tensors, path)
 
 
 def fitting_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """A loaded adam.pth, or a fresh start where it is of other parameters, such as another trainer's."""
-    from hybrid_encoder.adapters import hosted
+    from .. import hosted
 
     return hosted.fitting_state(state, optimizer)
 
@@ -157,8 +158,9 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
         names: `globals()` of the script.
         folder: holds encoder.pth.
     """
-    from hybrid_encoder.adapters.hosted import HybridNetworks, Nets, unusual_scales
     from hybrid_encoder.weights import read_checkpoint
+
+    from ..hosted import HybridNetworks, Nets, unusual_scales
 
     path = Path(folder).expanduser() / "encoder.pth"
     entries = read_checkpoint(path)
@@ -171,7 +173,7 @@ def pose_networks_in(names: dict[str, Any], folder: str, pose_encoder_path: str)
 
     Pose nets that read the hybrid depth encoder have no pose_encoder.pth; for them the depth encoder stands in.
     """
-    from hybrid_encoder.adapters.hosted import Nets
+    from ..hosted import Nets
 
     path = Path(folder) / "encoder.pth"
     if Path(pose_encoder_path).exists() or not path.exists():
@@ -205,8 +207,9 @@ def _action(parser: argparse.ArgumentParser, name: str) -> argparse.Action:
 
 def _depth_encoder_poses(networks: Any, nets: Any, folder: Path) -> Shadow:
     """`networks` whose pose encoder is the hybrid depth encoder, and whose pose decoder takes what it gives."""
-    from hybrid_encoder.adapters.hosted import HybridNetworks, PairPose
     from hybrid_encoder.weights import read_tensors
+
+    from ..hosted import HybridNetworks, PairPose
 
     ours = HybridNetworks(networks, nets)
     encoder: Any = ours.encoder(0, False)

@@ -10,9 +10,9 @@ import open_clip
 import timm
 import torch
 
-from ..backbones import check_clip, check_timm, quiet
 from ..config import HybridEncoderConfig, preset
 from ..errors import UserError
+from ..model.backbones import check_clip, check_timm, quiet
 from .sources import WEIGHTS_VARIABLE, TowerSource, find_weights, is_file_name, tower_sources, weights_folder
 
 

@@ -7,21 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import synthetic_shading as shading
-from .synthetic_scene import (
-    BOTTOM,
-    COS,
-    CROWN,
-    HALF_X,
-    HALF_Z,
-    KIND,
-    SIN,
-    TOP,
-    VEHICLE,
-    Scene,
-    X,
-    Z,
-)
+from . import shading as shading
+from .scene import BOTTOM, COS, CROWN, HALF_X, HALF_Z, KIND, SIN, TOP, VEHICLE, Scene, X, Z
 
 NEAR, FAR = 0.3, 200.0
 """Surfaces nearer than NEAR or farther than FAR metres are not seen; beyond lies the sky."""

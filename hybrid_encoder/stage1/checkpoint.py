@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config import HybridEncoderConfig
-from ..encoder import HybridEncoder
 from ..errors import UserError, naming
 from ..files import write_torch
+from ..model.encoder import HybridEncoder
 from ..released import fill_from_stage1
 from ..weights import load_state, read_checkpoint, stated_json
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import HybridEncoderConfig
+from ..config import HybridEncoderConfig
+from ..errors import UserError
 from .encoder import HybridFeatures
-from .errors import UserError
 from .precision import in_own_precision
 
 

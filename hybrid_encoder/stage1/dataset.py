@@ -13,7 +13,7 @@ from ..data.augment import color_jitter
 from ..data.images import resize_image
 from ..data.loader import SampleDataset
 from ..data.source import draw_jitter
-from .sources import OrderedPatchSource
+from .ordered_points import OrderedPatchSource
 
 
 class ProxySample(TypedDict):

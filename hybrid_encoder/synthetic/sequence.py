@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..data.calibration import KITTI_NORMALISED_K
+from ..data.sample import FrameId
 from ..errors import UserError
-from .calibration import KITTI_NORMALISED_K
-from .sample import FrameId
-from .synthetic_render import render_view
-from .synthetic_scene import Scene
-from .synthetic_street import draw_scene
+from .render import render_view
+from .scene import Scene
+from .street import draw_scene
 
 BASELINE = 0.54
 """Metres from the left camera to the right one, as in KITTI."""

@@ -19,7 +19,7 @@ from open_clip.transformer import VisionTransformer
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from .errors import UserError
+from ..errors import UserError
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import new_folder
-from .synthetic import BASELINE, SEED_STRIDE, check_seed, default_intrinsics, iterate_frames
+from .sequence import BASELINE, SEED_STRIDE, check_seed, default_intrinsics, iterate_frames
 
 DAY = "2000_01_01"
 SPLIT = "synthetic"

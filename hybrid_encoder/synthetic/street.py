@@ -7,20 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .synthetic_scene import (
-    BUILDING,
-    CABIN,
-    CROWN,
-    POLE,
-    VEHICLE,
-    WALL,
-    Dice,
-    Line,
-    Road,
-    Scene,
-    Solid,
-    camera_to_world,
-)
+from .scene import BUILDING, CABIN, CROWN, POLE, VEHICLE, WALL, Dice, Line, Road, Scene, Solid, camera_to_world
 
 CAMERA_HEIGHT = 1.65
 VIEW = 110.0

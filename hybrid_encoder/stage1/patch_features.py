@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from ..language import LOGIT_SCALE, nearest_index
+from ..model.language import LOGIT_SCALE, nearest_index
 
 REGION = 32
 """Side of the averaged region, in pixels of the image (the RoI variant)."""

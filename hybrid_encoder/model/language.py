@@ -19,8 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import increment_version
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
-from .config import DEPTH_WORDS, HybridEncoderConfig
-from .errors import UserError
+from ..config import DEPTH_WORDS, HybridEncoderConfig
+from ..errors import UserError
 
 LOGIT_SCALE = 100.0
 """CLIP's trained temperature, fixed."""

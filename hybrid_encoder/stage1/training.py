@@ -17,20 +17,20 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
 from ..data.loader import make_loader
-from ..encoder import HybridEncoder
 from ..engine.identity import identity
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..errors import UserError
 from ..files import write_text
+from ..model.encoder import HybridEncoder
 from .checkpoint import STAGE1_FILE, save_stage1
 from .dataset import ProxyBatch, ProxyDataset, collate, to_batch
 from .losses import ranking_loss
 from .metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
 from .model import ProxyModel, stage1_config
 from .options import FREE_OPTIONS, PretrainOptions
+from .ordered_points import NUM_POINTS, OrderedPatchSource, open_sources
 from .picture import closeness_picture
-from .sources import NUM_POINTS, OrderedPatchSource, open_sources
 
 NUM_PICTURES = 4
 

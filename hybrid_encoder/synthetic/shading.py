@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .synthetic_scene import (
+from .scene import (
     BLUE,
     BOTTOM,
     BUILDING,

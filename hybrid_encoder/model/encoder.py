@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..config import PRESETS, HybridEncoderConfig, check_image_size, preset
+from ..errors import UserError
+from ..weights.files import load_state
+from ..weights.hub import HubModel, Saved, looks_like_source
+from ..weights.sources import towers_and_licences
 from .backbones import build_clip, build_timm
-from .config import PRESETS, HybridEncoderConfig, check_image_size, preset
-from .errors import UserError
 from .fusion import Fusion
 from .language import Language, align
 from .pyramid import NUM_CH_ENC, Pyramid
 from .towers import ConvTower, DinoOutput, DinoTower, Tower, choose_normalization, clip_image_tower, timm_image_tower
-from .weights.files import load_state
-from .weights.hub import HubModel, Saved, looks_like_source
-from .weights.sources import towers_and_licences
 
 _GRID_WITHOUT_DINO = 16
 """Stride of the common grid where there is no DINO to give one."""

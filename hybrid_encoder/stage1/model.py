@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ..config import HybridEncoderConfig
-from ..encoder import HybridEncoder
+from ..model.encoder import HybridEncoder
 from .dataset import ProxyBatch
 from .losses import ordinal_contrastive_loss, ranking_loss
 from .metrics import distance_score, pairwise_accuracy
 from .options import PretrainOptions
-from .patches import patch_features, patch_logits
+from .patch_features import patch_features, patch_logits
 
 
 def stage1_config(config: HybridEncoderConfig) -> HybridEncoderConfig:

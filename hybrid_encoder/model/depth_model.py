@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .config import HybridEncoderConfig, check_image_size
-from .data.images import read_image, resize_image
+from ..config import HybridEncoderConfig, check_image_size
+from ..data.images import read_image, resize_image
+from ..errors import UserError
+from ..selfsup.geometry import disp_to_depth
+from ..weights.files import load_state
+from ..weights.hub import HubModel, Saved
 from .decoder import DPTDecoder
 from .encoder import HybridEncoder
-from .errors import UserError
 from .resnet import ResnetEncoder, UNetDecoder
-from .selfsup.geometry import disp_to_depth
-from .weights.files import load_state
-from .weights.hub import HubModel, Saved
 
 MIN_DEPTH, MAX_DEPTH = 0.1, 100.0
 """Depth limits of the Monodepth2 family."""
