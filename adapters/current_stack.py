@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader
 
-from hybrid_encoder.data.object_arrays import read_npy
+from hybrid_encoder.data.safe_npy import read_npy
 from hybrid_encoder.errors import UserError
 
 _cpu_only = False

@@ -22,7 +22,7 @@ from hybrid_encoder.model.decoder import DPTDecoder
 from hybrid_encoder.model.encoder import HybridEncoder, HybridFeatures
 from hybrid_encoder.model.pose import ClassTokenPose
 from hybrid_encoder.options import HYBRID_ONLY, EncoderOptions
-from hybrid_encoder.weights import load_state, read_checkpoint
+from hybrid_encoder.weights.reading import load_state, read_checkpoint
 
 from .current_stack import Shadow
 from .monodepth2.checkpoint import NetDescription, check_config, encoder_extras

@@ -23,7 +23,7 @@ import torch
 from hybrid_encoder.adapters.monodepth2.checkpoint import load_depth_model
 from hybrid_encoder.adapters.monodepth2.evaluate import evaluate
 from hybrid_encoder.adapters.monodepth2.options import EvaluateOptions
-from hybrid_encoder.bench import machine
+from hybrid_encoder.commands.bench import machine
 
 HYBRID = [sys.executable, "-m", "hybrid_encoder.cli"]
 SEEDED = """

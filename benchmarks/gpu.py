@@ -24,9 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from hybrid_encoder.adapters.monodepth2.model import MonoDepth
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
 from hybrid_encoder.adapters.monodepth2.trainer import build_optimizer
-from hybrid_encoder.bench import frames_in_memory, machine, median_seconds, training_step
+from hybrid_encoder.commands.bench import frames_in_memory, machine, median_seconds, training_step
+from hybrid_encoder.engine.inference import inference, prepare
 from hybrid_encoder.engine.processes import Processes, choose_device
-from hybrid_encoder.inference import inference, prepare
 from hybrid_encoder.model.depth_model import encode
 
 MODES = {"float32": ("float32", False), "bf16": ("bf16", False), "bf16, compiled": ("bf16", True)}

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms import functional as T
 
-from hybrid_encoder.bench import machine
+from hybrid_encoder.commands.bench import machine
 from hybrid_encoder.data.augment import color_jitter
+from hybrid_encoder.data.dataset import SelfSupervisedDataset
 from hybrid_encoder.data.kitti import KittiRawSource
 from hybrid_encoder.data.loader import make_loader
-from hybrid_encoder.data.source import SelfSupervisedDataset
 from hybrid_encoder.data.splits import find_split, read_split
 
 FRAME_IDS = (0, -1, 1)

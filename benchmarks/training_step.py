@@ -41,8 +41,8 @@ from hybrid_encoder.adapters.manydepth.trainer import build_optimizer as two_fra
 from hybrid_encoder.adapters.monodepth2.model import DepthBatch, MonoDepth  # noqa: E402
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options  # noqa: E402
 from hybrid_encoder.adapters.monodepth2.trainer import build_optimizer  # noqa: E402
-from hybrid_encoder.allocator import keep_freed_memory  # noqa: E402
-from hybrid_encoder.bench import frames_in_memory, machine, training_step  # noqa: E402
+from hybrid_encoder.commands.bench import frames_in_memory, machine, training_step  # noqa: E402
+from hybrid_encoder.engine.allocator import keep_freed_memory  # noqa: E402
 from hybrid_encoder.engine.processes import Processes  # noqa: E402
 from hybrid_encoder.selfsup import objective  # noqa: E402
 from hybrid_encoder.selfsup.objective import View, self_supervised_loss  # noqa: E402

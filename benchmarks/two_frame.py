@@ -23,7 +23,7 @@ from hybrid_encoder.adapters.manydepth.trainer import train as train_two_frame
 from hybrid_encoder.adapters.monodepth2.checkpoint import load_depth_model
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
 from hybrid_encoder.adapters.monodepth2.trainer import train as train_teacher
-from hybrid_encoder.bench import machine
+from hybrid_encoder.commands.bench import machine
 from hybrid_encoder.engine.processes import Processes, choose_device
 
 LEARNING_RATES = {"hybrid": 1e-3, "resnet": 3e-4}

@@ -5,7 +5,7 @@ from .errors import UserError
 from .model.decoder import DPTDecoder
 from .model.depth_model import DepthModel
 from .model.encoder import HybridEncoder, HybridFeatures, create_encoder
-from .released import load_released
+from .released.single_frame import load_released
 from .stage1.checkpoint import load_stage1
 
 __version__ = "0.1.0"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .allocator import keep_freed_memory
+from .engine.allocator import keep_freed_memory
 from .errors import UserError
 from .options import add_options, read_options
 
@@ -55,8 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     from .adapters.manydepth.options import ManydepthOptions, TwoFrameEvaluateOptions
     from .adapters.monodepth2.options import Monodepth2Options
-    from .bench import BenchOptions
-    from .demo import DemoOptions
+    from .commands.bench import BenchOptions
+    from .commands.demo import DemoOptions
     from .stage1.options import PretrainOptions
 
     parser = argparse.ArgumentParser(
@@ -152,28 +152,28 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _patch(arguments: Arguments) -> int:
-    from .patching import patch_clone
+    from .patches.apply import patch_clone
 
     print(patch_clone(arguments.host, arguments.path, arguments.check, arguments.revert))
     return 0
 
 
 def _bench(arguments: Arguments) -> int:
-    from .bench import BenchOptions, run_bench
+    from .commands.bench import BenchOptions, run_bench
 
     run_bench(arguments.part, read_options(BenchOptions, arguments))
     return 0
 
 
 def _info(arguments: Arguments) -> int:
-    from .weights.inventory import format_inventory, inventory
+    from .commands.info import format_inventory, inventory
 
     print(format_inventory(inventory(arguments.preset, arguments.weights_dir)))
     return 0
 
 
 def _convert(arguments: Arguments) -> int:
-    from .convert import convert
+    from .commands.convert import convert
 
     given = arguments
     for path in convert(given.source, given.out, given.layout, given.teacher, given.ignore, given.training_data):
@@ -182,7 +182,7 @@ def _convert(arguments: Arguments) -> int:
 
 
 def _demo(arguments: Arguments) -> int:
-    from .demo import DemoOptions, run_demo
+    from .commands.demo import DemoOptions, run_demo
 
     run_demo(read_options(DemoOptions, arguments))
     return 0
@@ -243,10 +243,10 @@ def _evaluate(arguments: Arguments) -> int:
     from .adapters.manydepth.evaluate import evaluate_two_frame
     from .adapters.manydepth.options import TwoFrameEvaluateOptions
     from .adapters.monodepth2.evaluate import evaluate, prior_errors
-    from .convert import open_depth_model
+    from .commands.convert import open_depth_model
+    from .engine.inference import inference, prepare
     from .engine.processes import choose_device
     from .evaluation import format_table, save_csv
-    from .inference import inference, prepare
 
     options = read_options(TwoFrameEvaluateOptions, arguments)
     two_frame = is_two_frame(options.weights)
@@ -274,11 +274,11 @@ def _evaluate(arguments: Arguments) -> int:
 def _predict(arguments: Arguments) -> int:
     from .adapters.manydepth.checkpoint import is_two_frame, load_two_frame_model
     from .adapters.manydepth.predict import predict_two_frame
-    from .convert import open_depth_model
+    from .commands.convert import open_depth_model
     from .data.calibration import read_intrinsics
+    from .engine.inference import inference, prepare
     from .engine.processes import choose_device
-    from .inference import inference, prepare
-    from .prediction import predict_paths
+    from .prediction.paths import predict_paths
 
     given = arguments
     device = choose_device(given.device)

@@ -15,8 +15,8 @@ import numpy as np
 
 from .data.images import cut_bottom
 from .errors import UserError
-from .files import atomic_path
-from .prediction import DepthPredictor, predict_disparities, resize_map
+from .prediction.paths import DepthPredictor, predict_disparities, resize_map
+from .writing import atomic_path
 
 Crop = Literal["garg", "eigen"]
 

@@ -13,16 +13,8 @@ import subprocess
 from pathlib import Path
 
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.patch_files import (
-    HOSTS,
-    SERIES,
-    FilePatch,
-    Insertion,
-    blob_id,
-    is_marked,
-    render_patch,
-    without_marked,
-)
+
+from .format import HOSTS, SERIES, FilePatch, Insertion, blob_id, is_marked, render_patch, without_marked
 
 REPOSITORIES = {"monodepth2": "nianticlabs/monodepth2", "manydepth": "nianticlabs/manydepth"}
 TITLES = ("Run on today's PyTorch, torchvision, numpy and Pillow, on a GPU or not", "Add --encoder hybrid")

@@ -16,7 +16,7 @@ from hybrid_encoder.config import HybridEncoderConfig, preset
 from hybrid_encoder.model.backbones import build_clip, build_timm
 from hybrid_encoder.model.decoder import DPTDecoder
 from hybrid_encoder.model.encoder import HybridEncoder
-from hybrid_encoder.released_names import decoder_tensors
+from hybrid_encoder.released.names import decoder_tensors
 
 DATA = Path(__file__).parent / "data"
 KEYS: dict[str, dict[str, Any]] = json.loads((DATA / "released_keys.json").read_text())

@@ -19,7 +19,7 @@ from hybrid_encoder.data.cityscapes import (
     evaluated_part,
     read_cityscapes_split,
 )
-from hybrid_encoder.data.source import SelfSupervisedDataset
+from hybrid_encoder.data.dataset import SelfSupervisedDataset
 from hybrid_encoder.errors import UserError
 
 FRAME = "aachen_000000_000019"

@@ -23,10 +23,10 @@ from hybrid_encoder.data.calibration import (
     read_calibration,
     read_intrinsics,
 )
+from hybrid_encoder.data.dataset import SelfSupervisedDataset
 from hybrid_encoder.data.images import read_image, resize_image
 from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
 from hybrid_encoder.data.loader import EpochSampler, make_loader
-from hybrid_encoder.data.source import SelfSupervisedDataset
 from hybrid_encoder.data.splits import SplitEntry, find_split, read_split
 from hybrid_encoder.data.video import VideoSource, iterate_video, video_info
 from hybrid_encoder.errors import UserError

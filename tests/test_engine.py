@@ -24,14 +24,14 @@ from hybrid_encoder import cli
 from hybrid_encoder.adapters.monodepth2.options import FREE_OPTIONS, Monodepth2Options
 from hybrid_encoder.data import loader as loading
 from hybrid_encoder.engine import state as states
-from hybrid_encoder.engine.identity import check_same_run, identity
 from hybrid_encoder.engine.loop import Interrupted
 from hybrid_encoder.engine.processes import Processes, processes
 from hybrid_encoder.engine.record import METRICS_FILE, read_metrics
+from hybrid_encoder.engine.same_run import check_same_run, identity
 from hybrid_encoder.engine.state import exclusive, load_state, save_state
 from hybrid_encoder.engine.step import Stepper
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.files import whole_folder
+from hybrid_encoder.writing import whole_folder
 
 from .toy_run import BATCH, SAMPLES, At, ToyModel, ToyTask, differences, run, signal_at
 

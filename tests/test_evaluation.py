@@ -17,7 +17,7 @@ import torch
 
 from hybrid_encoder.data.ground_truth import GroundTruth, export_ground_truth
 from hybrid_encoder.data.images import read_image
-from hybrid_encoder.data.object_arrays import read_npy
+from hybrid_encoder.data.safe_npy import read_npy
 from hybrid_encoder.data.splits import SplitEntry, read_split
 from hybrid_encoder.data.velodyne import project_scan, read_depth_png, read_scan, read_scan_depth, velodyne_projection
 from hybrid_encoder.errors import UserError
@@ -32,7 +32,7 @@ from hybrid_encoder.evaluation import (
     mean_depth_prior,
     save_csv,
 )
-from hybrid_encoder.prediction import write_depth_png
+from hybrid_encoder.prediction.paths import write_depth_png
 
 from .oracle import download, originals
 

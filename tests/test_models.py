@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from hybrid_encoder import PRESETS, DepthModel, DPTDecoder, HybridEncoder, UserError, create_encoder
 from hybrid_encoder.config import DEPTH_WORDS
-from hybrid_encoder.inference import inference
+from hybrid_encoder.engine.inference import inference
 from hybrid_encoder.model.backbones import build_clip
 from hybrid_encoder.model.language import Language, align
 from hybrid_encoder.model.pose import ClassTokenPose, PoseDecoder

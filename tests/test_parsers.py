@@ -47,10 +47,10 @@ from hybrid_encoder.model.decoder import DPTDecoder
 from hybrid_encoder.model.depth_model import DepthModel
 from hybrid_encoder.model.encoder import HybridEncoder, create_encoder
 from hybrid_encoder.options import EncoderOptions
-from hybrid_encoder.released_names import encoder_tensors, read_alignment, read_config
+from hybrid_encoder.released.names import encoder_tensors, read_alignment, read_config
 from hybrid_encoder.stage1.checkpoint import load_stage1, save_stage1
 from hybrid_encoder.stage1.ordered_points import NUM_POINTS, TuSimpleSource, open_sources, read_labels
-from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors, stated_bins, stated_size
+from hybrid_encoder.weights.reading import load_state, read_checkpoint, read_tensors, stated_bins, stated_size
 
 from .released_files import TINY_RELEASED, tiny_decoder, tiny_encoder
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_encoder import patching
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.patch_files import (
+from hybrid_encoder.patches import apply
+from hybrid_encoder.patches.apply import patch_clone, patch_with
+from hybrid_encoder.patches.format import (
     HOSTS,
     SERIES,
     HostPatches,
@@ -27,9 +28,8 @@ from hybrid_encoder.patch_files import (
     read_patches,
     without_marked,
 )
-from hybrid_encoder.patch_names import lost_name
+from hybrid_encoder.patches.names import lost_name
 from hybrid_encoder.patches.rebuild import rebuild
-from hybrid_encoder.patching import patch_clone, patch_with
 
 STACK, ENCODER = (mark for _, mark in SERIES)
 CLONES = os.environ.get("HYBRID_ENCODER_CLONES")
@@ -406,7 +406,7 @@ def test_failing_write_changes_nothing(patches: HostPatches, clone: Path, monkey
         replaced.append(target)
         replace(source, target)
 
-    monkeypatch.setattr(patching.os, "replace", fail_on_second)
+    monkeypatch.setattr(apply.os, "replace", fail_on_second)
     with pytest.raises(UserError, match="No space left on device"):
         patch_with(patches, clone)
     assert replaced

@@ -15,7 +15,7 @@ from hybrid_encoder.data.images import read_image
 from hybrid_encoder.data.velodyne import read_depth_png
 from hybrid_encoder.data.video import iterate_video, video_info
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.prediction import find_inputs, output_stems, predict_disparities, predict_paths, write_png
+from hybrid_encoder.prediction.paths import find_inputs, output_stems, predict_disparities, predict_paths, write_png
 
 UDACITY = Path(__file__).resolve().parents[2] / "shared" / "data" / "udacity"
 

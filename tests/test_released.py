@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from hybrid_encoder.commands.convert import convert, open_depth_model
 from hybrid_encoder.config import PRESETS
-from hybrid_encoder.convert import convert, open_depth_model
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.decoder import DPTDecoder
 from hybrid_encoder.model.depth_model import DepthModel
 from hybrid_encoder.model.encoder import HybridEncoder, create_encoder
 from hybrid_encoder.model.pose import ClassTokenPose, PoseDecoder
 from hybrid_encoder.model.resnet import ResnetEncoder
-from hybrid_encoder.released import (
+from hybrid_encoder.released.names import UNUSED, decoder_tensors, encoder_tensors
+from hybrid_encoder.released.single_frame import (
     fill_from_stage1,
     is_released,
     load_released,
@@ -27,9 +28,8 @@ from hybrid_encoder.released import (
     load_released_pose,
     load_released_teacher,
 )
-from hybrid_encoder.released_matching import load_released_matching
-from hybrid_encoder.released_names import UNUSED, decoder_tensors, encoder_tensors
-from hybrid_encoder.weights import load_state
+from hybrid_encoder.released.two_frame import load_released_matching
+from hybrid_encoder.weights.reading import load_state
 
 from .released_files import (
     DATA,

@@ -16,8 +16,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from hybrid_encoder.commands.convert import convert, open_depth_model
+from hybrid_encoder.commands.info import format_inventory, inventory
 from hybrid_encoder.config import HybridEncoderConfig
-from hybrid_encoder.convert import convert, open_depth_model
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.backbones import build_clip, build_timm
 from hybrid_encoder.model.decoder import DPTDecoder
@@ -25,7 +26,6 @@ from hybrid_encoder.model.depth_model import DepthModel
 from hybrid_encoder.model.encoder import HybridEncoder, create_encoder
 from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.stage1.checkpoint import load_stage1, save_stage1
-from hybrid_encoder.weights.inventory import format_inventory, inventory
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (70, 100, 3), dtype=np.uint8)
 

@@ -13,13 +13,14 @@ import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from hybrid_encoder import DPTDecoder, UserError, allocator, create_encoder
-from hybrid_encoder.activation_checkpointing import checkpoint_activations
+from hybrid_encoder import DPTDecoder, UserError, create_encoder
 from hybrid_encoder.adapters.manydepth.model import TwoFrameDepth
 from hybrid_encoder.adapters.manydepth.options import ManydepthOptions
 from hybrid_encoder.adapters.monodepth2.model import DepthBatch, MonoDepth
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
 from hybrid_encoder.data.sample import FrameId
+from hybrid_encoder.engine import allocator
+from hybrid_encoder.engine.activation_checkpointing import checkpoint_activations
 from hybrid_encoder.engine.processes import Processes, leave
 from hybrid_encoder.engine.step import Stepper
 from hybrid_encoder.model.encoder import HybridEncoder

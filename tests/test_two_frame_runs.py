@@ -22,12 +22,12 @@ from hybrid_encoder.adapters.monodepth2.checkpoint import load_depth_model
 from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
 from hybrid_encoder.adapters.monodepth2.trainer import build_model as build_single
 from hybrid_encoder.adapters.monodepth2.trainer import train as train_monodepth2
-from hybrid_encoder.convert import convert
+from hybrid_encoder.commands.convert import convert
 from hybrid_encoder.data.calibration import read_intrinsics
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.depth_model import decode, encode
-from hybrid_encoder.weights import read_checkpoint
+from hybrid_encoder.weights.reading import read_checkpoint
 
 from .oracle import Original, download
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.weights import load_state, read_checkpoint, read_tensors
+from hybrid_encoder.weights.reading import load_state, read_checkpoint, read_tensors
 
 
 class Hyperparameters:

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_encoder.errors import UserError, naming
-from hybrid_encoder.files import whole_folder, write_torch
 from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.model.resnet import ResnetEncoder
-from hybrid_encoder.released import is_released
-from hybrid_encoder.released_matching import load_released_matching
-from hybrid_encoder.weights import (
+from hybrid_encoder.released.single_frame import is_released
+from hybrid_encoder.released.two_frame import load_released_matching
+from hybrid_encoder.weights.reading import (
     load_state,
     read_checkpoint,
     read_tensors,
@@ -28,6 +27,7 @@ from hybrid_encoder.weights import (
     stated_size,
     tensors_of,
 )
+from hybrid_encoder.writing import whole_folder, write_torch
 
 from ..monodepth2.checkpoint import (
     NetDescription,

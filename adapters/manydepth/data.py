@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from hybrid_encoder.data.cityscapes import CityscapesSource
+from hybrid_encoder.data.dataset import FrameSource
 from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
 from hybrid_encoder.data.sample import FrameId
-from hybrid_encoder.data.source import FrameSource
 from hybrid_encoder.data.splits import find_split
 from hybrid_encoder.errors import UserError
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hybrid_encoder.config import check_image_size
 from hybrid_encoder.model.encoder import HybridEncoder, HybridFeatures
 from hybrid_encoder.model.resnet import ResnetEncoder
-from hybrid_encoder.weights import load_state
+from hybrid_encoder.weights.reading import load_state
 
 from .cost_volume import Binning, depth_bins, inner_pixels, match
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from hybrid_encoder.data.cityscapes import CityscapesSequenceSource, evaluated_part
+from hybrid_encoder.data.dataset import FrameSource
 from hybrid_encoder.data.images import cut_bottom, resize_image
-from hybrid_encoder.data.source import FrameSource
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import STEREO_SCALE_FACTOR, EvaluationResult, evaluate_depths, flip_post_process
-from hybrid_encoder.prediction import DepthPredictor
+from hybrid_encoder.prediction.paths import DepthPredictor
 
 from ..monodepth2.evaluate import chosen_crop, measured_depths
 from .data import LookupSource, cityscapes_files, open_lookup_source

@@ -15,7 +15,7 @@ from hybrid_encoder.model.resnet import UNetDecoder
 from hybrid_encoder.selfsup.geometry import compose, disp_to_depth, invert_intrinsics, scale_intrinsics
 from hybrid_encoder.selfsup.losses import text_bin_loss
 from hybrid_encoder.selfsup.objective import View, self_supervised_loss
-from hybrid_encoder.weights import load_state
+from hybrid_encoder.weights.reading import load_state
 
 from ..monodepth2.model import DepthBatch, MonoDepth
 from ..monodepth2.networks import PoseNetworks, build_decoder

@@ -8,7 +8,7 @@ from pathlib import Path
 from hybrid_encoder.data.calibration import Intrinsics
 from hybrid_encoder.data.images import kept_rows, read_image
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.prediction import DepthPredictor, find_inputs, predict_paths
+from hybrid_encoder.prediction.paths import DepthPredictor, find_inputs, predict_paths
 
 from .two_frame_model import TwoFrameModel
 

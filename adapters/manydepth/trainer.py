@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
-from hybrid_encoder.data.source import SelfSupervisedDataset
+from hybrid_encoder.data.dataset import SelfSupervisedDataset
 from hybrid_encoder.engine.loop import fit
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError

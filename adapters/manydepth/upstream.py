@@ -138,7 +138,7 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
         names: `globals()` of the script.
         folder: holds encoder.pth, and mono_encoder.pth with the teacher.
     """
-    from hybrid_encoder.weights import read_checkpoint
+    from hybrid_encoder.weights.reading import read_checkpoint
 
     from ..hosted import Nets, unusual_scales
     from .hosted import MatchingNetworks

@@ -15,12 +15,12 @@ from torch import nn
 
 from hybrid_encoder.config import HybridEncoderConfig
 from hybrid_encoder.errors import UserError, naming
-from hybrid_encoder.files import whole_folder, write_torch
 from hybrid_encoder.model.decoder import DPTDecoder, check_scales
 from hybrid_encoder.model.depth_model import DepthModel
 from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
-from hybrid_encoder.weights import load_state, read_checkpoint, stated_json, stated_size, tensors_of
+from hybrid_encoder.weights.reading import load_state, read_checkpoint, stated_json, stated_size, tensors_of
+from hybrid_encoder.writing import whole_folder, write_torch
 
 from .options import DepthOptions
 

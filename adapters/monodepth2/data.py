@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 
 from hybrid_encoder.data.calibration import read_intrinsics
+from hybrid_encoder.data.dataset import FrameSource
 from hybrid_encoder.data.images import check_crop_bottom
 from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
 from hybrid_encoder.data.sample import FrameId
-from hybrid_encoder.data.source import FrameSource
 from hybrid_encoder.data.splits import find_split, read_split
 from hybrid_encoder.data.velodyne import DepthReference, read_scan_depth, scan_path
 from hybrid_encoder.data.video import VideoSource

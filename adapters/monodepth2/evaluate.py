@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from hybrid_encoder.data.dataset import FrameSource
 from hybrid_encoder.data.ground_truth import GroundTruth
 from hybrid_encoder.data.kitti import KittiRawSource
-from hybrid_encoder.data.source import FrameSource
 from hybrid_encoder.data.velodyne import improved_depth_path, read_depth_png
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import (
@@ -19,7 +19,7 @@ from hybrid_encoder.evaluation import (
     evaluate_model,
     mean_depth_prior,
 )
-from hybrid_encoder.prediction import DepthPredictor
+from hybrid_encoder.prediction.paths import DepthPredictor
 
 from .data import ground_truth, open_source
 from .options import EvaluateOptions

@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torch.utils.data import DataLoader
 
+from hybrid_encoder.data.dataset import FrameSource, SelfSupervisedDataset
 from hybrid_encoder.data.loader import make_loader
 from hybrid_encoder.data.sample import FrameId
-from hybrid_encoder.data.source import FrameSource, SelfSupervisedDataset
-from hybrid_encoder.engine.identity import identity
 from hybrid_encoder.engine.loop import LoopOptions, fit
 from hybrid_encoder.engine.processes import Processes
+from hybrid_encoder.engine.same_run import identity
 from hybrid_encoder.errors import UserError, naming
 from hybrid_encoder.evaluation import evaluate_depths
 from hybrid_encoder.model.encoder import HybridEncoder

@@ -158,7 +158,7 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
         names: `globals()` of the script.
         folder: holds encoder.pth.
     """
-    from hybrid_encoder.weights import read_checkpoint
+    from hybrid_encoder.weights.reading import read_checkpoint
 
     from ..hosted import HybridNetworks, Nets, unusual_scales
 
@@ -207,7 +207,7 @@ def _action(parser: argparse.ArgumentParser, name: str) -> argparse.Action:
 
 def _depth_encoder_poses(networks: Any, nets: Any, folder: Path) -> Shadow:
     """`networks` whose pose encoder is the hybrid depth encoder, and whose pose decoder takes what it gives."""
-    from hybrid_encoder.weights import read_tensors
+    from hybrid_encoder.weights.reading import read_tensors
 
     from ..hosted import HybridNetworks, PairPose
 

@@ -11,8 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import atomic_path
-from .object_arrays import read_npy
+from ..writing import atomic_path
+from .safe_npy import read_npy
 from .splits import SplitEntry
 from .velodyne import DepthReference, improved_depth_path, read_depth_png, read_scan_depth
 

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import atomic_path
+from ..writing import atomic_path
 from .calibration import Intrinsics, Undistorter
 from .images import IMAGE_SUFFIXES, known_suffixes, natural_order, read_image, resize_image
 from .sample import FrameId

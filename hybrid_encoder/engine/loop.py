@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..activation_checkpointing import checkpoint_activations
 from ..data.loader import EpochSampler, SampleLoader
 from ..errors import UserError
-from ..files import write_text
+from ..writing import write_text
+from .activation_checkpointing import checkpoint_activations
 from .failures import explain
-from .identity import check_same_run
 from .processes import Processes
 from .record import Recorder, device_memory, progress
+from .same_run import check_same_run
 from .signals import EXIT_INTERRUPTED, Interrupted, Stop, stop_on_signal
 from .state import drop_state, exclusive, load_state, save_state
 from .step import Stepper

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import write_text
+from ..writing import write_text
 
 METRICS_FILE = "metrics.jsonl"
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..files import NO_ROOM, not_written, serialized, write_bytes
+from ..writing import NO_ROOM, not_written, serialized, write_bytes
 
 if sys.platform != "win32":
     import fcntl

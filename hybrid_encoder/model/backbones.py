@@ -20,8 +20,8 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..weights.files import load_state, read_tensors
-from ..weights.sources import WEIGHTS_VARIABLE, clip_source, find_weights, is_file_name, timm_source
+from ..weights.published import WEIGHTS_VARIABLE, clip_source, find_weights, is_file_name, timm_source
+from ..weights.reading import load_state, read_tensors
 
 _TINY_CLIP: dict[str, Any] = {
     "embed_dim": 64,

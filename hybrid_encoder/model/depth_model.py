@@ -15,8 +15,8 @@ from ..config import HybridEncoderConfig, check_image_size
 from ..data.images import read_image, resize_image
 from ..errors import UserError
 from ..selfsup.geometry import disp_to_depth
-from ..weights.files import load_state
 from ..weights.hub import HubModel, Saved
+from ..weights.reading import load_state
 from .decoder import DPTDecoder
 from .encoder import HybridEncoder
 from .resnet import ResnetEncoder, UNetDecoder

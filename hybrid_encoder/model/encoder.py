@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..config import PRESETS, HybridEncoderConfig, check_image_size, preset
 from ..errors import UserError
-from ..weights.files import load_state
 from ..weights.hub import HubModel, Saved, looks_like_source
-from ..weights.sources import towers_and_licences
+from ..weights.published import towers_and_licences
+from ..weights.reading import load_state
 from .backbones import build_clip, build_timm
 from .fusion import Fusion
 from .language import Language, align

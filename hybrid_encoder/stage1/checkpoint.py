@@ -8,10 +8,10 @@ from typing import Any
 
 from ..config import HybridEncoderConfig
 from ..errors import UserError, naming
-from ..files import write_torch
 from ..model.encoder import HybridEncoder
-from ..released import fill_from_stage1
-from ..weights import load_state, read_checkpoint, stated_json
+from ..released.single_frame import fill_from_stage1
+from ..weights.reading import load_state, read_checkpoint, stated_json
+from ..writing import write_torch
 
 STAGE1_FILE = "stage1.pth"
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..data.augment import color_jitter
+from ..data.dataset import draw_jitter
 from ..data.images import resize_image
 from ..data.loader import SampleDataset
-from ..data.source import draw_jitter
 from .ordered_points import OrderedPatchSource
 
 

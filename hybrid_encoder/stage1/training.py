@@ -17,12 +17,12 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
 from ..data.loader import make_loader
-from ..engine.identity import identity
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
+from ..engine.same_run import identity
 from ..errors import UserError
-from ..files import write_text
 from ..model.encoder import HybridEncoder
+from ..writing import write_text
 from .checkpoint import STAGE1_FILE, save_stage1
 from .dataset import ProxyBatch, ProxyDataset, collate, to_batch
 from .losses import ranking_loss

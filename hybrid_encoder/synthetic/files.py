@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import new_folder
+from ..writing import new_folder
 from .sequence import BASELINE, SEED_STRIDE, check_seed, default_intrinsics, iterate_frames
 
 DAY = "2000_01_01"

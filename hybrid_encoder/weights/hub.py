@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..files import atomic_path
+from ..writing import atomic_path
 from .card import model_card
-from .files import read_tensors
+from .reading import read_tensors
 
 CONFIG_FILE = "config.json"
 TENSOR_FILE = "model.safetensors"

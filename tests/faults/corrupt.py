@@ -24,8 +24,8 @@ from common import ROOT  # noqa: F401 (finds the package)
 
 from hybrid_encoder.engine.state import load_state, save_state, with_sum
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.files import write_torch
-from hybrid_encoder.weights import read_checkpoint
+from hybrid_encoder.weights.reading import read_checkpoint
+from hybrid_encoder.writing import write_torch
 from tests.toy_run import differences
 
 

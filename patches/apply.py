@@ -16,9 +16,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import UserError
-from .patch_files import HostPatches, blob_id, is_marked, read_patches, without_marked
-from .patch_names import lost_name
+from hybrid_encoder.errors import UserError
+
+from .format import HostPatches, blob_id, is_marked, read_patches, without_marked
+from .names import lost_name
 
 _MARKER_SIZE = 31
 """Of conflict markers in a merge: unlike any that a user's file may hold."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .errors import UserError
-from .files import atomic_path
+from ..errors import UserError
+from ..writing import atomic_path
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2530; background: #f7f8fa; margin: 0; }

@@ -13,7 +13,7 @@ import torch
 from ..config import HybridEncoderConfig, preset
 from ..errors import UserError
 from ..model.backbones import check_clip, check_timm, quiet
-from .sources import WEIGHTS_VARIABLE, TowerSource, find_weights, is_file_name, tower_sources, weights_folder
+from ..weights.published import WEIGHTS_VARIABLE, TowerSource, find_weights, is_file_name, tower_sources, weights_folder
 
 
 @dataclass(frozen=True)

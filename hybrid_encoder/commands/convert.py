@@ -6,16 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from .adapters.monodepth2.checkpoint import encoder_extras, load_depth_model, newest_weights
-from .errors import UserError
-from .files import write_torch
-from .model.depth_model import DepthModel
-from .model.encoder import HybridEncoder
-from .released import is_released, load_released, load_released_model, load_released_pose, load_released_teacher
-from .stage1.checkpoint import is_stage1, open_stage1
-from .weights import read_checkpoint, read_tensors
-from .weights.card import CARD_MARK
-from .weights.hub import CARD_FILE, CONFIG_FILE, TENSOR_FILE
+from ..adapters.monodepth2.checkpoint import encoder_extras, load_depth_model, newest_weights
+from ..errors import UserError
+from ..model.depth_model import DepthModel
+from ..model.encoder import HybridEncoder
+from ..released.single_frame import (
+    is_released,
+    load_released,
+    load_released_model,
+    load_released_pose,
+    load_released_teacher,
+)
+from ..stage1.checkpoint import is_stage1, open_stage1
+from ..weights.card import CARD_MARK
+from ..weights.hub import CARD_FILE, CONFIG_FILE, TENSOR_FILE
+from ..weights.reading import read_checkpoint, read_tensors
+from ..writing import write_torch
 
 Layout = Literal["hub", "monodepth2"]
 

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .config import HybridEncoderConfig, preset
-from .errors import UserError
-from .model.decoder import DPTDecoder
-from .model.depth_model import DepthModel
-from .model.encoder import HybridEncoder
-from .model.pose import ClassTokenPose, PoseDecoder
-from .model.resnet import ResnetEncoder
-from .released_names import decoder_tensors, encoder_tensors, read_alignment, read_config
-from .weights import load_state, read_checkpoint, read_tensors, stated_size
-from .weights.describe import describe_tensors
+from ..config import HybridEncoderConfig, preset
+from ..errors import UserError
+from ..model.decoder import DPTDecoder
+from ..model.depth_model import DepthModel
+from ..model.encoder import HybridEncoder
+from ..model.pose import ClassTokenPose, PoseDecoder
+from ..model.resnet import ResnetEncoder
+from ..weights.describe import describe_tensors
+from ..weights.reading import load_state, read_checkpoint, read_tensors, stated_size
+from .names import decoder_tensors, encoder_tensors, read_alignment, read_config
 
 _STAGE1_PREFIX = "model."
 

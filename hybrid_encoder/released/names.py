@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import HybridEncoderConfig
-from .errors import UserError, naming
-from .model.encoder import HybridEncoder
-from .model.language import Language
-from .weights.describe import describe_tensors
+from ..config import HybridEncoderConfig
+from ..errors import UserError, naming
+from ..model.encoder import HybridEncoder
+from ..model.language import Language
+from ..weights.describe import describe_tensors
 
 UNUSED = (
     "dinov2.mask_token",  # DINO's own training

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .config import preset
-from .errors import UserError
-from .model.decoder import DPTDecoder
-from .model.encoder import HybridEncoder
-from .released_names import decoder_tensors, encoder_tensors, read_alignment, read_config
-from .weights import load_state, read_checkpoint, read_tensors, stated_bins, stated_size
+from ..config import preset
+from ..errors import UserError
+from ..model.decoder import DPTDecoder
+from ..model.encoder import HybridEncoder
+from ..weights.reading import load_state, read_checkpoint, read_tensors, stated_bins, stated_size
+from .names import decoder_tensors, encoder_tensors, read_alignment, read_config
 
 _NO_WEIGHTS = ("backprojector.*", "prematching_conv.*")
 """What ManyDepth's own encoder saves besides weights that are used."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from .patch_files import is_marked
+from .format import is_marked
 
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import UserError
+from hybrid_encoder.errors import UserError
 
 HOSTS = ("monodepth2", "manydepth")
 SERIES = (

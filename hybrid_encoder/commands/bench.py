@@ -20,25 +20,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .adapters.manydepth.cost_volume import depth_bins, match
-from .adapters.monodepth2.data import open_source
-from .adapters.monodepth2.model import DepthBatch, MonoDepth
-from .adapters.monodepth2.options import DataOptions, Monodepth2Options
-from .adapters.monodepth2.trainer import build_optimizer
-from .config import preset
-from .data.loader import make_loader
-from .data.sample import FrameId
-from .data.source import SelfSupervisedDataset
-from .engine.processes import Processes, choose_device
-from .engine.step import Stepper
-from .inference import inference, prepare
-from .model.backbones import build_clip
-from .model.decoder import DPTDecoder
-from .model.encoder import HybridEncoder
-from .model.language import Language
-from .options import check_at_least, option
-from .stage1.losses import ordinal_contrastive_loss, ranking_loss
-from .stage1.patch_features import patch_features, patch_logits
+from ..adapters.manydepth.cost_volume import depth_bins, match
+from ..adapters.monodepth2.data import open_source
+from ..adapters.monodepth2.model import DepthBatch, MonoDepth
+from ..adapters.monodepth2.options import DataOptions, Monodepth2Options
+from ..adapters.monodepth2.trainer import build_optimizer
+from ..config import preset
+from ..data.dataset import SelfSupervisedDataset
+from ..data.loader import make_loader
+from ..data.sample import FrameId
+from ..engine.inference import inference, prepare
+from ..engine.processes import Processes, choose_device
+from ..engine.step import Stepper
+from ..model.backbones import build_clip
+from ..model.decoder import DPTDecoder
+from ..model.encoder import HybridEncoder
+from ..model.language import Language
+from ..options import check_at_least, option
+from ..stage1.losses import ordinal_contrastive_loss, ranking_loss
+from ..stage1.patch_features import patch_features, patch_logits
 
 Figures = dict[str, float]
 

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from .model.decoder import DisparityHead, FusionBlock
-from .model.resnet import ConvElu, JoinElu
+from ..model.decoder import DisparityHead, FusionBlock
+from ..model.resnet import ConvElu, JoinElu
 
 STAGES = (
     Bottleneck,

@@ -15,26 +15,26 @@ import open_clip
 import timm
 import torch
 
-from .adapters.monodepth2.checkpoint import load_depth_model
-from .adapters.monodepth2.data import open_source
-from .adapters.monodepth2.evaluate import evaluate, prior_errors
-from .adapters.monodepth2.options import EvaluateOptions, Monodepth2Options
-from .adapters.monodepth2.trainer import build_model, train
-from .colormap import color_range, colorize_depth, colorize_disparity, resize_to_height, tile_grid
-from .data.images import read_image
-from .engine.loop import Interrupted
-from .engine.processes import Processes, choose_device
-from .engine.record import read_metrics
-from .errors import UserError
-from .evaluation import DepthErrors
-from .model.depth_model import DepthModel
-from .options import check_at_least, option
-from .prediction import DepthPredictor, predict_disparities, write_png
+from ..adapters.monodepth2.checkpoint import load_depth_model
+from ..adapters.monodepth2.data import open_source
+from ..adapters.monodepth2.evaluate import evaluate, prior_errors
+from ..adapters.monodepth2.options import EvaluateOptions, Monodepth2Options
+from ..adapters.monodepth2.trainer import build_model, train
+from ..colormap import color_range, colorize_depth, colorize_disparity, resize_to_height, tile_grid
+from ..data.images import read_image
+from ..engine.loop import Interrupted
+from ..engine.processes import Processes, choose_device
+from ..engine.record import read_metrics
+from ..errors import UserError
+from ..evaluation import DepthErrors
+from ..model.depth_model import DepthModel
+from ..options import check_at_least, option
+from ..prediction.paths import DepthPredictor, predict_disparities, write_png
+from ..stage1.checkpoint import STAGE1_FILE
+from ..stage1.options import PretrainOptions
+from ..stage1.training import pretrain
+from ..synthetic.sequence import SyntheticSource
 from .report import Report
-from .stage1.checkpoint import STAGE1_FILE
-from .stage1.options import PretrainOptions
-from .stage1.training import pretrain
-from .synthetic.sequence import SyntheticSource
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .colormap import color_range, colorize_disparity, side_by_side
-from .data.calibration import Intrinsics, Undistorter
-from .data.images import (
+from ..colormap import color_range, colorize_disparity, side_by_side
+from ..data.calibration import Intrinsics, Undistorter
+from ..data.images import (
     IMAGE_SUFFIXES,
     check_crop_bottom,
     cut_bottom,
@@ -29,9 +29,9 @@ from .data.images import (
     read_image,
     resize_image,
 )
-from .data.video import VIDEO_SUFFIXES, iterate_video, video_info
-from .errors import UserError
-from .files import atomic_path
+from ..data.video import VIDEO_SUFFIXES, iterate_video, video_info
+from ..errors import UserError
+from ..writing import atomic_path
 
 SCALE_MOMENTUM = 0.9
 """How slowly a video's colour scale follows its frames: without it the colours flicker."""
