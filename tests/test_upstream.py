@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader
 
-from hybrid_encoder.adapters import current_stack, hosted
+from hybrid_encoder.adapters import clone_networks, old_libraries
 from hybrid_encoder.adapters.manydepth import upstream as many
 from hybrid_encoder.adapters.manydepth.checkpoint import load_two_frame_model
 from hybrid_encoder.adapters.monodepth2 import upstream as mono
@@ -52,7 +52,7 @@ def namespace(**more: Any) -> dict[str, Any]:
 @pytest.fixture
 def mended() -> Any:
     names = namespace(F=F, optim=optim, kept=random)
-    current_stack.mend(names, **mono.STACK)
+    old_libraries.mend(names, **mono.STACK)
     assert names["kept"] is random
     return types.SimpleNamespace(**names)
 
@@ -62,7 +62,7 @@ def _cuda_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `use_device` changes in torch is undone after each test."""
     monkeypatch.setattr(Tensor, "cuda", Tensor.cuda)
     monkeypatch.setattr(nn.Module, "cuda", nn.Module.cuda)
-    monkeypatch.setattr(current_stack, "_cpu_only", False)
+    monkeypatch.setattr(old_libraries, "_cpu_only", False)
 
 
 # Old behaviour
@@ -87,7 +87,7 @@ def test_libraries_stay_as_they_are(mended: Any) -> None:
     assert mended.torch.nn is nn
     assert torchvision.transforms.ColorJitter.get_params((1, 1), None, None, None)[1] == 1.0
     again = {"np": mended.np}
-    current_stack.mend(again)
+    old_libraries.mend(again)
     assert again["np"] is mended.np
 
 
@@ -106,7 +106,7 @@ def test_jitter_is_drawn_once_and_equal_over_frames(mended: Any) -> None:
     factors = [random.uniform(*span) for span in ranges]
     assert sorted(factor for _, factor in jitter.steps) == sorted(factors)
     assert dict(jitter.steps)["adjust_hue"] == factors[3]
-    orders = {tuple(name for name, _ in current_stack.draw_jitter(*ranges).steps) for _ in range(200)}
+    orders = {tuple(name for name, _ in old_libraries.draw_jitter(*ranges).steps) for _ in range(200)}
     assert len(orders) == 24
 
 
@@ -187,7 +187,7 @@ def test_load_names_no_device(mended: Any, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_no_cuda_is_obeyed(mended: Any) -> None:
-    current_stack.use_device(types.SimpleNamespace(no_cuda=True))
+    old_libraries.use_device(types.SimpleNamespace(no_cuda=True))
     net = nn.Linear(1, 1)
     assert net.cuda() is net
     assert torch.zeros(1).cuda().device.type == "cpu"
@@ -380,7 +380,7 @@ def test_hybrid_trains_saves_and_loads(
         assert torch.equal(decoder(encoder(image))["disp", 0], expected)
         ours = load_depth_model(folder)
         assert (ours.height, ours.width) == (H, W)
-        features = hosted.DepthEncoder.forward_features(ours.encoder, image)
+        features = clone_networks.DepthEncoder.forward_features(ours.encoder, image)
         decoded = ours.decoder(features if ours.encoder.pyramid is None else ours.encoder(image))
         torch.testing.assert_close(decoded["disp", 0], expected)
 
@@ -395,7 +395,7 @@ def test_optimizer_has_our_trainers_groups() -> None:
     assert rest["lr"] == 1e-4
     everything = {id(p) for model in trainer.models.values() for p in model.parameters() if p.requires_grad}
     assert {id(p) for p in rest["params"]} == everything - own
-    teacher_gone = hosted.adam(optim.Adam)([nn.Parameter(torch.zeros(1))], 1e-4)
+    teacher_gone = clone_networks.adam(optim.Adam)([nn.Parameter(torch.zeros(1))], 1e-4)
     assert type(teacher_gone) is optim.Adam
 
 

@@ -18,13 +18,13 @@ from torch import nn
 
 from hybrid_encoder.errors import UserError
 
-from .. import current_stack
-from ..current_stack import Shadow
+from .. import old_libraries
+from ..old_libraries import Shadow
 
 
 def mend(names: dict[str, Any]) -> None:
     """Mends a file of the clone, given its `globals()` after its imports."""
-    current_stack.mend(names, SummaryWriter=_one_image_writer, optim=_optim, torch=_torch)
+    old_libraries.mend(names, SummaryWriter=_one_image_writer, optim=_optim, torch=_torch)
 
 
 def parsed(options: Any) -> None:
@@ -33,7 +33,7 @@ def parsed(options: Any) -> None:
     Args:
         options: the clone's `MonodepthOptions`, its `parser` and the parsed `options`.
     """
-    current_stack.use_device(options.options)
+    old_libraries.use_device(options.options)
     if hasattr(options.options, "encoder_option"):
         try:
             check_options(options.parser, options.options)
@@ -58,9 +58,9 @@ def script_of_root(file: str) -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the hybrid encoder, for the two-frame net and for its teacher."""
-    from .. import hosted
+    from .. import clone_networks
 
-    group = hosted.add_options(parser)
+    group = clone_networks.add_options(parser)
     group.add_argument(
         "--teacher_encoder", choices=("resnet", "hybrid"), default="resnet", help="encoder of the single-frame teacher"
     )
@@ -73,9 +73,9 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     Raises:
         UserError: options that contradict each other.
     """
-    from .. import hosted
+    from .. import clone_networks
 
-    hosted.check_options(parser, options, "hybrid" in (options.encoder, options.teacher_encoder))
+    clone_networks.check_options(parser, options, "hybrid" in (options.encoder, options.teacher_encoder))
     if options.teacher_encoder != "hybrid" and options.teacher_decoder == "dpt":
         raise UserError("--teacher_decoder dpt reads the hybrid encoder's levels: add --teacher_encoder hybrid")
     options.teacher_decoder = options.teacher_decoder or ("dpt" if options.teacher_encoder == "hybrid" else "unet")
@@ -92,8 +92,8 @@ def networks(names: dict[str, Any], options: Any) -> Any:
     """
     if "hybrid" not in (options.encoder, options.teacher_encoder):
         return names["networks"]
-    from ..hosted import asked_nets
-    from .hosted import MatchingNetworks
+    from ..clone_networks import asked_nets
+    from .clone_networks import MatchingNetworks
 
     student = teacher = None
     loaded = options.models_to_load if options.load_weights_folder is not None else []
@@ -107,14 +107,14 @@ def networks(names: dict[str, Any], options: Any) -> Any:
 
 def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
     """Adds to encoder.pth and mono_encoder.pth what their nets are; nothing for the original's with usual settings."""
-    from .. import hosted
+    from .. import clone_networks
 
     decoders = {"encoder": "depth", "mono_encoder": "mono_depth"}
     if name not in decoders:
         return
     encoder = trainer.models[name]
     inner = encoder.encoder if hasattr(encoder, "nets") and hasattr(encoder, "reduce_conv") else encoder
-    hosted.describe(to_save, inner, trainer.models[decoders[name]], trainer.opt)
+    clone_networks.describe(to_save, inner, trainer.models[decoders[name]], trainer.opt)
     matching = {"binning": trainer.opt.depth_binning, "frames": list(trainer.matching_ids[1:])}
     if name == "encoder" and (inner is not encoder or matching != {"binning": "linear", "frames": [-1]}):
         to_save["matching_config"] = json.dumps(matching)
@@ -126,9 +126,9 @@ def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
     Raises:
         UserError: what does not fit.
     """
-    from .. import hosted
+    from .. import clone_networks
 
-    hosted.check_weights(model, tensors, path)
+    clone_networks.check_weights(model, tensors, path)
 
 
 def networks_in(names: dict[str, Any], folder: str) -> Any:
@@ -140,8 +140,8 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
     """
     from hybrid_encoder.weights.reading import read_checkpoint
 
-    from ..hosted import Nets, unusual_scales
-    from .hosted import MatchingNetworks
+    from ..clone_networks import Nets, unusual_scales
+    from .clone_networks import MatchingNetworks
 
     files = [Path(folder).expanduser() / f"{name}.pth" for name in ("encoder", "mono_encoder")]
     entries = [read_checkpoint(path) if path.exists() else {} for path in files]
@@ -164,20 +164,20 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
 
 
 def _optim(module: Any) -> Shadow:
-    return Shadow(module, Adam=current_stack.LazyAdam(module.Adam))
+    return Shadow(module, Adam=old_libraries.LazyAdam(module.Adam))
 
 
 def _torch(module: Any) -> Shadow:
     def load(file: Any, *args: Any, **settings: Any) -> Any:
         """mono_encoder.pth holds no image size, which evaluation asks for: it gets that of encoder.pth beside it."""
-        content = current_stack.load_anywhere(file, *args, **settings)
+        content = old_libraries.load_anywhere(file, *args, **settings)
         beside = Path(file).with_name("encoder.pth") if isinstance(file, (str, Path)) else None
         if beside and Path(file).name == "mono_encoder.pth" and "height" not in content and beside.exists():
-            sizes = current_stack.load_anywhere(beside)
+            sizes = old_libraries.load_anywhere(beside)
             content.update({name: sizes[name] for name in ("height", "width") if name in sizes})
         return content
 
-    return Shadow(current_stack.shadow_torch(module), load=load)
+    return Shadow(old_libraries.shadow_torch(module), load=load)
 
 
 def _one_image_writer(kind: Any) -> Any:

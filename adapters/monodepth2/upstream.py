@@ -22,15 +22,15 @@ from torch import Tensor, nn
 
 from hybrid_encoder.errors import UserError
 
-from .. import current_stack
-from ..current_stack import Shadow
+from .. import old_libraries
+from ..old_libraries import Shadow
 
 STACK = {
-    "F": lambda module: Shadow(module, grid_sample=current_stack.aligned_grid_sample),
+    "F": lambda module: Shadow(module, grid_sample=old_libraries.aligned_grid_sample),
     "optim": lambda module: Shadow(
         module,
-        Adam=current_stack.LazyAdam(module.Adam),
-        lr_scheduler=Shadow(module.lr_scheduler, StepLR=current_stack.BeforeEpochStepLR),
+        Adam=old_libraries.LazyAdam(module.Adam),
+        lr_scheduler=Shadow(module.lr_scheduler, StepLR=old_libraries.BeforeEpochStepLR),
     ),
 }
 """Shadows that Monodepth2 needs and ManyDepth does not: it was written for torch 0.4 to 1.2."""
@@ -38,7 +38,7 @@ STACK = {
 
 def mend(names: dict[str, Any]) -> None:
     """Mends a file of the clone, given its `globals()` after its imports."""
-    current_stack.mend(names)
+    old_libraries.mend(names)
 
 
 def mend_trainer(names: dict[str, Any]) -> None:
@@ -48,7 +48,7 @@ def mend_trainer(names: dict[str, Any]) -> None:
         absent.__spec__ = importlib.machinery.ModuleSpec("IPython", None)
         absent.embed, absent.get_ipython = None, lambda: None  # other libraries ask for the latter
         sys.modules["IPython"] = absent
-    current_stack.mend(names, **STACK)
+    old_libraries.mend(names, **STACK)
 
 
 def parsed(options: Any) -> None:
@@ -57,7 +57,7 @@ def parsed(options: Any) -> None:
     Args:
         options: the clone's `MonodepthOptions`, its `parser` and the parsed `options`.
     """
-    current_stack.use_device(options.options)
+    old_libraries.use_device(options.options)
     if hasattr(options.options, "encoder_option"):
         try:
             check_options(options.parser, options.options)
@@ -67,9 +67,9 @@ def parsed(options: Any) -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the hybrid encoder, and `--pose_model_type class_token`."""
-    from .. import hosted
+    from .. import clone_networks
 
-    hosted.add_options(parser)
+    clone_networks.add_options(parser)
     pose = _action(parser, "pose_model_type")
     pose.choices = [*(pose.choices or ()), "class_token"]
 
@@ -80,10 +80,10 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     Raises:
         UserError: options that contradict each other.
     """
-    from .. import hosted
+    from .. import clone_networks
 
     hybrid = options.encoder == "hybrid"
-    hosted.check_options(parser, options, hybrid)
+    clone_networks.check_options(parser, options, hybrid)
     if options.head == "relu" and options.decoder != "dpt":
         raise UserError("--head relu is an end of the DPT decoder: use --encoder hybrid --decoder dpt")
     if hybrid and options.predictive_mask and options.decoder == "dpt":
@@ -106,7 +106,7 @@ def networks(names: dict[str, Any], options: Any) -> Any:
     """
     if options.encoder == "resnet":
         return names["networks"]
-    from ..hosted import HybridNetworks, asked_nets
+    from ..clone_networks import HybridNetworks, asked_nets
 
     filled = options.load_weights_folder is not None and "encoder" in options.models_to_load
     return HybridNetworks(names["networks"], asked_nets(options, options.decoder, filled))
@@ -118,7 +118,7 @@ def class_token_pose(encoder: Any) -> nn.Module:
     Raises:
         UserError: the encoder has no DINO.
     """
-    from ..hosted import PairPose
+    from ..clone_networks import PairPose
 
     if not encoder.class_width:
         raise UserError("--pose_model_type class_token needs DINO's class token, and this preset has no DINO")
@@ -128,9 +128,9 @@ def class_token_pose(encoder: Any) -> nn.Module:
 def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
     """Adds to encoder.pth what its nets are."""
     if name == "encoder":
-        from .. import hosted
+        from .. import clone_networks
 
-        hosted.describe(to_save, trainer.models["encoder"], trainer.models["depth"], trainer.opt)
+        clone_networks.describe(to_save, trainer.models["encoder"], trainer.models["depth"], trainer.opt)
 
 
 def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
@@ -139,16 +139,16 @@ def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
     Raises:
         UserError: what does not fit.
     """
-    from .. import hosted
+    from .. import clone_networks
 
-    hosted.check_weights(model, tensors, path)
+    clone_networks.check_weights(model, tensors, path)
 
 
 def fitting_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """A loaded adam.pth, or a fresh start where it is of other parameters, such as another trainer's."""
-    from .. import hosted
+    from .. import clone_networks
 
-    return hosted.fitting_state(state, optimizer)
+    return clone_networks.fitting_state(state, optimizer)
 
 
 def networks_in(names: dict[str, Any], folder: str) -> Any:
@@ -160,7 +160,7 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
     """
     from hybrid_encoder.weights.reading import read_checkpoint
 
-    from ..hosted import HybridNetworks, Nets, unusual_scales
+    from ..clone_networks import HybridNetworks, Nets, unusual_scales
 
     path = Path(folder).expanduser() / "encoder.pth"
     entries = read_checkpoint(path)
@@ -173,7 +173,7 @@ def pose_networks_in(names: dict[str, Any], folder: str, pose_encoder_path: str)
 
     Pose nets that read the hybrid depth encoder have no pose_encoder.pth; for them the depth encoder stands in.
     """
-    from ..hosted import Nets
+    from ..clone_networks import Nets
 
     path = Path(folder) / "encoder.pth"
     if Path(pose_encoder_path).exists() or not path.exists():
@@ -209,7 +209,7 @@ def _depth_encoder_poses(networks: Any, nets: Any, folder: Path) -> Shadow:
     """`networks` whose pose encoder is the hybrid depth encoder, and whose pose decoder takes what it gives."""
     from hybrid_encoder.weights.reading import read_tensors
 
-    from ..hosted import HybridNetworks, PairPose
+    from ..clone_networks import HybridNetworks, PairPose
 
     ours = HybridNetworks(networks, nets)
     encoder: Any = ours.encoder(0, False)

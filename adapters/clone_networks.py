@@ -24,8 +24,8 @@ from hybrid_encoder.model.pose import ClassTokenPose
 from hybrid_encoder.options import HYBRID_ONLY, EncoderOptions
 from hybrid_encoder.weights.reading import load_state, read_checkpoint
 
-from .current_stack import Shadow
 from .monodepth2.checkpoint import NetDescription, check_config, encoder_extras
+from .old_libraries import Shadow
 
 _built: weakref.WeakSet[Any] = weakref.WeakSet()
 """Encoders made here, by whose parameters `adam` knows them."""

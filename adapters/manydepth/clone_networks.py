@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hybrid_encoder.config import HybridEncoderConfig
 from hybrid_encoder.model.encoder import HybridEncoder
 
-from ..hosted import HybridNetworks, Nets, listed
+from ..clone_networks import HybridNetworks, Nets, listed
 from .encoder import HybridMatchingEncoder
 
 

@@ -184,14 +184,14 @@ class OldDataLoader(DataLoader[Any]):
 
 
 class LazyAdam:
-    """`optim.Adam`, until a hybrid encoder is among what it is to train (`hosted.adam`)."""
+    """`optim.Adam`, until a hybrid encoder is among what it is to train (`clone_networks.adam`)."""
 
     def __init__(self, adam: Any) -> None:
         self.adam = adam
 
     def __call__(self, parameters: Any, *args: Any, **settings: Any) -> torch.optim.Optimizer:
-        hosted = sys.modules.get("hybrid_encoder.adapters.hosted")
-        make = self.adam if hosted is None else hosted.adam(self.adam)
+        clone_networks = sys.modules.get("hybrid_encoder.adapters.clone_networks")
+        make = self.adam if clone_networks is None else clone_networks.adam(self.adam)
         made: torch.optim.Optimizer = make(parameters, *args, **settings)
         return made
 
