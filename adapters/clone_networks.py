@@ -22,9 +22,9 @@ from hybrid_encoder.model.decoder import DPTDecoder
 from hybrid_encoder.model.encoder import HybridEncoder, HybridFeatures
 from hybrid_encoder.model.pose import ClassTokenPose
 from hybrid_encoder.options import HYBRID_ONLY, EncoderOptions
+from hybrid_encoder.stage2.checkpoint import NetDescription, check_config, encoder_extras
 from hybrid_encoder.weights.reading import load_state, read_checkpoint
 
-from .monodepth2.checkpoint import NetDescription, check_config, encoder_extras
 from .old_libraries import Shadow
 
 _built: weakref.WeakSet[Any] = weakref.WeakSet()

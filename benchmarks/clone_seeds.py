@@ -20,10 +20,10 @@ from pathlib import Path
 
 import torch
 
-from hybrid_encoder.adapters.monodepth2.checkpoint import load_depth_model
-from hybrid_encoder.adapters.monodepth2.evaluate import evaluate
-from hybrid_encoder.adapters.monodepth2.options import EvaluateOptions
 from hybrid_encoder.commands.bench import machine
+from hybrid_encoder.stage2.checkpoint import load_depth_model
+from hybrid_encoder.stage2.evaluate import evaluate
+from hybrid_encoder.stage2.options import EvaluateOptions
 
 HYBRID = [sys.executable, "-m", "hybrid_encoder.cli"]
 SEEDED = """

@@ -46,7 +46,7 @@ def measure(side: str, size: tuple[int, int, int], threads: int, wheel: Path) ->
     height, width = size[:2]
     arguments = inputs(*size)
     if side == "ours":
-        from hybrid_encoder.adapters.manydepth.cost_volume import depth_bins, match
+        from hybrid_encoder.two_frame.cost_volume import depth_bins, match
 
         bins = depth_bins(0.1, 20.0, BINS)
 

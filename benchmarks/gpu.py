@@ -21,13 +21,13 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from hybrid_encoder.adapters.monodepth2.model import MonoDepth
-from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
-from hybrid_encoder.adapters.monodepth2.trainer import build_optimizer
 from hybrid_encoder.commands.bench import frames_in_memory, machine, median_seconds, training_step
 from hybrid_encoder.engine.inference import inference, prepare
 from hybrid_encoder.engine.processes import Processes, choose_device
 from hybrid_encoder.model.depth_model import encode
+from hybrid_encoder.stage2.model import MonoDepth
+from hybrid_encoder.stage2.options import Monodepth2Options
+from hybrid_encoder.stage2.training import build_optimizer
 
 MODES = {"float32": ("float32", False), "bf16": ("bf16", False), "bf16, compiled": ("bf16", True)}
 KINDS = {

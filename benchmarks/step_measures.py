@@ -22,17 +22,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid_encoder.adapters.monodepth2.model import MonoDepth
-from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
-from hybrid_encoder.adapters.monodepth2.trainer import build_optimizer
 from hybrid_encoder.commands.bench import PerImageText, frames_in_memory, machine, median_seconds, training_step
 from hybrid_encoder.engine.activation_checkpointing import checkpoint_activations
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.model.backbones import build_clip
 from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.model.language import Language
-from hybrid_encoder.selfsup import losses, objective
-from hybrid_encoder.selfsup.losses import SSIM_WEIGHT, Target
+from hybrid_encoder.stage2 import losses, objective
+from hybrid_encoder.stage2.losses import SSIM_WEIGHT, Target
+from hybrid_encoder.stage2.model import MonoDepth
+from hybrid_encoder.stage2.options import Monodepth2Options
+from hybrid_encoder.stage2.training import build_optimizer
 
 ROWS = {
     "as": "as it is",

@@ -35,17 +35,17 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from hybrid_encoder.adapters.manydepth.model import TwoFrameDepth  # noqa: E402
-from hybrid_encoder.adapters.manydepth.options import ManydepthOptions  # noqa: E402
-from hybrid_encoder.adapters.manydepth.trainer import build_optimizer as two_frame_optimizer  # noqa: E402
-from hybrid_encoder.adapters.monodepth2.model import DepthBatch, MonoDepth  # noqa: E402
-from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options  # noqa: E402
-from hybrid_encoder.adapters.monodepth2.trainer import build_optimizer  # noqa: E402
 from hybrid_encoder.commands.bench import frames_in_memory, machine, training_step  # noqa: E402
 from hybrid_encoder.engine.allocator import keep_freed_memory  # noqa: E402
 from hybrid_encoder.engine.processes import Processes  # noqa: E402
-from hybrid_encoder.selfsup import objective  # noqa: E402
-from hybrid_encoder.selfsup.objective import View, self_supervised_loss  # noqa: E402
+from hybrid_encoder.stage2 import objective  # noqa: E402
+from hybrid_encoder.stage2.model import DepthBatch, MonoDepth  # noqa: E402
+from hybrid_encoder.stage2.objective import View, self_supervised_loss  # noqa: E402
+from hybrid_encoder.stage2.options import Monodepth2Options  # noqa: E402
+from hybrid_encoder.stage2.training import build_optimizer  # noqa: E402
+from hybrid_encoder.two_frame.model import TwoFrameDepth  # noqa: E402
+from hybrid_encoder.two_frame.options import ManydepthOptions  # noqa: E402
+from hybrid_encoder.two_frame.training import build_optimizer as two_frame_optimizer  # noqa: E402
 from tests.oracle import Original, download  # noqa: E402
 
 SCALES = (0, 1, 2, 3)

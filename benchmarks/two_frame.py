@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
-from hybrid_encoder.adapters.manydepth.checkpoint import load_two_frame_model
-from hybrid_encoder.adapters.manydepth.evaluate import evaluate_two_frame
-from hybrid_encoder.adapters.manydepth.options import ManydepthOptions, TwoFrameEvaluateOptions
-from hybrid_encoder.adapters.manydepth.trainer import train as train_two_frame
-from hybrid_encoder.adapters.monodepth2.checkpoint import load_depth_model
-from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
-from hybrid_encoder.adapters.monodepth2.trainer import train as train_teacher
 from hybrid_encoder.commands.bench import machine
 from hybrid_encoder.engine.processes import Processes, choose_device
+from hybrid_encoder.stage2.checkpoint import load_depth_model
+from hybrid_encoder.stage2.options import Monodepth2Options
+from hybrid_encoder.stage2.training import train as train_teacher
+from hybrid_encoder.two_frame.checkpoint import load_two_frame_model
+from hybrid_encoder.two_frame.evaluate import evaluate_two_frame
+from hybrid_encoder.two_frame.options import ManydepthOptions, TwoFrameEvaluateOptions
+from hybrid_encoder.two_frame.training import train as train_two_frame
 
 LEARNING_RATES = {"hybrid": 1e-3, "resnet": 3e-4}
 """Of the teachers."""

@@ -53,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    from .adapters.manydepth.options import ManydepthOptions, TwoFrameEvaluateOptions
-    from .adapters.monodepth2.options import Monodepth2Options
     from .commands.bench import BenchOptions
     from .commands.demo import DemoOptions
     from .stage1.options import PretrainOptions
+    from .stage2.options import Monodepth2Options
+    from .two_frame.options import ManydepthOptions, TwoFrameEvaluateOptions
 
     parser = argparse.ArgumentParser(
         prog="hybrid-encoder", description="CLIP and DINO, fused for self-supervised depth."
@@ -213,15 +213,15 @@ def _pretrain(arguments: Arguments) -> int:
 
 
 def _train_monodepth2(arguments: Arguments) -> int:
-    from .adapters.monodepth2.options import Monodepth2Options
-    from .adapters.monodepth2.trainer import train
+    from .stage2.options import Monodepth2Options
+    from .stage2.training import train
 
     return _train(read_options(Monodepth2Options, arguments), train)
 
 
 def _train_manydepth(arguments: Arguments) -> int:
-    from .adapters.manydepth.options import ManydepthOptions
-    from .adapters.manydepth.trainer import train
+    from .two_frame.options import ManydepthOptions
+    from .two_frame.training import train
 
     return _train(read_options(ManydepthOptions, arguments), train)
 
@@ -239,14 +239,14 @@ def _train(options: Any, train: Callable[[Any, Processes], object]) -> int:
 
 
 def _evaluate(arguments: Arguments) -> int:
-    from .adapters.manydepth.checkpoint import is_two_frame, load_two_frame_model
-    from .adapters.manydepth.evaluate import evaluate_two_frame
-    from .adapters.manydepth.options import TwoFrameEvaluateOptions
-    from .adapters.monodepth2.evaluate import evaluate, prior_errors
     from .commands.convert import open_depth_model
     from .engine.inference import inference, prepare
     from .engine.processes import choose_device
     from .evaluation import format_table, save_csv
+    from .stage2.evaluate import evaluate, prior_errors
+    from .two_frame.checkpoint import is_two_frame, load_two_frame_model
+    from .two_frame.evaluate import evaluate_two_frame
+    from .two_frame.options import TwoFrameEvaluateOptions
 
     options = read_options(TwoFrameEvaluateOptions, arguments)
     two_frame = is_two_frame(options.weights)
@@ -272,13 +272,13 @@ def _evaluate(arguments: Arguments) -> int:
 
 
 def _predict(arguments: Arguments) -> int:
-    from .adapters.manydepth.checkpoint import is_two_frame, load_two_frame_model
-    from .adapters.manydepth.predict import predict_two_frame
     from .commands.convert import open_depth_model
     from .data.calibration import read_intrinsics
     from .engine.inference import inference, prepare
     from .engine.processes import choose_device
     from .prediction.paths import predict_paths
+    from .two_frame.checkpoint import is_two_frame, load_two_frame_model
+    from .two_frame.predict import predict_two_frame
 
     given = arguments
     device = choose_device(given.device)

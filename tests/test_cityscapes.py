@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 from hybrid_encoder import DepthModel, DPTDecoder, create_encoder
-from hybrid_encoder.adapters.manydepth.data import open_lookup_source
-from hybrid_encoder.adapters.manydepth.options import ManydepthOptions
 from hybrid_encoder.cli import main
 from hybrid_encoder.data.cityscapes import (
     CityscapesSequenceSource,
@@ -21,6 +19,8 @@ from hybrid_encoder.data.cityscapes import (
 )
 from hybrid_encoder.data.dataset import SelfSupervisedDataset
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.two_frame.frames import open_lookup_source
+from hybrid_encoder.two_frame.options import ManydepthOptions
 
 FRAME = "aachen_000000_000019"
 

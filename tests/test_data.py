@@ -13,8 +13,6 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from hybrid_encoder.adapters.monodepth2.data import open_source
-from hybrid_encoder.adapters.monodepth2.options import DataOptions
 from hybrid_encoder.data.augment import color_jitter
 from hybrid_encoder.data.calibration import (
     Intrinsics,
@@ -30,6 +28,8 @@ from hybrid_encoder.data.loader import EpochSampler, make_loader
 from hybrid_encoder.data.splits import SplitEntry, find_split, read_split
 from hybrid_encoder.data.video import VideoSource, iterate_video, video_info
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.stage2.frames import open_source
+from hybrid_encoder.stage2.options import DataOptions
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 KITTI = SHARED / "kitti_raw"

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from hybrid_encoder.adapters.manydepth.cost_volume import match
-from hybrid_encoder.adapters.manydepth.model import TwoFrameDepth
-from hybrid_encoder.adapters.manydepth.options import ManydepthOptions
-from hybrid_encoder.adapters.monodepth2.model import DepthBatch, MonoDepth
-from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
 from hybrid_encoder.data.sample import FrameId
 from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.stage1.dataset import ProxyBatch
 from hybrid_encoder.stage1.model import ProxyModel, stage1_config
 from hybrid_encoder.stage1.options import PretrainOptions
+from hybrid_encoder.stage2.model import DepthBatch, MonoDepth
+from hybrid_encoder.stage2.options import Monodepth2Options
+from hybrid_encoder.two_frame.cost_volume import match
+from hybrid_encoder.two_frame.model import TwoFrameDepth
+from hybrid_encoder.two_frame.options import ManydepthOptions
 
 H, W = 64, 96
 GPU = torch.device("cuda", 0)

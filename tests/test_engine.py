@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hybrid_encoder import cli
-from hybrid_encoder.adapters.monodepth2.options import FREE_OPTIONS, Monodepth2Options
 from hybrid_encoder.data import loader as loading
 from hybrid_encoder.engine import state as states
 from hybrid_encoder.engine.loop import Interrupted
@@ -31,6 +30,7 @@ from hybrid_encoder.engine.same_run import check_same_run, identity
 from hybrid_encoder.engine.state import exclusive, load_state, save_state
 from hybrid_encoder.engine.step import Stepper
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.stage2.options import FREE_OPTIONS, Monodepth2Options
 from hybrid_encoder.writing import whole_folder
 
 from .toy_run import BATCH, SAMPLES, At, ToyModel, ToyTask, differences, run, signal_at

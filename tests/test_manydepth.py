@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybrid_encoder.adapters.manydepth.cost_volume import DepthBinTracker, depth_bins, match
-from hybrid_encoder.adapters.manydepth.encoder import HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.encoder import create_encoder
 from hybrid_encoder.model.resnet import ResnetEncoder
-from hybrid_encoder.selfsup.geometry import pose_matrix
+from hybrid_encoder.stage2.geometry import pose_matrix
+from hybrid_encoder.two_frame.cost_volume import DepthBinTracker, depth_bins, match
+from hybrid_encoder.two_frame.encoder import HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
 
 from .oracle import Original, download
 

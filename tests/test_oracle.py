@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from hybrid_encoder.model.encoder import create_encoder
 from hybrid_encoder.model.pose import PoseDecoder
 from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
-from hybrid_encoder.selfsup.geometry import disp_to_depth, pose_matrix, project, scale_intrinsics, warp
-from hybrid_encoder.selfsup.losses import Target, reprojection_loss, smoothness_loss
-from hybrid_encoder.selfsup.objective import ObjectiveOptions, View, self_supervised_loss
+from hybrid_encoder.stage2.geometry import disp_to_depth, pose_matrix, project, scale_intrinsics, warp
+from hybrid_encoder.stage2.losses import Target, reprojection_loss, smoothness_loss
+from hybrid_encoder.stage2.objective import ObjectiveOptions, View, self_supervised_loss
 
 from .oracle import Original, download
 

@@ -29,8 +29,6 @@ from hypothesis import strategies as st
 from safetensors.torch import save as serialize_tensors
 from torch import Tensor, nn
 
-from hybrid_encoder.adapters.manydepth.checkpoint import is_two_frame, load_two_frame_model
-from hybrid_encoder.adapters.monodepth2.checkpoint import NetDescription, encoder_extras, load_depth_model
 from hybrid_encoder.config import HybridEncoderConfig
 from hybrid_encoder.data.calibration import Intrinsics, kitti_intrinsics, read_calibration, read_intrinsics
 from hybrid_encoder.data.cityscapes import CityscapesSequenceSource, CityscapesSource, read_cityscapes_split
@@ -50,6 +48,8 @@ from hybrid_encoder.options import EncoderOptions
 from hybrid_encoder.released.names import encoder_tensors, read_alignment, read_config
 from hybrid_encoder.stage1.checkpoint import load_stage1, save_stage1
 from hybrid_encoder.stage1.ordered_points import NUM_POINTS, TuSimpleSource, open_sources, read_labels
+from hybrid_encoder.stage2.checkpoint import NetDescription, encoder_extras, load_depth_model
+from hybrid_encoder.two_frame.checkpoint import is_two_frame, load_two_frame_model
 from hybrid_encoder.weights.reading import load_state, read_checkpoint, read_tensors, stated_bins, stated_size
 
 from .released_files import TINY_RELEASED, tiny_decoder, tiny_encoder
@@ -796,7 +796,7 @@ extras = st.fixed_dictionaries(
 @hostile
 @given(extras)
 def test_any_description_in_encoder_pth_is_taken_or_refused(entries: dict[str, Any]) -> None:
-    from hybrid_encoder.adapters.manydepth.checkpoint import _matching
+    from hybrid_encoder.two_frame.checkpoint import _matching
 
     found = read_or_refuse(lambda: NetDescription.of_entries(entries, "encoder.pth"), "encoder.pth")
     if found is not None:

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from hybrid_encoder import UserError, create_encoder
-from hybrid_encoder.adapters.monodepth2.evaluate import chosen_crop
-from hybrid_encoder.adapters.monodepth2.options import EvaluateOptions
 from hybrid_encoder.cli import main
 from hybrid_encoder.data.ground_truth import export_ground_truth
 from hybrid_encoder.data.splits import read_split
 from hybrid_encoder.data.velodyne import improved_depth_path
 from hybrid_encoder.engine.record import read_metrics
 from hybrid_encoder.prediction.paths import write_depth_png
+from hybrid_encoder.stage2.evaluate import chosen_crop
+from hybrid_encoder.stage2.options import EvaluateOptions
 
 SMALL = ["--height", "64", "--width", "96", "--batch_size", "2", "--num_workers", "0", "--device", "cpu"]
 TINY = ["--preset", "tiny"]

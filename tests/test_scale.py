@@ -14,10 +14,6 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from hybrid_encoder import DPTDecoder, UserError, create_encoder
-from hybrid_encoder.adapters.manydepth.model import TwoFrameDepth
-from hybrid_encoder.adapters.manydepth.options import ManydepthOptions
-from hybrid_encoder.adapters.monodepth2.model import DepthBatch, MonoDepth
-from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
 from hybrid_encoder.data.sample import FrameId
 from hybrid_encoder.engine import allocator
 from hybrid_encoder.engine.activation_checkpointing import checkpoint_activations
@@ -28,6 +24,10 @@ from hybrid_encoder.model.resnet import ResnetEncoder
 from hybrid_encoder.stage1.dataset import ProxyBatch
 from hybrid_encoder.stage1.model import ProxyModel, stage1_config
 from hybrid_encoder.stage1.options import PretrainOptions
+from hybrid_encoder.stage2.model import DepthBatch, MonoDepth
+from hybrid_encoder.stage2.options import Monodepth2Options
+from hybrid_encoder.two_frame.model import TwoFrameDepth
+from hybrid_encoder.two_frame.options import ManydepthOptions
 
 HEIGHT, WIDTH = 64, 96
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_encoder.selfsup.geometry import (
+from hybrid_encoder.stage2.geometry import (
     axis_angle_to_rotation,
     disp_to_depth,
     pose_matrix,
@@ -14,14 +14,8 @@ from hybrid_encoder.selfsup.geometry import (
     scale_intrinsics,
     warp,
 )
-from hybrid_encoder.selfsup.losses import (
-    Target,
-    minimum_reprojection,
-    reprojection_loss,
-    smoothness_loss,
-    text_bin_loss,
-)
-from hybrid_encoder.selfsup.objective import ObjectiveOptions, View, self_supervised_loss
+from hybrid_encoder.stage2.losses import Target, minimum_reprojection, reprojection_loss, smoothness_loss, text_bin_loss
+from hybrid_encoder.stage2.objective import ObjectiveOptions, View, self_supervised_loss
 
 K = torch.tensor([[[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1]]])
 

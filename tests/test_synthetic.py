@@ -14,7 +14,7 @@ from torch import Tensor
 from hybrid_encoder.data.splits import find_split, read_split
 from hybrid_encoder.data.velodyne import improved_depth_path, read_depth_png, read_scan_depth
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.selfsup.geometry import project, warp
+from hybrid_encoder.stage2.geometry import project, warp
 from hybrid_encoder.synthetic.files import label_lanes, write_synthetic
 from hybrid_encoder.synthetic.sequence import BASELINE, SyntheticSequence, SyntheticSource, render_sequence
 

@@ -12,21 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hybrid_encoder.adapters.manydepth.data import LookupSource
-from hybrid_encoder.adapters.manydepth.model import (
-    MISSING_SHARE,
-    STATIC_SHARE,
-    TwoFrameDepth,
-    augment_matching,
-    matching_poses,
-)
-from hybrid_encoder.adapters.manydepth.objective import matching_agrees, two_frame_loss
-from hybrid_encoder.adapters.manydepth.options import ManydepthOptions
-from hybrid_encoder.adapters.manydepth.trainer import ManydepthTask, build_optimizer
-from hybrid_encoder.adapters.monodepth2.model import DepthBatch
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.selfsup.geometry import disp_to_depth, pose_matrix
-from hybrid_encoder.selfsup.objective import ObjectiveOptions, View
+from hybrid_encoder.stage2.geometry import disp_to_depth, pose_matrix
+from hybrid_encoder.stage2.model import DepthBatch
+from hybrid_encoder.stage2.objective import ObjectiveOptions, View
+from hybrid_encoder.two_frame.frames import LookupSource
+from hybrid_encoder.two_frame.model import MISSING_SHARE, STATIC_SHARE, TwoFrameDepth, augment_matching, matching_poses
+from hybrid_encoder.two_frame.objective import matching_agrees, two_frame_loss
+from hybrid_encoder.two_frame.options import ManydepthOptions
+from hybrid_encoder.two_frame.training import ManydepthTask, build_optimizer
 
 from .oracle import Original, download
 

@@ -12,21 +12,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybrid_encoder.adapters.manydepth.checkpoint import is_two_frame, load_two_frame_model, load_weights
-from hybrid_encoder.adapters.manydepth.evaluate import evaluate_two_frame
-from hybrid_encoder.adapters.manydepth.options import ManydepthOptions, TwoFrameEvaluateOptions
-from hybrid_encoder.adapters.manydepth.predict import predict_two_frame
-from hybrid_encoder.adapters.manydepth.trainer import build_model, train
-from hybrid_encoder.adapters.manydepth.two_frame_model import TwoFrameModel
-from hybrid_encoder.adapters.monodepth2.checkpoint import load_depth_model
-from hybrid_encoder.adapters.monodepth2.options import Monodepth2Options
-from hybrid_encoder.adapters.monodepth2.trainer import build_model as build_single
-from hybrid_encoder.adapters.monodepth2.trainer import train as train_monodepth2
 from hybrid_encoder.commands.convert import convert
 from hybrid_encoder.data.calibration import read_intrinsics
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.depth_model import decode, encode
+from hybrid_encoder.stage2.checkpoint import load_depth_model
+from hybrid_encoder.stage2.options import Monodepth2Options
+from hybrid_encoder.stage2.training import build_model as build_single
+from hybrid_encoder.stage2.training import train as train_monodepth2
+from hybrid_encoder.two_frame.checkpoint import is_two_frame, load_two_frame_model, load_weights
+from hybrid_encoder.two_frame.evaluate import evaluate_two_frame
+from hybrid_encoder.two_frame.options import ManydepthOptions, TwoFrameEvaluateOptions
+from hybrid_encoder.two_frame.predict import predict_two_frame
+from hybrid_encoder.two_frame.predictor import TwoFrameModel
+from hybrid_encoder.two_frame.training import build_model, train
 from hybrid_encoder.weights.reading import read_checkpoint
 
 from .oracle import Original, download

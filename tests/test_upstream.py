@@ -24,14 +24,14 @@ from torch.utils.data import DataLoader
 
 from hybrid_encoder.adapters import clone_networks, old_libraries
 from hybrid_encoder.adapters.manydepth import upstream as many
-from hybrid_encoder.adapters.manydepth.checkpoint import load_two_frame_model
 from hybrid_encoder.adapters.monodepth2 import upstream as mono
-from hybrid_encoder.adapters.monodepth2.checkpoint import load_depth_model
-from hybrid_encoder.adapters.monodepth2.networks import PoseNetworks
-from hybrid_encoder.adapters.monodepth2.options import DepthOptions
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.pose import PoseDecoder
 from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
+from hybrid_encoder.stage2.checkpoint import load_depth_model
+from hybrid_encoder.stage2.networks import PoseNetworks
+from hybrid_encoder.stage2.options import DepthOptions
+from hybrid_encoder.two_frame.checkpoint import load_two_frame_model
 
 H, W = 64, 96
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from hybrid_encoder.config import HybridEncoderConfig
 from hybrid_encoder.model.encoder import HybridEncoder
+from hybrid_encoder.two_frame.encoder import HybridMatchingEncoder
 
 from ..clone_networks import HybridNetworks, Nets, listed
-from .encoder import HybridMatchingEncoder
 
 
 class ListedMatchingEncoder(HybridMatchingEncoder):

@@ -20,11 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..adapters.manydepth.cost_volume import depth_bins, match
-from ..adapters.monodepth2.data import open_source
-from ..adapters.monodepth2.model import DepthBatch, MonoDepth
-from ..adapters.monodepth2.options import DataOptions, Monodepth2Options
-from ..adapters.monodepth2.trainer import build_optimizer
 from ..config import preset
 from ..data.dataset import SelfSupervisedDataset
 from ..data.loader import make_loader
@@ -39,6 +34,11 @@ from ..model.language import Language
 from ..options import check_at_least, option
 from ..stage1.losses import ordinal_contrastive_loss, ranking_loss
 from ..stage1.patch_features import patch_features, patch_logits
+from ..stage2.frames import open_source
+from ..stage2.model import DepthBatch, MonoDepth
+from ..stage2.options import DataOptions, Monodepth2Options
+from ..stage2.training import build_optimizer
+from ..two_frame.cost_volume import depth_bins, match
 
 Figures = dict[str, float]
 

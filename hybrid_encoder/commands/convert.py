@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ..adapters.monodepth2.checkpoint import encoder_extras, load_depth_model, newest_weights
 from ..errors import UserError
 from ..model.depth_model import DepthModel
 from ..model.encoder import HybridEncoder
@@ -18,6 +17,7 @@ from ..released.single_frame import (
     load_released_teacher,
 )
 from ..stage1.checkpoint import is_stage1, open_stage1
+from ..stage2.checkpoint import encoder_extras, load_depth_model, newest_weights
 from ..weights.card import CARD_MARK
 from ..weights.hub import CARD_FILE, CONFIG_FILE, TENSOR_FILE
 from ..weights.reading import read_checkpoint, read_tensors

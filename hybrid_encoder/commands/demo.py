@@ -15,11 +15,6 @@ import open_clip
 import timm
 import torch
 
-from ..adapters.monodepth2.checkpoint import load_depth_model
-from ..adapters.monodepth2.data import open_source
-from ..adapters.monodepth2.evaluate import evaluate, prior_errors
-from ..adapters.monodepth2.options import EvaluateOptions, Monodepth2Options
-from ..adapters.monodepth2.trainer import build_model, train
 from ..colormap import color_range, colorize_depth, colorize_disparity, resize_to_height, tile_grid
 from ..data.images import read_image
 from ..engine.loop import Interrupted
@@ -33,6 +28,11 @@ from ..prediction.paths import DepthPredictor, predict_disparities, write_png
 from ..stage1.checkpoint import STAGE1_FILE
 from ..stage1.options import PretrainOptions
 from ..stage1.training import pretrain
+from ..stage2.checkpoint import load_depth_model
+from ..stage2.evaluate import evaluate, prior_errors
+from ..stage2.frames import open_source
+from ..stage2.options import EvaluateOptions, Monodepth2Options
+from ..stage2.training import build_model, train
 from ..synthetic.sequence import SyntheticSource
 from .report import Report
 

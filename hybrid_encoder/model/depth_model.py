@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..config import HybridEncoderConfig, check_image_size
 from ..data.images import read_image, resize_image
 from ..errors import UserError
-from ..selfsup.geometry import disp_to_depth
+from ..stage2.geometry import disp_to_depth
 from ..weights.hub import HubModel, Saved
 from ..weights.reading import load_state
 from .decoder import DPTDecoder

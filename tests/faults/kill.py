@@ -89,7 +89,7 @@ def main() -> int:
     given = parser.parse_args()
     rng = random.Random(given.seed)
     cli.build_parser()
-    for name in ("torch.utils.tensorboard", "hybrid_encoder.adapters.monodepth2.trainer"):
+    for name in ("torch.utils.tensorboard", "hybrid_encoder.stage2.training"):
         importlib.import_module(name)  # so that no run needs to
     torch.set_num_threads(1)
     options = ["--save_minutes", "0", "--num_workers", str(given.workers)]

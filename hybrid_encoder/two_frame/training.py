@@ -12,20 +12,19 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
-from hybrid_encoder.data.dataset import SelfSupervisedDataset
-from hybrid_encoder.engine.loop import fit
-from hybrid_encoder.engine.processes import Processes
-from hybrid_encoder.errors import UserError
-from hybrid_encoder.model.encoder import HybridEncoder
-from hybrid_encoder.stage1.checkpoint import load_stage1
-
-from ..monodepth2.checkpoint import check_same_depth, newest_weights, weights_folder
-from ..monodepth2.data import Part, ground_truth
-from ..monodepth2.model import DepthBatch, to_batch
-from ..monodepth2.trainer import MAX_TRUTHS, build_scheduler, depth_errors, load_samples, loop_options, mean_scalars
+from ..data.dataset import SelfSupervisedDataset
+from ..engine.loop import fit
+from ..engine.processes import Processes
+from ..errors import UserError
+from ..model.encoder import HybridEncoder
+from ..stage1.checkpoint import load_stage1
+from ..stage2.checkpoint import check_same_depth, newest_weights, weights_folder
+from ..stage2.frames import Part, ground_truth
+from ..stage2.model import DepthBatch, to_batch
+from ..stage2.training import MAX_TRUTHS, build_scheduler, depth_errors, load_samples, loop_options, mean_scalars
 from .checkpoint import load_teacher, load_weights, save_weights
-from .data import LookupSource, open_lookup_source
 from .encoder import HybridMatchingEncoder
+from .frames import LookupSource, open_lookup_source
 from .model import TwoFrameDepth
 from .options import ManydepthOptions
 

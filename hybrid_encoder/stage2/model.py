@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hybrid_encoder.config import HybridEncoderConfig
-from hybrid_encoder.data.augment import color_jitter
-from hybrid_encoder.data.sample import FrameId
-from hybrid_encoder.model.depth_model import decode, encode
-from hybrid_encoder.model.encoder import HybridFeatures
-from hybrid_encoder.selfsup.losses import text_bin_loss
-from hybrid_encoder.selfsup.objective import Objective, View, self_supervised_loss
-
+from ..config import HybridEncoderConfig
+from ..data.augment import color_jitter
+from ..data.sample import FrameId
+from ..model.depth_model import decode, encode
+from ..model.encoder import HybridFeatures
+from .losses import text_bin_loss
 from .networks import PoseNetworks, build_decoder, build_encoder
+from .objective import Objective, View, self_supervised_loss
 from .options import DepthOptions
 
 

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hybrid_encoder.data.cityscapes import CityscapesSource
-from hybrid_encoder.data.dataset import FrameSource
-from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
-from hybrid_encoder.data.sample import FrameId
-from hybrid_encoder.data.splits import find_split
-from hybrid_encoder.errors import UserError
-
-from ..monodepth2.data import Part, open_source
-from ..monodepth2.options import DataOptions
+from ..data.cityscapes import CityscapesSource
+from ..data.dataset import FrameSource
+from ..data.kitti import KittiOdometrySource, KittiRawSource
+from ..data.sample import FrameId
+from ..data.splits import find_split
+from ..errors import UserError
+from ..stage2.frames import Part, open_source
+from ..stage2.options import DataOptions
 
 
 class LookupSource:

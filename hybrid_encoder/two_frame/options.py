@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hybrid_encoder.config import check_image_size
-from hybrid_encoder.data.sample import FrameId
-from hybrid_encoder.errors import UserError
-from hybrid_encoder.options import EncoderOptions, option
-from hybrid_encoder.selfsup.objective import ObjectiveOptions
-
-from ..monodepth2.options import (
+from ..config import check_image_size
+from ..data.sample import FrameId
+from ..errors import UserError
+from ..options import EncoderOptions, option
+from ..stage2.objective import ObjectiveOptions
+from ..stage2.options import (
     DataOptions,
     DepthOptions,
     EvaluateOptions,

@@ -9,17 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hybrid_encoder.data.cityscapes import CityscapesSequenceSource, evaluated_part
-from hybrid_encoder.data.dataset import FrameSource
-from hybrid_encoder.data.images import cut_bottom, resize_image
-from hybrid_encoder.errors import UserError
-from hybrid_encoder.evaluation import STEREO_SCALE_FACTOR, EvaluationResult, evaluate_depths, flip_post_process
-from hybrid_encoder.prediction.paths import DepthPredictor
-
-from ..monodepth2.evaluate import chosen_crop, measured_depths
-from .data import LookupSource, cityscapes_files, open_lookup_source
+from ..data.cityscapes import CityscapesSequenceSource, evaluated_part
+from ..data.dataset import FrameSource
+from ..data.images import cut_bottom, resize_image
+from ..errors import UserError
+from ..evaluation import STEREO_SCALE_FACTOR, EvaluationResult, evaluate_depths, flip_post_process
+from ..prediction.paths import DepthPredictor
+from ..stage2.evaluate import chosen_crop, measured_depths
+from .frames import LookupSource, cityscapes_files, open_lookup_source
 from .options import TwoFrameEvaluateOptions
-from .two_frame_model import TwoFrameModel
+from .predictor import TwoFrameModel
 
 
 def evaluate_two_frame(options: TwoFrameEvaluateOptions, model: TwoFrameModel | DepthPredictor) -> EvaluationResult:

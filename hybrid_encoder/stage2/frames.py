@@ -8,17 +8,16 @@ from typing import Literal
 
 import numpy as np
 
-from hybrid_encoder.data.calibration import read_intrinsics
-from hybrid_encoder.data.dataset import FrameSource
-from hybrid_encoder.data.images import check_crop_bottom
-from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
-from hybrid_encoder.data.sample import FrameId
-from hybrid_encoder.data.splits import find_split, read_split
-from hybrid_encoder.data.velodyne import DepthReference, read_scan_depth, scan_path
-from hybrid_encoder.data.video import VideoSource
-from hybrid_encoder.errors import UserError
-from hybrid_encoder.synthetic.sequence import SyntheticSource
-
+from ..data.calibration import read_intrinsics
+from ..data.dataset import FrameSource
+from ..data.images import check_crop_bottom
+from ..data.kitti import KittiOdometrySource, KittiRawSource
+from ..data.sample import FrameId
+from ..data.splits import find_split, read_split
+from ..data.velodyne import DepthReference, read_scan_depth, scan_path
+from ..data.video import VideoSource
+from ..errors import UserError
+from ..synthetic.sequence import SyntheticSource
 from .options import DataOptions
 
 Part = Literal["train", "val", "test"]

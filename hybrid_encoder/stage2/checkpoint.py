@@ -13,15 +13,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from hybrid_encoder.config import HybridEncoderConfig
-from hybrid_encoder.errors import UserError, naming
-from hybrid_encoder.model.decoder import DPTDecoder, check_scales
-from hybrid_encoder.model.depth_model import DepthModel
-from hybrid_encoder.model.encoder import HybridEncoder
-from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
-from hybrid_encoder.weights.reading import load_state, read_checkpoint, stated_json, stated_size, tensors_of
-from hybrid_encoder.writing import whole_folder, write_torch
-
+from ..config import HybridEncoderConfig
+from ..errors import UserError, naming
+from ..model.decoder import DPTDecoder, check_scales
+from ..model.depth_model import DepthModel
+from ..model.encoder import HybridEncoder
+from ..model.resnet import ResnetEncoder, UNetDecoder
+from ..weights.reading import load_state, read_checkpoint, stated_json, stated_size, tensors_of
+from ..writing import whole_folder, write_torch
 from .options import DepthOptions
 
 

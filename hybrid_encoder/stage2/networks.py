@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hybrid_encoder.config import HybridEncoderConfig
-from hybrid_encoder.model.decoder import DPTDecoder
-from hybrid_encoder.model.depth_model import encode
-from hybrid_encoder.model.encoder import HybridEncoder, HybridFeatures
-from hybrid_encoder.model.pose import ClassTokenPose, PoseDecoder
-from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
-from hybrid_encoder.selfsup.geometry import pose_matrix
-
+from ..config import HybridEncoderConfig
+from ..model.decoder import DPTDecoder
+from ..model.depth_model import encode
+from ..model.encoder import HybridEncoder, HybridFeatures
+from ..model.pose import ClassTokenPose, PoseDecoder
+from ..model.resnet import ResnetEncoder, UNetDecoder
+from .geometry import pose_matrix
 from .options import DepthOptions
 
 

@@ -6,22 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hybrid_encoder.data.dataset import FrameSource
-from hybrid_encoder.data.ground_truth import GroundTruth
-from hybrid_encoder.data.kitti import KittiRawSource
-from hybrid_encoder.data.velodyne import improved_depth_path, read_depth_png
-from hybrid_encoder.errors import UserError
-from hybrid_encoder.evaluation import (
-    STEREO_SCALE_FACTOR,
-    Crop,
-    EvaluationResult,
-    evaluate_depths,
-    evaluate_model,
-    mean_depth_prior,
-)
-from hybrid_encoder.prediction.paths import DepthPredictor
-
-from .data import ground_truth, open_source
+from ..data.dataset import FrameSource
+from ..data.ground_truth import GroundTruth
+from ..data.kitti import KittiRawSource
+from ..data.velodyne import improved_depth_path, read_depth_png
+from ..errors import UserError
+from ..evaluation import STEREO_SCALE_FACTOR, Crop, EvaluationResult, evaluate_depths, evaluate_model, mean_depth_prior
+from ..prediction.paths import DepthPredictor
+from .frames import ground_truth, open_source
 from .options import EvaluateOptions
 
 MEASURED = ("velodyne", "improved")

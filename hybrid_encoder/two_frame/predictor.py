@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_encoder.selfsup.geometry import disp_to_depth
-
-from ..monodepth2.networks import PoseNetworks
+from ..stage2.geometry import disp_to_depth
+from ..stage2.networks import PoseNetworks
 from .model import TwoFrameNet, matching_poses
 
 

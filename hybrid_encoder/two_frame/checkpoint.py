@@ -13,23 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hybrid_encoder.errors import UserError, naming
-from hybrid_encoder.model.encoder import HybridEncoder
-from hybrid_encoder.model.resnet import ResnetEncoder
-from hybrid_encoder.released.single_frame import is_released
-from hybrid_encoder.released.two_frame import load_released_matching
-from hybrid_encoder.weights.reading import (
-    load_state,
-    read_checkpoint,
-    read_tensors,
-    stated_bins,
-    stated_json,
-    stated_size,
-    tensors_of,
-)
-from hybrid_encoder.writing import whole_folder, write_torch
-
-from ..monodepth2.checkpoint import (
+from ..errors import UserError, naming
+from ..model.encoder import HybridEncoder
+from ..model.resnet import ResnetEncoder
+from ..released.single_frame import is_released
+from ..released.two_frame import load_released_matching
+from ..stage2.checkpoint import (
     NetDescription,
     check_config,
     encoder_extras,
@@ -38,11 +27,21 @@ from ..monodepth2.checkpoint import (
     newest_weights,
     resnet_layers,
 )
-from ..monodepth2.networks import PoseNetworks
-from ..monodepth2.options import DepthOptions
+from ..stage2.networks import PoseNetworks
+from ..stage2.options import DepthOptions
+from ..weights.reading import (
+    load_state,
+    read_checkpoint,
+    read_tensors,
+    stated_bins,
+    stated_json,
+    stated_size,
+    tensors_of,
+)
+from ..writing import whole_folder, write_torch
 from .encoder import HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
 from .model import TwoFrameDepth, TwoFrameNet
-from .two_frame_model import TwoFrameModel
+from .predictor import TwoFrameModel
 
 _BINS = ("min_depth_bin", "max_depth_bin")
 MAX_FRAMES = 100

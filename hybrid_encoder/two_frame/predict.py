@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hybrid_encoder.data.calibration import Intrinsics
-from hybrid_encoder.data.images import kept_rows, read_image
-from hybrid_encoder.errors import UserError
-from hybrid_encoder.prediction.paths import DepthPredictor, find_inputs, predict_paths
-
-from .two_frame_model import TwoFrameModel
+from ..data.calibration import Intrinsics
+from ..data.images import kept_rows, read_image
+from ..errors import UserError
+from ..prediction.paths import DepthPredictor, find_inputs, predict_paths
+from .predictor import TwoFrameModel
 
 
 def predict_two_frame(

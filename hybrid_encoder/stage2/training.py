@@ -17,22 +17,21 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torch.utils.data import DataLoader
 
-from hybrid_encoder.data.dataset import FrameSource, SelfSupervisedDataset
-from hybrid_encoder.data.loader import make_loader
-from hybrid_encoder.data.sample import FrameId
-from hybrid_encoder.engine.loop import LoopOptions, fit
-from hybrid_encoder.engine.processes import Processes
-from hybrid_encoder.engine.same_run import identity
-from hybrid_encoder.errors import UserError, naming
-from hybrid_encoder.evaluation import evaluate_depths
-from hybrid_encoder.model.encoder import HybridEncoder
-from hybrid_encoder.selfsup.geometry import disp_to_depth
-from hybrid_encoder.stage1.checkpoint import load_stage1
-from hybrid_encoder.synthetic.sequence import SyntheticSource
-
+from ..data.dataset import FrameSource, SelfSupervisedDataset
+from ..data.loader import make_loader
+from ..data.sample import FrameId
+from ..engine.loop import LoopOptions, fit
+from ..engine.processes import Processes
+from ..engine.same_run import identity
+from ..errors import UserError, naming
+from ..evaluation import evaluate_depths
+from ..model.encoder import HybridEncoder
+from ..stage1.checkpoint import load_stage1
+from ..synthetic.sequence import SyntheticSource
 from .checkpoint import check_same_depth, encoder_extras, load_weights, newest_weights, save_weights, weights_folder
-from .data import Part, ground_truth, open_source
 from .evaluate import usual_crop
+from .frames import Part, ground_truth, open_source
+from .geometry import disp_to_depth
 from .model import DepthBatch, MonoDepth, to_batch
 from .options import DataOptions, Monodepth2Options, RunOptions
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hybrid_encoder.config import check_image_size
-from hybrid_encoder.data.images import check_crop_bottom
-from hybrid_encoder.data.sample import FrameId
-from hybrid_encoder.errors import UserError
-from hybrid_encoder.options import HYBRID_ONLY, RESUMABLE, EncoderOptions, TrainingOptions, check_at_least, option
-from hybrid_encoder.selfsup.objective import ObjectiveOptions
+from ..config import check_image_size
+from ..data.images import check_crop_bottom
+from ..data.sample import FrameId
+from ..errors import UserError
+from ..options import HYBRID_ONLY, RESUMABLE, EncoderOptions, TrainingOptions, check_at_least, option
+from .objective import ObjectiveOptions
 
 
 @dataclass(frozen=True)

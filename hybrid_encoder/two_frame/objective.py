@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybrid_encoder.data.sample import FrameId
-from hybrid_encoder.selfsup.geometry import disp_to_depth
-from hybrid_encoder.selfsup.losses import smoothness_loss
-from hybrid_encoder.selfsup.objective import ObjectiveOptions, View
+from ..data.sample import FrameId
+from ..stage2.geometry import disp_to_depth
+from ..stage2.losses import smoothness_loss
+from ..stage2.objective import ObjectiveOptions, View
 
 AGREEMENT = 2.0
 """Matching and teacher agree where their depths differ by less than this factor."""

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hybrid_encoder.config import check_image_size
-from hybrid_encoder.model.encoder import HybridEncoder, HybridFeatures
-from hybrid_encoder.model.resnet import ResnetEncoder
-from hybrid_encoder.weights.reading import load_state
-
+from ..config import check_image_size
+from ..model.encoder import HybridEncoder, HybridFeatures
+from ..model.resnet import ResnetEncoder
+from ..weights.reading import load_state
 from .cost_volume import Binning, depth_bins, inner_pixels, match
 
 MATCHING_STRIDE = 4

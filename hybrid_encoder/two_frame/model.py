@@ -8,17 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_encoder.config import HybridEncoderConfig
-from hybrid_encoder.model.depth_model import decode, encode
-from hybrid_encoder.model.encoder import HybridEncoder, HybridFeatures
-from hybrid_encoder.model.resnet import UNetDecoder
-from hybrid_encoder.selfsup.geometry import compose, disp_to_depth, invert_intrinsics, scale_intrinsics
-from hybrid_encoder.selfsup.losses import text_bin_loss
-from hybrid_encoder.selfsup.objective import View, self_supervised_loss
-from hybrid_encoder.weights.reading import load_state
-
-from ..monodepth2.model import DepthBatch, MonoDepth
-from ..monodepth2.networks import PoseNetworks, build_decoder
+from ..config import HybridEncoderConfig
+from ..model.depth_model import decode, encode
+from ..model.encoder import HybridEncoder, HybridFeatures
+from ..model.resnet import UNetDecoder
+from ..stage2.geometry import compose, disp_to_depth, invert_intrinsics, scale_intrinsics
+from ..stage2.losses import text_bin_loss
+from ..stage2.model import DepthBatch, MonoDepth
+from ..stage2.networks import PoseNetworks, build_decoder
+from ..stage2.objective import View, self_supervised_loss
+from ..weights.reading import load_state
 from .cost_volume import TRACKER_MOMENTUM, DepthBinTracker
 from .encoder import MATCHING_STRIDE, HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
 from .objective import matching_agrees, two_frame_loss
