@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -221,3 +222,9 @@ def check_image_size(height: int, width: int) -> None:
             below = max(value // SIZE_MULTIPLE, 1) * SIZE_MULTIPLE
             nearest = f"{below} or {below + SIZE_MULTIPLE}" if value > below else f"{below}"
             raise UserError(f"{side} {value} is not a multiple of {SIZE_MULTIPLE}: use {nearest}")
+
+
+def check_scales(scales: Sequence[int]) -> None:
+    """Raises `UserError` unless these are scales that a depth decoder returns."""
+    if not set(scales) <= {0, 1, 2, 3} or 0 not in scales:
+        raise UserError(f"scales={list(scales)}: expected 0 and any of 1 2 3")

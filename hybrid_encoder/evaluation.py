@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 
-from .data.images import cut_bottom
 from .errors import UserError
-from .prediction.paths import DepthPredictor, predict_disparities, resize_map
+from .images import cut_bottom
+from .model.predictor import DepthPredictor, predict_disparities, resize_map
 from .writing import atomic_path
 
 Crop = Literal["garg", "eigen"]

@@ -22,12 +22,12 @@ from hybrid_encoder.data.calibration import (
     read_intrinsics,
 )
 from hybrid_encoder.data.dataset import SelfSupervisedDataset
-from hybrid_encoder.data.images import read_image, resize_image
 from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
 from hybrid_encoder.data.loader import EpochSampler, make_loader
 from hybrid_encoder.data.splits import SplitEntry, find_split, read_split
 from hybrid_encoder.data.video import VideoSource, iterate_video, video_info
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.images import read_image, resize_image
 from hybrid_encoder.stage2.frames import open_source
 from hybrid_encoder.stage2.options import DataOptions
 

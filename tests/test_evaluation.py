@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from hybrid_encoder.data.ground_truth import GroundTruth, export_ground_truth
-from hybrid_encoder.data.images import read_image
 from hybrid_encoder.data.safe_npy import read_npy
 from hybrid_encoder.data.splits import SplitEntry, read_split
 from hybrid_encoder.data.velodyne import project_scan, read_depth_png, read_scan, read_scan_depth, velodyne_projection
@@ -32,7 +31,8 @@ from hybrid_encoder.evaluation import (
     mean_depth_prior,
     save_csv,
 )
-from hybrid_encoder.prediction.paths import write_depth_png
+from hybrid_encoder.images import read_image
+from hybrid_encoder.prediction.pictures import write_depth_png
 
 from .oracle import download, originals
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hybrid_encoder.model.disparity import disp_to_depth
 from hybrid_encoder.model.encoder import create_encoder
 from hybrid_encoder.model.pose import PoseDecoder
 from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
-from hybrid_encoder.stage2.geometry import disp_to_depth, pose_matrix, project, scale_intrinsics, warp
+from hybrid_encoder.stage2.geometry import pose_matrix, project, scale_intrinsics, warp
 from hybrid_encoder.stage2.losses import Target, reprojection_loss, smoothness_loss
 from hybrid_encoder.stage2.objective import ObjectiveOptions, View, self_supervised_loss
 

@@ -33,7 +33,6 @@ from hybrid_encoder.config import HybridEncoderConfig
 from hybrid_encoder.data.calibration import Intrinsics, kitti_intrinsics, read_calibration, read_intrinsics
 from hybrid_encoder.data.cityscapes import CityscapesSequenceSource, CityscapesSource, read_cityscapes_split
 from hybrid_encoder.data.ground_truth import GroundTruth
-from hybrid_encoder.data.images import read_image
 from hybrid_encoder.data.splits import find_split, read_split
 from hybrid_encoder.data.velodyne import project_scan, read_depth_png, read_scan, velodyne_projection
 from hybrid_encoder.data.video import VideoInfo, iterate_video, video_info
@@ -41,6 +40,7 @@ from hybrid_encoder.engine.record import METRICS_FILE, Recorder, read_metrics
 from hybrid_encoder.engine.state import load_state as load_run_state
 from hybrid_encoder.engine.state import save_state, with_sum
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.images import read_image
 from hybrid_encoder.model.decoder import DPTDecoder
 from hybrid_encoder.model.depth_model import DepthModel
 from hybrid_encoder.model.encoder import HybridEncoder, create_encoder

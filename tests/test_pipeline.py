@@ -19,7 +19,7 @@ from hybrid_encoder.data.ground_truth import export_ground_truth
 from hybrid_encoder.data.splits import read_split
 from hybrid_encoder.data.velodyne import improved_depth_path
 from hybrid_encoder.engine.record import read_metrics
-from hybrid_encoder.prediction.paths import write_depth_png
+from hybrid_encoder.prediction.pictures import write_depth_png
 from hybrid_encoder.stage2.evaluate import chosen_crop
 from hybrid_encoder.stage2.options import EvaluateOptions
 

@@ -11,11 +11,14 @@ import torch
 
 from hybrid_encoder.colormap import colorize_depth, colorize_disparity, labelled, side_by_side, tile_grid
 from hybrid_encoder.data.calibration import Intrinsics
-from hybrid_encoder.data.images import read_image
 from hybrid_encoder.data.velodyne import read_depth_png
 from hybrid_encoder.data.video import iterate_video, video_info
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.prediction.paths import find_inputs, output_stems, predict_disparities, predict_paths, write_png
+from hybrid_encoder.images import read_image
+from hybrid_encoder.model.predictor import predict_disparities
+from hybrid_encoder.prediction.inputs import find_inputs, output_stems
+from hybrid_encoder.prediction.paths import predict_paths
+from hybrid_encoder.prediction.pictures import write_png
 
 UDACITY = Path(__file__).resolve().parents[2] / "shared" / "data" / "udacity"
 

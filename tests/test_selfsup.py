@@ -6,14 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_encoder.stage2.geometry import (
-    axis_angle_to_rotation,
-    disp_to_depth,
-    pose_matrix,
-    project,
-    scale_intrinsics,
-    warp,
-)
+from hybrid_encoder.model.disparity import disp_to_depth
+from hybrid_encoder.stage2.geometry import axis_angle_to_rotation, pose_matrix, project, scale_intrinsics, warp
 from hybrid_encoder.stage2.losses import Target, minimum_reprojection, reprojection_loss, smoothness_loss, text_bin_loss
 from hybrid_encoder.stage2.objective import ObjectiveOptions, View, self_supervised_loss
 

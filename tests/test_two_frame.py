@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.stage2.geometry import disp_to_depth, pose_matrix
+from hybrid_encoder.model.disparity import disp_to_depth
+from hybrid_encoder.stage2.geometry import pose_matrix
 from hybrid_encoder.stage2.model import DepthBatch
 from hybrid_encoder.stage2.objective import ObjectiveOptions, View
 from hybrid_encoder.two_frame.frames import LookupSource

@@ -16,15 +16,16 @@ import timm
 import torch
 
 from ..colormap import color_range, colorize_depth, colorize_disparity, resize_to_height, tile_grid
-from ..data.images import read_image
 from ..engine.loop import Interrupted
 from ..engine.processes import Processes, choose_device
 from ..engine.record import read_metrics
 from ..errors import UserError
 from ..evaluation import DepthErrors
+from ..images import read_image
 from ..model.depth_model import DepthModel
+from ..model.predictor import DepthPredictor, predict_disparities
 from ..options import check_at_least, option
-from ..prediction.paths import DepthPredictor, predict_disparities, write_png
+from ..prediction.pictures import write_png
 from ..stage1.checkpoint import STAGE1_FILE
 from ..stage1.options import PretrainOptions
 from ..stage1.training import pretrain
@@ -183,6 +184,7 @@ def _write_report(
     )
     report.heading("Depth of held-out scenes")
     source = open_source(test, "test", (0,), test.seed)
+    assert isinstance(source, SyntheticSource)
     pictures = depth_pictures(model, source)
     write_png(options.out / "depth.png", pictures)
     report.picture(pictures, "Image, prediction and truth; near is bright, on the truth's scale.")

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 
 from ..errors import UserError
+from ..images import read_image, read_pixels
 from .calibration import Intrinsics, check_matrix
-from .images import read_image, read_pixels
 from .sample import FrameId
 from .splits import stays_inside
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from .images import check_crop_bottom, cut_bottom, kept_rows, resize_image
+from ..images import check_crop_bottom, cut_bottom, kept_rows, resize_image
 from .loader import SampleDataset
 from .sample import FrameId, Sample
 

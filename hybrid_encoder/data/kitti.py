@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from ..images import read_image
 from .calibration import CAMERAS, Intrinsics, Undistorter, default_kitti_intrinsics, kitti_intrinsics
-from .images import read_image
 from .sample import FrameId
 from .splits import SplitEntry
 

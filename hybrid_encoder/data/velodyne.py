@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from ..errors import UserError
+from ..images import read_pixels
 from .calibration import CAMERAS, check_rotation, kitti_intrinsics, read_calibration
-from .images import read_pixels
 
 DepthReference = Literal["camera", "scanner"]
 """Where depth counts from: the camera's z, or the scanner's forward axis, whose origin lies 0.27 m behind the camera.

@@ -18,9 +18,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..images import IMAGE_SUFFIXES, known_suffixes, natural_order, read_image, resize_image
 from ..writing import atomic_path
 from .calibration import Intrinsics, Undistorter
-from .images import IMAGE_SUFFIXES, known_suffixes, natural_order, read_image, resize_image
 from .sample import FrameId
 
 if sys.platform != "win32":

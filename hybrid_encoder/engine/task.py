@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..options import TrainingOptions
+from .options import TrainingOptions
 from .processes import Processes
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import HybridEncoderConfig
+from ..config import HybridEncoderConfig, check_scales
 from ..errors import UserError
 from .encoder import HybridFeatures
 from .precision import in_own_precision
@@ -133,12 +133,6 @@ class DisparityHead(nn.Module):
         """(B, C, h, w) -> (B, 1, *size), unbounded."""
         x = F.relu(self.conv2(_bilinear(self.conv1(path), size)))
         return in_own_precision(self.conv3, x)
-
-
-def check_scales(scales: Sequence[int]) -> None:
-    """Raises `UserError` unless these are scales that a depth decoder returns."""
-    if not set(scales) <= {0, 1, 2, 3} or 0 not in scales:
-        raise UserError(f"scales={list(scales)}: expected 0 and any of 1 2 3")
 
 
 def _bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:

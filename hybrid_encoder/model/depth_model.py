@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..config import HybridEncoderConfig, check_image_size
-from ..data.images import read_image, resize_image
 from ..errors import UserError
-from ..stage2.geometry import disp_to_depth
+from ..images import read_image, resize_image
 from ..weights.hub import HubModel, Saved
 from ..weights.reading import load_state
 from .decoder import DPTDecoder
+from .disparity import disp_to_depth
 from .encoder import HybridEncoder
 from .resnet import ResnetEncoder, UNetDecoder
 

@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import SIZE_MULTIPLE, check_image_size
+from ..config import SIZE_MULTIPLE, check_image_size, check_scales
 from ..errors import UserError
 from .backbones import build_timm
-from .decoder import check_scales
 from .precision import in_own_precision
 
 RESNET_LAYERS = (18, 34, 50, 101, 152)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..data.augment import color_jitter
 from ..data.dataset import draw_jitter
-from ..data.images import resize_image
 from ..data.loader import SampleDataset
+from ..images import resize_image
 from .ordered_points import OrderedPatchSource
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import check_image_size
+from ..engine.options import RESUMABLE, TrainingOptions
 from ..errors import UserError
-from ..options import RESUMABLE, EncoderOptions, TrainingOptions, check_at_least, option
+from ..options import EncoderOptions, check_at_least, option
 
 FREE_OPTIONS = RESUMABLE | {"out"}
 """Options that may differ when a run goes on."""

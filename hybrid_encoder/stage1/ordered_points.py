@@ -16,10 +16,10 @@ import numpy as np
 
 from ..config import DEPTH_WORDS
 from ..data.calibration import CAMERAS, MAX_SIDE
-from ..data.images import read_image
 from ..data.splits import find_split, read_split, stays_inside
 from ..data.velodyne import read_scan_depth, scan_path
 from ..errors import UserError
+from ..images import read_image
 from ..synthetic.sequence import SyntheticSource
 
 NUM_POINTS = len(DEPTH_WORDS)

@@ -13,9 +13,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..config import HybridEncoderConfig
+from ..config import HybridEncoderConfig, check_scales
 from ..errors import UserError, naming
-from ..model.decoder import DPTDecoder, check_scales
+from ..model.decoder import DPTDecoder
 from ..model.depth_model import DepthModel
 from ..model.encoder import HybridEncoder
 from ..model.resnet import ResnetEncoder, UNetDecoder

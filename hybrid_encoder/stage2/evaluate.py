@@ -12,7 +12,7 @@ from ..data.kitti import KittiRawSource
 from ..data.velodyne import improved_depth_path, read_depth_png
 from ..errors import UserError
 from ..evaluation import STEREO_SCALE_FACTOR, Crop, EvaluationResult, evaluate_depths, evaluate_model, mean_depth_prior
-from ..prediction.paths import DepthPredictor
+from ..model.predictor import DepthPredictor
 from .frames import ground_truth, open_source
 from .options import EvaluateOptions
 

@@ -10,14 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def disp_to_depth(disp: Tensor, min_depth: float, max_depth: float) -> tuple[Tensor, Tensor]:
-    """Disparity in [0, 1], of any shape, -> (1 / depth, depth), linear in 1 / depth between the two bounds
-    (Monodepth2, 4)."""
-    nearest, farthest = 1 / min_depth, 1 / max_depth
-    scaled = farthest + (nearest - farthest) * disp
-    return scaled, 1 / scaled
-
-
 def axis_angle_to_rotation(axis_angle: Tensor) -> Tensor:
     """(B, 3) axis times angle in radians -> (B, 3, 3) rotations, by Rodrigues' formula; differentiable at zero."""
     angle = (axis_angle.square().sum(1) + 1e-14).sqrt()[:, None, None]

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.sample import FrameId
-from .geometry import disp_to_depth, project, warp
+from ..model.disparity import disp_to_depth
+from .geometry import project, warp
 from .losses import Target, minimum_reprojection, reprojection_loss, smoothness_loss
 
 TIE_BREAK = 1e-5

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from ..config import check_image_size
-from ..data.images import check_crop_bottom
 from ..data.sample import FrameId
+from ..engine.options import RESUMABLE, TrainingOptions
 from ..errors import UserError
-from ..options import HYBRID_ONLY, RESUMABLE, EncoderOptions, TrainingOptions, check_at_least, option
+from ..images import check_crop_bottom
+from ..options import HYBRID_ONLY, EncoderOptions, check_at_least, option
 from .objective import ObjectiveOptions
 
 

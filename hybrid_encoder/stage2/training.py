@@ -25,13 +25,13 @@ from ..engine.processes import Processes
 from ..engine.same_run import identity
 from ..errors import UserError, naming
 from ..evaluation import evaluate_depths
+from ..model.disparity import disp_to_depth
 from ..model.encoder import HybridEncoder
 from ..stage1.checkpoint import load_stage1
 from ..synthetic.sequence import SyntheticSource
 from .checkpoint import check_same_depth, encoder_extras, load_weights, newest_weights, save_weights, weights_folder
 from .evaluate import usual_crop
 from .frames import Part, ground_truth, open_source
-from .geometry import disp_to_depth
 from .model import DepthBatch, MonoDepth, to_batch
 from .options import DataOptions, Monodepth2Options, RunOptions
 

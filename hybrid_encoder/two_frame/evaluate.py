@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..data.cityscapes import CityscapesSequenceSource, evaluated_part
 from ..data.dataset import FrameSource
-from ..data.images import cut_bottom, resize_image
 from ..errors import UserError
 from ..evaluation import STEREO_SCALE_FACTOR, EvaluationResult, evaluate_depths, flip_post_process
-from ..prediction.paths import DepthPredictor
+from ..images import cut_bottom, resize_image
+from ..model.predictor import DepthPredictor
 from ..stage2.evaluate import chosen_crop, measured_depths
 from .frames import LookupSource, cityscapes_files, open_lookup_source
 from .options import TwoFrameEvaluateOptions

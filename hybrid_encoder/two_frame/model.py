@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ..config import HybridEncoderConfig
 from ..model.depth_model import decode, encode
+from ..model.disparity import disp_to_depth
 from ..model.encoder import HybridEncoder, HybridFeatures
 from ..model.resnet import UNetDecoder
-from ..stage2.geometry import compose, disp_to_depth, invert_intrinsics, scale_intrinsics
+from ..stage2.geometry import compose, invert_intrinsics, scale_intrinsics
 from ..stage2.losses import text_bin_loss
 from ..stage2.model import DepthBatch, MonoDepth
 from ..stage2.networks import PoseNetworks, build_decoder

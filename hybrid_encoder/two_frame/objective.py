@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.sample import FrameId
-from ..stage2.geometry import disp_to_depth
+from ..model.disparity import disp_to_depth
 from ..stage2.losses import smoothness_loss
 from ..stage2.objective import ObjectiveOptions, View
 

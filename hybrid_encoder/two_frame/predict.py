@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.calibration import Intrinsics
-from ..data.images import kept_rows, read_image
 from ..errors import UserError
-from ..prediction.paths import DepthPredictor, find_inputs, predict_paths
+from ..images import kept_rows, read_image
+from ..model.predictor import DepthPredictor
+from ..prediction.inputs import find_inputs
+from ..prediction.paths import predict_paths
 from .predictor import TwoFrameModel
 
 

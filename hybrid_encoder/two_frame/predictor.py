@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..stage2.geometry import disp_to_depth
+from ..model.disparity import disp_to_depth
 from ..stage2.networks import PoseNetworks
 from .model import TwoFrameNet, matching_poses
 

@@ -1,0 +1,49 @@
+"""Options of any training run."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from ..errors import UserError
+from ..options import check_at_least, option
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """How any training run goes: stage 1 and every trainer."""
+
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    num_workers: int = option(4, "processes that load data")
+    precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
+    compile: bool = option(
+        False, "compile the nets with torch.compile: takes minutes at first; for GPUs, on a CPU steps were not faster"
+    )
+    checkpoint_activations: bool = option(
+        False, "compute the nets' inner maps again in the backward pass: less memory, about a third more time"
+    )
+    sync_bn: bool = option(False, "batch norm over all processes' samples (several GPUs)")
+    accumulate: int = option(1, "batches whose gradients are added up before the optimiser moves")
+    log_frequency: int = option(20, "steps between two logged ones")
+    save_minutes: float = option(30.0, "minutes after which a run's state is saved within an epoch, too")
+    resume: bool = option(False, "go on with the run in its folder; so does the same command without it")
+    max_bad_steps: int = option(10, "steps with a non-finite loss that are skipped before the run stops")
+    skip_bad: int = option(0, "unreadable images that every process passes over before the run stops")
+    seed: int = option(0, "seed of weights, order and augmentation")
+
+    def check_training(self) -> None:
+        """Raises `UserError` for numbers out of range."""
+        least: dict[str, float] = dict.fromkeys(("num_workers", "max_bad_steps", "skip_bad", "seed"), 0)
+        check_at_least(self, {**least, "accumulate": 1, "log_frequency": 1})
+        if self.compile and self.checkpoint_activations:
+            raise UserError("--compile already chooses what to compute again: leave --checkpoint_activations out")
+
+
+RESUMABLE = frozenset(
+    {
+        "device", "num_workers", "compile", "checkpoint_activations", "log_frequency", "save_minutes", "resume",
+        "max_bad_steps", "skip_bad",
+    }
+)  # fmt: skip
+"""Training options that may differ when a run goes on: they do not change what it computes, or may be changed on the
+way."""

@@ -1,0 +1,19 @@
+"""Between a net's disparity, inverse depth and depth."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+
+def disp_to_depth(disp: Tensor, min_depth: float, max_depth: float) -> tuple[Tensor, Tensor]:
+    """Disparity in [0, 1], of any shape, -> (1 / depth, depth), linear in 1 / depth between the two bounds
+    (Monodepth2, 4)."""
+    nearest, farthest = 1 / min_depth, 1 / max_depth
+    scaled = farthest + (nearest - farthest) * disp
+    return scaled, 1 / scaled
+
+
+def disparity_to_depth(disparity: np.ndarray, min_depth: float, max_depth: float) -> np.ndarray:
+    """1 / disparity, clipped to the model's depth limits; float32."""
+    return (1.0 / np.clip(disparity, 1.0 / max_depth, 1.0 / min_depth)).astype(np.float32)

@@ -1,0 +1,88 @@
+"""Which files a user means by paths, folders and patterns, and what their results are called."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..data.video import VIDEO_SUFFIXES
+from ..errors import UserError
+from ..images import IMAGE_SUFFIXES, natural_order
+
+
+class InputFile(NamedTuple):
+    """A file to predict; `named` is True where the user gave its very path."""
+
+    path: Path
+    is_video: bool
+    named: bool
+
+
+def find_inputs(inputs: Sequence[str | Path]) -> list[InputFile]:
+    """The image and video files that paths, folders and glob patterns stand for, each once, folders and patterns
+    sorted, frame_9 before frame_10.
+
+    Raises:
+        UserError: a path that does not exist, a named file of another kind, or a folder or pattern with nothing to
+            predict.
+    """
+    found: dict[Path, InputFile] = {}
+    for given in inputs:
+        path = Path(given)
+        if path.is_dir():
+            visible = (member for member in path.iterdir() if not member.name.startswith("."))
+            members = sorted((member for member in visible if member.is_file()), key=natural_order)
+        elif path.exists():
+            members = [path]
+        elif glob.has_magic(str(given)):
+            matches = map(Path, glob.glob(str(given), recursive=True))
+            members = sorted((match for match in matches if match.is_file()), key=natural_order)
+        else:
+            raise UserError(f"no such file or folder: {given}")
+        usable = [member for member in members if member.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+        if not usable:
+            known = " ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
+            raise UserError(f"{given}: no image or video among {len(members)} files; known kinds are {known}")
+        for member in usable:
+            is_video = member.suffix.lower() in VIDEO_SUFFIXES
+            found.setdefault(member.resolve(), InputFile(member, is_video, named=member == path))
+    if not found:
+        raise UserError("nothing to predict: name an image, a folder, a pattern or a video")
+    return list(found.values())
+
+
+def output_stems(paths: Sequence[Path]) -> list[str]:
+    """One name per path, all different (also where upper and lower case are one): the stem where it is unique.
+
+    Paths of one stem are told apart by their suffix ("a_jpg", "a_png"), else by as many parent folders as it takes
+    ("drive1_0000", "drive2_0000"), else by both; a number is the last resort.
+    """
+    stems = [path.stem for path in paths]
+    for stem in set(map(str.casefold, stems)):
+        group = [index for index, path in enumerate(paths) if path.stem.casefold() == stem]
+        if len(group) > 1:
+            for index, name in zip(group, _telling_names([paths[index].absolute() for index in group]), strict=True):
+                stems[index] = name
+    taken: set[str] = set()
+    for index, stem in enumerate(stems):
+        number = 2
+        while stems[index].casefold() in taken:
+            stems[index] = f"{stem}_{number}"
+            number += 1
+        taken.add(stems[index].casefold())
+    return stems
+
+
+def _telling_names(paths: Sequence[Path]) -> list[str]:
+    names: list[str] = []
+    for parents in range(max(len(path.parts) for path in paths)):
+        for with_suffix in (False, True):
+            names = []
+            for path in paths:
+                folders = path.parts[1:-1][-parents:] if parents else ()
+                names.append("_".join([*folders, path.stem, *([path.suffix[1:]] if with_suffix else [])]))
+            if len(set(map(str.casefold, names))) == len(names):
+                return names
+    return names
