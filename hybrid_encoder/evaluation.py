@@ -56,7 +56,7 @@ class DepthErrors(NamedTuple):
 class EvaluationResult:
     """What an evaluation found: one row per image, their mean, and the scales that median scaling applied."""
 
-    names: tuple[str, ...]
+    sample_names: tuple[str, ...]
     rows: tuple[DepthErrors, ...]
     ratios: tuple[float, ...]
     """median(gt) / median(pred) of each image; empty without median scaling."""
@@ -143,7 +143,7 @@ def evaluate_depths(
     crop: Crop | None = "garg",
     scale_factor: float = 1.0,
     crop_bottom: float = 0.0,
-    names: Sequence[str] | None = None,
+    sample_names: Sequence[str] | None = None,
 ) -> EvaluationResult:
     """Evaluate predicted inverse depths against depth maps, as the KITTI Eigen split is evaluated.
 
@@ -155,7 +155,7 @@ def evaluate_depths(
         crop: "garg" (raw LiDAR), "eigen", or None (improved ground truth; synthetic scenes).
         scale_factor: predictions are multiplied by it first; `STEREO_SCALE_FACTOR` for stereo-trained models.
         crop_bottom: share of the height below that predictions lack; `crop` is of the whole truth all the same.
-        names: one per image, for the rows and for messages.
+        sample_names: one per image, for the rows and for messages.
 
     Raises:
         UserError: the numbers of predictions and truths differ, a prediction is not finite or is negative, or no image
@@ -173,7 +173,7 @@ def evaluate_depths(
             raise UserError(
                 f"there are more {more} than their counterparts ({index}): evaluate the same split for both"
             )
-        name = names[index] if names is not None else f"image {index}"
+        name = sample_names[index] if sample_names is not None else f"image {index}"
         inside = cut_bottom(crop_mask(truth.shape[0], truth.shape[1], crop), crop_bottom)
         truth = cut_bottom(truth, crop_bottom)
         mask = (truth > min_depth) & (truth < max_depth) & inside
@@ -211,7 +211,7 @@ def evaluate_model(
     crop: Crop | None = "garg",
     scale_factor: float = 1.0,
     crop_bottom: float = 0.0,
-    names: Sequence[str] | None = None,
+    sample_names: Sequence[str] | None = None,
 ) -> EvaluationResult:
     """Predict images (uint8 RGB, (h, w, 3), any size) and evaluate them; images and truths may be lazy, few are held
     at once.
@@ -225,7 +225,7 @@ def evaluate_model(
     cut = (cut_bottom(image, crop_bottom) for image in images)
     predictions = _predict_in_batches(model, cut, post_process, batch_size)
     return evaluate_depths(
-        predictions, ground_truths, min_depth, max_depth, median_scaling, crop, scale_factor, crop_bottom, names
+        predictions, ground_truths, min_depth, max_depth, median_scaling, crop, scale_factor, crop_bottom, sample_names
     )
 
 
@@ -277,7 +277,7 @@ def save_csv(result: EvaluationResult, path: str | Path) -> None:
     with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["name", *DepthErrors._fields, *(["ratio"] if result.ratios else [])])
-        for index, (name, row) in enumerate(zip(result.names, result.rows, strict=True)):
+        for index, (name, row) in enumerate(zip(result.sample_names, result.rows, strict=True)):
             ratio = [f"{result.ratios[index]:.6f}"] if result.ratios else []
             writer.writerow([name, *(f"{value:.6f}" for value in row), *ratio])
 
@@ -285,8 +285,8 @@ def save_csv(result: EvaluationResult, path: str | Path) -> None:
 def format_table(result: EvaluationResult) -> str:
     """The mean of the seven metrics in the field's order, below it the number of images and the scale ratios."""
     header = " | ".join(f"{field:>8}" for field in DepthErrors._fields)
-    figures = " | ".join(f"{value:8.3f}" for value in result.mean)
-    lines = [header, figures, f"{len(result.rows)} images"]
+    metrics = " | ".join(f"{value:8.3f}" for value in result.mean)
+    lines = [header, metrics, f"{len(result.rows)} images"]
     if result.ratios:
         lines[-1] += f"; scale ratios: median {result.ratio_median:.3f}, std {result.ratio_std:.3f}"
     if result.skipped:

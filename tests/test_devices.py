@@ -14,8 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hybrid_encoder.data.sample import FrameId
 from hybrid_encoder.model.encoder import HybridEncoder
-from hybrid_encoder.stage1.dataset import ProxyBatch
-from hybrid_encoder.stage1.model import ProxyModel, stage1_config
+from hybrid_encoder.stage1.dataset import Stage1Batch
+from hybrid_encoder.stage1.model import Stage1Model, stage1_config
 from hybrid_encoder.stage1.options import PretrainOptions
 from hybrid_encoder.stage2.model import DepthBatch, MonoDepth
 from hybrid_encoder.stage2.options import Monodepth2Options
@@ -89,12 +89,14 @@ def test_two_frame_trainer(encoder: Any, train: bool) -> None:
 @pytest.mark.parametrize("region", [False, True])
 def test_stage_1(region: bool) -> None:
     options = PretrainOptions(data=("synthetic:0",), preset="tiny", weights_init="scratch", region=region)
-    model = ProxyModel(HybridEncoder(stage1_config(options.config())), options).train()
+    model = Stage1Model(HybridEncoder(stage1_config(options.config())), options).train()
     with pretending(model):
         points = torch.rand(3, 7, 2, device=GPU)
         check(
             model(
-                ProxyBatch(torch.rand(2, 3, H, W, device=GPU), points, torch.zeros(3, dtype=torch.long, device=GPU), [])
+                Stage1Batch(
+                    torch.rand(2, 3, H, W, device=GPU), points, torch.zeros(3, dtype=torch.long, device=GPU), []
+                )
             )
         )
         assert model.score_maps(torch.rand(2, 3, H, W, device=GPU)).device == GPU

@@ -124,8 +124,8 @@ def test_the_inverse_depth_is_what_is_resized() -> None:
 
 def test_images_without_truth_are_left_out_and_named() -> None:
     truth = truth_map()
-    result = evaluate_depths([1 / truth] * 2, [np.zeros_like(truth), truth], names=["empty", "full"])
-    assert (result.names, result.skipped, len(result.rows)) == (("full",), ("empty",), 1)
+    result = evaluate_depths([1 / truth] * 2, [np.zeros_like(truth), truth], sample_names=["empty", "full"])
+    assert (result.sample_names, result.skipped, len(result.rows)) == (("full",), ("empty",), 1)
     assert "empty" in format_table(result)
     with pytest.raises(UserError, match="no image to evaluate"):
         evaluate_depths([1 / truth], [np.zeros_like(truth)])
@@ -134,7 +134,7 @@ def test_images_without_truth_are_left_out_and_named() -> None:
 def test_bad_predictions_are_refused_by_name() -> None:
     truth = truth_map()
     with pytest.raises(UserError, match=r"night: .*non-finite"):
-        evaluate_depths([np.full_like(truth, np.nan)], [truth], names=["night"])
+        evaluate_depths([np.full_like(truth, np.nan)], [truth], sample_names=["night"])
     with pytest.raises(UserError, match="more predictions"):
         evaluate_depths([1 / truth] * 2, [truth])
     with pytest.raises(UserError, match="more ground truths"):
@@ -169,7 +169,7 @@ def test_prior_is_the_mean_of_what_is_known() -> None:
 
 def test_csv_and_table(tmp_path: Path) -> None:
     truths = [truth_map(seed=1), truth_map(seed=2)]
-    result = evaluate_depths([1 / (truth + 1) for truth in truths], truths, names=["a 1 l", "b 2 l"])
+    result = evaluate_depths([1 / (truth + 1) for truth in truths], truths, sample_names=["a 1 l", "b 2 l"])
     save_csv(result, tmp_path / "rows.csv")
     with open(tmp_path / "rows.csv", newline="") as file:
         rows = list(csv.DictReader(file))

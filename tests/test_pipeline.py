@@ -57,10 +57,10 @@ def run(scenes: Path, stage1: Path, module_path: Path) -> Path:
 def test_stage1_leaves_weights_figures_and_pictures(stage1: Path) -> None:
     content = torch.load(stage1 / "stage1.pth", weights_only=True)
     assert json.loads(content["config"])["clip"] == "tiny"
-    figures = json.loads((stage1 / "figures.json").read_text())
-    assert 0 <= figures["ranking_accuracy"] <= 1
-    assert figures["kendall_tau"] == pytest.approx(2 * figures["ranking_accuracy"] - 1)
-    assert np.array(figures["confusion"]).shape == (7, 7)
+    metrics = json.loads((stage1 / "metrics.json").read_text())
+    assert 0 <= metrics["ranking_accuracy"] <= 1
+    assert metrics["kendall_tau"] == pytest.approx(2 * metrics["ranking_accuracy"] - 1)
+    assert np.array(metrics["confusion"]).shape == (7, 7)
     assert {line["kind"] for line in read_metrics(stage1)} == {"train", "val"}
     picture = cv2.imread(str(stage1 / "pictures" / "closeness_0.jpg"))
     assert picture.shape == (277, 3 * 384, 3)

@@ -21,8 +21,8 @@ from hybrid_encoder.engine.processes import Processes, leave
 from hybrid_encoder.engine.step import Stepper
 from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.model.resnet import ResnetEncoder
-from hybrid_encoder.stage1.dataset import ProxyBatch
-from hybrid_encoder.stage1.model import ProxyModel, stage1_config
+from hybrid_encoder.stage1.dataset import Stage1Batch
+from hybrid_encoder.stage1.model import Stage1Model, stage1_config
 from hybrid_encoder.stage1.options import PretrainOptions
 from hybrid_encoder.stage2.model import DepthBatch, MonoDepth
 from hybrid_encoder.stage2.options import Monodepth2Options
@@ -47,7 +47,7 @@ def make_batch(count: int) -> DepthBatch:
 
 def part(batch: DepthBatch, rows: slice) -> DepthBatch:
     frames: dict[FrameId, Tensor] = {i: image[rows] for i, image in batch.frames.items()}
-    return DepthBatch(frames, frames, batch.K[rows], batch.stereo_T[rows], batch.names[rows])
+    return DepthBatch(frames, frames, batch.K[rows], batch.stereo_T[rows], batch.sample_names[rows])
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
@@ -194,13 +194,13 @@ def test_two_frame_steps_are_compiled_once() -> None:
 
 def test_stage_1_is_not_compiled_for_every_number_of_lanes() -> None:
     options = PretrainOptions(data=("synthetic:0",), preset="tiny", weights_init="scratch")
-    model = ProxyModel(HybridEncoder(stage1_config(options.config())), options).train()
+    model = Stage1Model(HybridEncoder(stage1_config(options.config())), options).train()
     torch._dynamo.reset()
     counters.clear()
     compiled, graphs = torch.compile(model, backend="eager"), []
     for lanes in (3, 5, 4, 6, 7):
         points = WIDTH / 2 * torch.rand(lanes, 7, 2)
-        compiled(ProxyBatch(torch.rand(2, 3, HEIGHT, WIDTH), points, torch.zeros(lanes, dtype=torch.long), []))
+        compiled(Stage1Batch(torch.rand(2, 3, HEIGHT, WIDTH), points, torch.zeros(lanes, dtype=torch.long), []))
         graphs.append(counters["stats"]["unique_graphs"])
     assert graphs[1:] == [graphs[1]] * 4
 

@@ -1,4 +1,4 @@
-"""Stage 1's parts around its losses: schedule, held-out lanes, figures of several processes."""
+"""Stage 1's parts around its losses: schedule, held-out lanes, metrics of several processes."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 from hybrid_encoder.data.loader import make_loader
 from hybrid_encoder.engine.processes import Processes, leave
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.stage1.dataset import ProxyBatch, ProxyDataset, collate
+from hybrid_encoder.stage1.dataset import Stage1Batch, Stage1Dataset, collate
 from hybrid_encoder.stage1.options import PretrainOptions
 from hybrid_encoder.stage1.ordered_points import SyntheticDepthSource, TuSimpleSource
 from hybrid_encoder.stage1.patch_features import patch_features
-from hybrid_encoder.stage1.training import ProxyTask
+from hybrid_encoder.stage1.training import Stage1Task
 
 CPU = torch.device("cpu")
 LANE = {"lanes": [[10.0] * 10], "h_samples": list(range(10))}
@@ -39,19 +39,19 @@ class Some(SyntheticDepthSource):
         return image, points[:0] if self.gaps and index % 2 else points
 
 
-def task(processes: Processes | None = None, images: int = 6, gaps: bool = False, **changes: Any) -> ProxyTask:
+def task(processes: Processes | None = None, images: int = 6, gaps: bool = False, **changes: Any) -> Stage1Task:
     torch.manual_seed(0)
     options = PretrainOptions(preset="tiny", weights_init="scratch", height=64, width=96, **changes)
     processes = processes or Processes(CPU)
     loader: DataLoader[Any] = make_loader(
-        ProxyDataset(Some(images, gaps), 64, 96, train=False),
+        Stage1Dataset(Some(images, gaps), 64, 96, train=False),
         2,
         train=False,
         rank=processes.rank,
         world_size=processes.world_size,
         collate_fn=collate,
     )
-    return ProxyTask(options, 12, loader, processes)
+    return Stage1Task(options, 12, loader, processes)
 
 
 def test_the_schedule_counts_steps_of_the_optimiser() -> None:
@@ -63,7 +63,7 @@ def test_the_schedule_counts_steps_of_the_optimiser() -> None:
 
 
 def test_a_batch_without_sequences_is_a_step_like_any() -> None:
-    batch = ProxyBatch(torch.rand(1, 3, 64, 96), torch.zeros(0, 7, 2), torch.zeros(0, dtype=torch.long), ["x"])
+    batch = Stage1Batch(torch.rand(1, 3, 64, 96), torch.zeros(0, 7, 2), torch.zeros(0, dtype=torch.long), ["x"])
     scalars = task().model(batch)
     assert float(scalars["loss"].detach()) == 0
     assert float(scalars["accuracy"]) == 0.5
@@ -110,8 +110,8 @@ def _validate(rank: int, folder: str, images: int, gaps: bool) -> None:
     found = task(processes, images, gaps)
     found.model.eval()
     with torch.no_grad():
-        figures = processes.mean(found.validate(processes))
-    torch.save((figures, found.confusion), f"{folder}/{rank}.pth")
+        metrics = processes.mean(found.validate(processes))
+    torch.save((metrics, found.confusion), f"{folder}/{rank}.pth")
     leave()
 
 
@@ -124,6 +124,6 @@ def test_processes_share_validation(images: int, gaps: bool, tmp_path: Path) -> 
     with torch.no_grad():
         expected = alone.validate(Processes(CPU))
     for rank in range(2):
-        figures, confusion = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
-        assert figures == pytest.approx(expected, rel=1e-5)
+        metrics, confusion = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
+        assert metrics == pytest.approx(expected, rel=1e-5)
         assert torch.equal(confusion, alone.confusion)

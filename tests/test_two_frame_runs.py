@@ -59,8 +59,8 @@ def options(folder: Path, name: str, **changes: Any) -> ManydepthOptions:
 def run(module_path: Path) -> ManydepthOptions:
     """Two epochs of the hybrid pair on rendered scenes, the teacher frozen in the second."""
     chosen = options(module_path, "hybrid", **HYBRID)
-    figures = train(chosen, HERE)
-    assert {"abs_rel", "teacher_abs_rel", "consistency_mask_share", "confident_share"} <= set(figures)
+    metrics = train(chosen, HERE)
+    assert {"abs_rel", "teacher_abs_rel", "consistency_mask_share", "confident_share"} <= set(metrics)
     return chosen
 
 
@@ -194,7 +194,7 @@ def test_evaluation_sees_the_frames_before(run: ManydepthOptions) -> None:
         assert np.isfinite(np.array(result.rows)).all()
     assert len({result.mean for result in found.values()}) == 4
     teacher = load_depth_model(run.folder, "mono_encoder", "mono_depth")
-    assert evaluate_two_frame(evaluation(run), teacher).names == found["plain"].names
+    assert evaluate_two_frame(evaluation(run), teacher).sample_names == found["plain"].sample_names
 
 
 def test_single_image_has_no_cost_volume(run: ManydepthOptions) -> None:
@@ -290,9 +290,9 @@ def test_a_bad_image_of_a_folder_is_named_after_the_others_are_done(run: Manydep
 )
 def test_text_supervision_reaches_whatever_has_logits(changes: dict[str, Any], tmp_path: Path) -> None:
     """A hybrid net with a U-Net; and a frozen hybrid teacher beside a ResNet, where nothing is left to teach."""
-    figures = train(options(tmp_path, "text", text_weight=0.1, num_epochs=1, **changes), HERE)
-    assert np.isfinite(list(figures.values())).all()
-    assert ("text" in figures) == (changes["encoder"] == "hybrid")
+    metrics = train(options(tmp_path, "text", text_weight=0.1, num_epochs=1, **changes), HERE)
+    assert np.isfinite(list(metrics.values())).all()
+    assert ("text" in metrics) == (changes["encoder"] == "hybrid")
 
 
 def test_weights_that_mean_other_depths_are_refused(run: ManydepthOptions, tmp_path: Path) -> None:
@@ -338,8 +338,8 @@ def test_real_drive(tmp_path: Path) -> None:
         num_epochs=1,
     )
     train(chosen, HERE)
-    figures = train(dataclasses.replace(chosen, num_epochs=2, resume=True), HERE)
-    assert np.isfinite(list(figures.values())).all()
+    metrics = train(dataclasses.replace(chosen, num_epochs=2, resume=True), HERE)
+    assert np.isfinite(list(metrics.values())).all()
     model = load_two_frame_model(chosen.folder)
     assert isinstance(model, TwoFrameModel)
     assert model.matching_ids == (-1, -2)

@@ -73,7 +73,7 @@ class ToyTask:
         x: Tensor = batch["x"].to(device)
         return x
 
-    def names(self, batch: Any) -> list[str]:
+    def sample_names(self, batch: Any) -> list[str]:
         return list(batch["name"])
 
     def start_step(self, epoch: int, step: int) -> None:
@@ -82,7 +82,7 @@ class ToyTask:
     def validate(self, processes: Processes) -> dict[str, float]:
         return {"error": sum(float(self.model(batch["x"])["loss"]) for batch in self.val_loader)}
 
-    def save(self, epoch: int, figures: dict[str, float], best: bool) -> None:
+    def save(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
         self.saved.append((epoch, best))
 
     def extra_state(self) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def training_step(
 
     def step() -> float:
         for position, batch in enumerate(batches):
-            scalars = stepper.run(optimizer, batch, batch.names, position, len(batches))
+            scalars = stepper.run(optimizer, batch, batch.sample_names, position, len(batches))
         stepper.finish(optimizer)
         return float(scalars["loss"])
 

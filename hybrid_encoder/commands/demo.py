@@ -79,10 +79,10 @@ def _run(options: DemoOptions) -> dict[str, DepthErrors]:
     out = _fresh_folder(options.out)
     group = Processes(choose_device(options.device))
     stage1 = out / "stage1" / STAGE1_FILE
-    figures: dict[str, float] = {}
+    stage1_metrics: dict[str, float] = {}
     if options.encoder == "hybrid":
         print("stage 1: image patches ranked from close to distant against text", flush=True)
-        figures = pretrain(_stage1_options(options, stage1.parent), group)
+        stage1_metrics = pretrain(_stage1_options(options, stage1.parent), group)
     print("stage 2: self-supervised depth from video", flush=True)
     stage2 = _stage2_options(options, stage1 if options.encoder == "hybrid" else None)
     untrained = build_model(stage2)
@@ -101,7 +101,7 @@ def _run(options: DemoOptions) -> dict[str, DepthErrors]:
         "before": evaluate(test, before).mean,
         "after": evaluate(test, model).mean,
     }
-    _write_report(options, stage2, test, model, results, figures, time.perf_counter() - started)
+    _write_report(options, stage2, test, model, results, stage1_metrics, time.perf_counter() - started)
     for name, errors in results.items():
         print(f"{_ROW_NAMES[name]:<60} AbsRel {errors.abs_rel:.3f}  a1 {errors.a1:.3f}")
     print(f"report: {out / 'report.html'}")

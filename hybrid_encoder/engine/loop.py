@@ -33,7 +33,7 @@ __all__ = ["EXIT_INTERRUPTED", "Interrupted", "LoopOptions", "Task", "fit"]
 
 
 def fit(task: Task, loader: DataLoader[Any], options: LoopOptions, processes: Processes) -> dict[str, float]:
-    """Trains to the last epoch and returns the last validation's figures.
+    """Trains to the last epoch and returns the last validation's metrics.
 
     A run that was interrupted goes on where its last state was saved: nets, optimiser, schedule, position within the
     epoch. Random numbers are a function of seed, step and process, so that there is no random state to lose.
@@ -64,7 +64,7 @@ class _Loop:
         self.epoch = self.step_in_epoch = self.step = lines = 0
         self.steps_per_epoch = len(loader)
         self.best: float | None = None
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self.saved_at = time.monotonic()
         # Whether what would be saved is the state between two steps, and one that is not saved yet.
         self.unsaved = False
@@ -99,12 +99,12 @@ class _Loop:
             while self.epoch < self.options.epochs:
                 self._train_epoch()
                 self._end_epoch()
-            if spoilt := self._spoilt_figures():
+            if non_finite := self._non_finite_metrics():
                 raise UserError(
-                    f"the run is finished, but {spoilt} of validation is not finite: look at its samples, or train "
+                    f"the run is finished, but {non_finite} of validation is not finite: look at its samples, or train "
                     "into another folder with a lower learning rate"
                 )
-            return self.figures
+            return self.metrics
         except Interrupted:
             if self.step > 0 and self.stepper.in_a_row < 2:
                 self._save_state()
@@ -130,7 +130,7 @@ class _Loop:
             waited = logged
             for batch in self.loader:
                 loading += time.perf_counter() - waited
-                images += len(self.task.names(batch)) * self.processes.world_size
+                images += len(self.task.sample_names(batch)) * self.processes.world_size
                 boundary, scalars = self._step(batch)
                 bar.update()
                 if scalars and (self.step % self.options.log_frequency == 0 or self.step == 1):
@@ -164,7 +164,7 @@ class _Loop:
         torch.manual_seed(self.options.seed + self.step * self.processes.world_size + self.processes.rank)
         position = self.step_in_epoch % size
         size = min(size, self.steps_per_epoch - self.step_in_epoch + position)  # an epoch's last group may be smaller
-        skipped, names = stepper.skipped, task.names(batch)
+        skipped, names = stepper.skipped, task.sample_names(batch)
         on_device = task.to_device(batch, self.processes.device)
         scalars = stepper.run(task.optimizer, on_device, names, position, size)
         self.step += 1
@@ -188,18 +188,18 @@ class _Loop:
         """Validates and saves; broken off anywhere in between, all of it is done again.
 
         Raises:
-            UserError: figures that are not finite, after steps that were not.
+            UserError: metrics that are not finite, after steps that were not.
         """
         is_best = self._validate(self.epoch + 1)
         done = self.epoch + 1
-        if self.stepper.in_a_row and (spoilt := self._spoilt_figures()):
-            raise self._not_finite(f"{spoilt} of validation were not finite")
+        if self.stepper.in_a_row and (non_finite := self._non_finite_metrics()):
+            raise self._not_finite(f"{non_finite} of validation were not finite")
         if self.processes.is_main and (
             is_best or done == self.options.epochs or done % self.options.save_frequency == 0
         ):
-            self.task.save(self.epoch, self.figures, is_best)
+            self.task.save(self.epoch, self.metrics, is_best)
         if is_best and self.options.best is not None:
-            self.best = self.figures[self.options.best[0]]
+            self.best = self.metrics[self.options.best[0]]
         self.epoch, self.step_in_epoch = done, 0
         if not self.task.schedule_per_step:
             with warnings.catch_warnings():
@@ -209,9 +209,9 @@ class _Loop:
         self.unsaved = True
         self._save_state()
 
-    def _spoilt_figures(self) -> str:
-        """Names of the last validation's figures that are not finite."""
-        return ", ".join(name for name, value in self.figures.items() if not math.isfinite(value))
+    def _non_finite_metrics(self) -> str:
+        """Names of the last validation's metrics that are not finite."""
+        return ", ".join(name for name, value in self.metrics.items() if not math.isfinite(value))
 
     def _validate(self, epoch: int) -> bool:
         """Figures of the validation set; whether they are the best so far. Leaves the random state as it was."""
@@ -223,16 +223,16 @@ class _Loop:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
             torch.manual_seed(0)
             with self.stop.at_once():
-                figures = self.task.validate(self.processes)
-        self.figures = self.processes.mean(figures)
-        if self.figures:
-            self.recorder.scalars("val", self.step, epoch, self.figures)
+                metrics = self.task.validate(self.processes)
+        self.metrics = self.processes.mean(metrics)
+        if self.metrics:
+            self.recorder.scalars("val", self.step, epoch, self.metrics)
             if self.processes.is_main:
-                listed = "  ".join(f"{name} {value:.4f}" for name, value in self.figures.items())
+                listed = "  ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
                 print(f"validation after epoch {epoch}: {listed}", flush=True)
         if self.options.best is None or epoch == 0:  # nets that were not trained are no candidate
             return False
-        value = self.figures.get(self.options.best[0], math.nan)
+        value = self.metrics.get(self.options.best[0], math.nan)
         sign = 1 if self.options.best[1] == "min" else -1
         return math.isfinite(value) and (self.best is None or sign * value < sign * self.best)
 
@@ -246,7 +246,7 @@ class _Loop:
                 "step": self.step,
                 "skipped": self.stepper.skipped,
                 "best": self.best,
-                "figures": self.figures,
+                "metrics": self.metrics,
                 "lines": self.recorder.lines,
                 "problems": self.loader.problems if isinstance(self.loader, SampleLoader) else [],
                 "identity": self._identity(),
@@ -297,7 +297,7 @@ class _Loop:
             task.optimizer.load_state_dict(state["optimizer"])
             task.scheduler.load_state_dict(state["scheduler"])
             self.epoch, self.step_in_epoch, self.step = state["epoch"], state["step_in_epoch"], state["step"]
-            self.best, self.figures = state["best"], state["figures"]
+            self.best, self.metrics = state["best"], state["metrics"]
             if isinstance(self.loader, SampleLoader):
                 self.loader.problems = list(state["problems"])
         except UserError:

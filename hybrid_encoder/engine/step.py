@@ -21,8 +21,8 @@ class Stepper:
     Attributes:
         skipped: steps that were skipped so far.
         skipped_names: the samples of the last one, in this process.
-        in_a_row: groups skipped in a row up to now. One may have met a bad sample; after several the nets may be
-            spoilt.
+        in_a_row: groups skipped in a row up to now. One may have met a bad sample; after several the nets may
+            hold values that are not finite.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Stepper:
             # Before the backward pass: warping at places that are no numbers was seen to crash PyTorch there, on a CPU.
             # All processes decide alike, so that none waits for the gradients of one that has none.
             if self.processes.any(not bool(torch.isfinite(value))):
-                self._spoilt(f"loss {float(value):g}", bool(torch.isfinite(value)))
+                self._skip(f"loss {float(value):g}", bool(torch.isfinite(value)))
                 return {}
             (loss / size).backward()
         if last:
@@ -79,7 +79,7 @@ class Stepper:
                 nn.utils.clip_grads_with_norm_(parameters, self.clip_grad, norm)
             whole = bool(torch.isfinite(norm) & self._statistics_finite(norm.device))
             if self.processes.any(not whole):
-                self._spoilt(f"loss {float(value):g}, norm of the gradient {float(norm):g}", whole)
+                self._skip(f"loss {float(value):g}, norm of the gradient {float(norm):g}", whole)
                 return {}
         return {name: value.detach() for name, value in scalars.items()}
 
@@ -96,7 +96,7 @@ class Stepper:
         optimizer.zero_grad(set_to_none=True)
         return not self._bad
 
-    def _spoilt(self, what: str, innocent: bool) -> None:
+    def _skip(self, what: str, innocent: bool) -> None:
         """Undoes what the group's batches did to running statistics, and tells of it."""
         self._bad = True
         self.in_a_row += 1

@@ -1,4 +1,4 @@
-"""What the training loop asks of a trainer: its nets and figures, and the options of the run."""
+"""What the training loop asks of a trainer: its nets and metrics, and the options of the run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Task(Protocol):
     def to_device(self, batch: Any, device: torch.device) -> Any:
         """A collated batch of the loader as the model takes it."""
 
-    def names(self, batch: Any) -> list[str]:
+    def sample_names(self, batch: Any) -> list[str]:
         """The samples of a collated batch, for messages."""
 
     def start_step(self, epoch: int, step: int) -> None:
@@ -50,7 +50,7 @@ class Task(Protocol):
         It may be broken off anywhere, so that what it asks of other processes (`Processes.total`) comes last.
         """
 
-    def save(self, epoch: int, figures: dict[str, float], best: bool) -> None:
+    def save(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
         """Writes the weights of an epoch for the user."""
 
     def extra_state(self) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from ..writing import write_torch
 STAGE1_FILE = "stage1.pth"
 
 
-def save_stage1(path: Path, encoder: HybridEncoder, config: HybridEncoderConfig, figures: dict[str, float]) -> None:
+def save_stage1(path: Path, encoder: HybridEncoder, config: HybridEncoderConfig, metrics: dict[str, float]) -> None:
     """Writes the encoder with the config that stage 2 goes on with."""
     tensors = {k: v for k, v in encoder.state_dict().items() if k != "language.tokens"}
     kept = config.without_downloads().to_dict()
-    write_torch(path, {"config": json.dumps(kept), "encoder": tensors, "figures": figures})
+    write_torch(path, {"config": json.dumps(kept), "encoder": tensors, "metrics": metrics})
 
 
 def is_stage1(path: str | Path) -> bool:

@@ -16,7 +16,7 @@ from ..images import resize_image
 from .ordered_points import OrderedPatchSource
 
 
-class ProxySample(TypedDict):
+class Stage1Sample(TypedDict):
     """One image with its sequences."""
 
     image: Tensor
@@ -29,23 +29,23 @@ class ProxySample(TypedDict):
 
 
 @dataclass
-class ProxyBatch:
+class Stage1Batch:
     """Images and all their sequences.
 
     Attributes:
         images: (B, 3, H, W) in [0, 1], augmented.
         points: (N, 7, 2) of all images.
         image_index: (N,) the image each sequence lies in.
-        names: of the images.
+        sample_names: of the images.
     """
 
     images: Tensor
     points: Tensor
     image_index: Tensor
-    names: list[str]
+    sample_names: list[str]
 
 
-class ProxyDataset(SampleDataset[ProxySample]):
+class Stage1Dataset(SampleDataset[Stage1Sample]):
     """Images resized to height x width with their points; in training flipped and colour-jittered.
 
     Keys are an index or (epoch, index); every random draw is a function of (seed, epoch, index).
@@ -57,7 +57,7 @@ class ProxyDataset(SampleDataset[ProxySample]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> ProxySample:
+    def __getitem__(self, key: int | tuple[int, int]) -> Stage1Sample:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         rng = np.random.default_rng([self.seed, epoch, index])
         image, points = self.source.read(index, rng)
@@ -68,7 +68,7 @@ class ProxyDataset(SampleDataset[ProxySample]):
             image = image[:, ::-1]
             points = np.stack([self.width - 1 - points[..., 0], points[..., 1]], axis=-1)
         jitter = draw_jitter(rng) if self.train else np.array([1, 1, 1, 0], dtype=np.float32)
-        return ProxySample(
+        return Stage1Sample(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             points=torch.from_numpy(points.astype(np.float32)),
             jitter=torch.from_numpy(jitter),
@@ -76,7 +76,7 @@ class ProxyDataset(SampleDataset[ProxySample]):
         )
 
 
-def collate(samples: list[ProxySample]) -> dict[str, Any]:
+def collate(samples: list[Stage1Sample]) -> dict[str, Any]:
     """Stacks images and joins the sequences of all of them."""
     counts = torch.tensor([len(sample["points"]) for sample in samples])
     return {
@@ -88,9 +88,9 @@ def collate(samples: list[ProxySample]) -> dict[str, Any]:
     }
 
 
-def to_batch(collated: dict[str, Any], device: torch.device) -> ProxyBatch:
+def to_batch(collated: dict[str, Any], device: torch.device) -> Stage1Batch:
     """Moves a collated batch to the device, to [0, 1], and jitters its colours there."""
     images = collated["image"].to(device, non_blocking=True).float() / 255
     images = color_jitter(images[:, None], collated["jitter"])[:, 0]
     points = collated["points"].to(device, non_blocking=True)
-    return ProxyBatch(images, points, collated["image_index"].to(device), collated["name"])
+    return Stage1Batch(images, points, collated["image_index"].to(device), collated["name"])

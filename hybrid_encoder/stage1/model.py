@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..config import HybridEncoderConfig
 from ..model.encoder import HybridEncoder
-from .dataset import ProxyBatch
+from .dataset import Stage1Batch
 from .losses import ordinal_contrastive_loss, ranking_loss
 from .metrics import distance_score, pairwise_accuracy
 from .options import PretrainOptions
@@ -23,7 +23,7 @@ def stage1_config(config: HybridEncoderConfig) -> HybridEncoderConfig:
     return config.replace(alignment="none", pyramid=False, train_dino_blocks=blocks)
 
 
-class ProxyModel(nn.Module):
+class Stage1Model(nn.Module):
     """The encoder's fused levels, read at patches and compared with the seven prompts."""
 
     def __init__(self, encoder: HybridEncoder, options: PretrainOptions) -> None:
@@ -31,7 +31,7 @@ class ProxyModel(nn.Module):
         self.encoder = encoder
         self.options = options
 
-    def logits(self, batch: ProxyBatch) -> tuple[Tensor, Tensor]:
+    def logits(self, batch: Stage1Batch) -> tuple[Tensor, Tensor]:
         """Unit features (N, 7, D) of all patches and their logits (N, 7, 7) over the prompts."""
         # First, since torch.compile breaks its graph where cached text is looked up.
         text = self.encoder.language.word_features()
@@ -40,7 +40,7 @@ class ProxyModel(nn.Module):
         features = patch_features(fused, batch.points, batch.image_index, size, text.shape[1], self.options.region)
         return features, patch_logits(features, text)
 
-    def forward(self, batch: ProxyBatch) -> dict[str, Tensor]:
+    def forward(self, batch: Stage1Batch) -> dict[str, Tensor]:
         """Scalars "loss", "ranking", "contrastive"."""
         features, logits = self.logits(batch)
         ranking = ranking_loss(logits, self.options.bidirectional, self.options.margin)

@@ -24,10 +24,10 @@ from ..errors import UserError
 from ..model.encoder import HybridEncoder
 from ..writing import write_text
 from .checkpoint import STAGE1_FILE, save_stage1
-from .dataset import ProxyBatch, ProxyDataset, collate, to_batch
+from .dataset import Stage1Batch, Stage1Dataset, collate, to_batch
 from .losses import ranking_loss
 from .metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
-from .model import ProxyModel, stage1_config
+from .model import Stage1Model, stage1_config
 from .options import FREE_OPTIONS, PretrainOptions
 from .ordered_points import NUM_POINTS, OrderedPatchSource, open_sources
 from .picture import closeness_picture
@@ -35,7 +35,7 @@ from .picture import closeness_picture
 NUM_PICTURES = 4
 
 
-class ProxyTask:
+class Stage1Task:
     """Stage 1 for the training loop."""
 
     schedule_per_step = True
@@ -45,7 +45,7 @@ class ProxyTask:
     ) -> None:
         self.options = options
         encoder = HybridEncoder(stage1_config(options.config()))
-        self.model = ProxyModel(encoder, options)
+        self.model = Stage1Model(encoder, options)
         processes.place(self.model)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True)
@@ -54,10 +54,10 @@ class ProxyTask:
         self.val_loader = val_loader
         self.confusion = torch.zeros(7, 7, dtype=torch.int64)
 
-    def to_device(self, batch: Any, device: torch.device) -> ProxyBatch:
+    def to_device(self, batch: Any, device: torch.device) -> Stage1Batch:
         return to_batch(batch, device)
 
-    def names(self, batch: Any) -> list[str]:
+    def sample_names(self, batch: Any) -> list[str]:
         names: list[str] = batch["name"]
         return names
 
@@ -81,10 +81,10 @@ class ProxyTask:
         names = ("ranking_accuracy", "kendall_tau", "ranking_loss")
         return {name: total / count for name, total in zip(names, totals, strict=True)}
 
-    def save(self, epoch: int, figures: dict[str, float], best: bool) -> None:
+    def save(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
         """`stage1.pth` is the best epoch's encoder by ranking accuracy, `stage1_last.pth` the last one's."""
-        for name in ("stage1_last.pth", *([STAGE1_FILE] if best or not figures else [])):
-            save_stage1(self.options.out / name, self.model.encoder, self.options.config(), figures)
+        for name in ("stage1_last.pth", *([STAGE1_FILE] if best or not metrics else [])):
+            save_stage1(self.options.out / name, self.model.encoder, self.options.config(), metrics)
 
     def extra_state(self) -> dict[str, Any]:
         return {"confusion": self.confusion}
@@ -94,7 +94,7 @@ class ProxyTask:
 
 
 def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]:
-    """Runs stage 1; leaves `stage1.pth`, metrics, TensorBoard events, figures and pictures in `options.out`.
+    """Runs stage 1; leaves `stage1.pth`, metrics, TensorBoard events and pictures in `options.out`.
 
     Raises:
         UserError: bad data or options, before anything is written.
@@ -110,7 +110,7 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
         raise UserError(f"{len(train_source)} training images are fewer than {processes.world_size} processes")
     if processes.is_main and loader.batch_size != options.batch_size:
         print(f"{len(train_source)} training images: batches of {loader.batch_size} in place of {options.batch_size}")
-    task = ProxyTask(options, len(loader), val_loader, processes)
+    task = Stage1Task(options, len(loader), val_loader, processes)
     loop = LoopOptions.of(
         options,
         folder=options.out,
@@ -120,16 +120,16 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
         best=("ranking_accuracy", "max"),
         identity=identity(options, FREE_OPTIONS),
     )
-    figures = fit(task, loader, loop, processes)
+    metrics = fit(task, loader, loop, processes)
     if processes.is_main:
         _write_pictures(task, processes.device)
-        text = json.dumps({**figures, "confusion": task.confusion.tolist()}, indent=1)
-        write_text(options.out / "figures.json", text + "\n")
-    return figures
+        text = json.dumps({**metrics, "confusion": task.confusion.tolist()}, indent=1)
+        write_text(options.out / "metrics.json", text + "\n")
+    return metrics
 
 
 def _loader(source: OrderedPatchSource, options: PretrainOptions, processes: Processes, train: bool) -> DataLoader[Any]:
-    dataset = ProxyDataset(source, options.height, options.width, train, options.seed)
+    dataset = Stage1Dataset(source, options.height, options.width, train, options.seed)
     return make_loader(
         dataset,
         min(options.batch_size, max(len(source) // processes.world_size, 1)),
@@ -144,7 +144,7 @@ def _loader(source: OrderedPatchSource, options: PretrainOptions, processes: Pro
     )
 
 
-def _write_pictures(task: ProxyTask, device: torch.device) -> None:
+def _write_pictures(task: Stage1Task, device: torch.device) -> None:
     folder = task.options.out / "pictures"
     folder.mkdir(exist_ok=True)
     task.model.eval()
@@ -156,11 +156,11 @@ def _write_pictures(task: ProxyTask, device: torch.device) -> None:
 
 
 @torch.no_grad()
-def _pictures(task: ProxyTask, device: torch.device) -> Iterator[tuple[str, np.ndarray]]:
+def _pictures(task: Stage1Task, device: torch.device) -> Iterator[tuple[str, np.ndarray]]:
     dataset = task.val_loader.dataset
     batches = (to_batch(collate([dataset[index]]), device) for index in range(len(dataset)))  # type: ignore[arg-type]
     for batch in islice((batch for batch in batches if len(batch.points)), NUM_PICTURES):
         scores = distance_score(task.model.logits(batch)[1], task.options.bidirectional).cpu().numpy()
         score_map = task.model.score_maps(batch.images)[0].cpu().numpy()
         image = (batch.images[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
-        yield batch.names[0], closeness_picture(image, score_map, batch.points.cpu().numpy(), scores)
+        yield batch.sample_names[0], closeness_picture(image, score_map, batch.points.cpu().numpy(), scores)

@@ -41,7 +41,7 @@ def evaluate(options: EvaluateOptions, model: DepthPredictor) -> EvaluationResul
         crop=chosen_crop(options),
         scale_factor=scale,
         crop_bottom=options.crop_bottom,
-        names=names,
+        sample_names=names,
     )
 
 

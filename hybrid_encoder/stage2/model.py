@@ -28,14 +28,14 @@ class DepthBatch:
         augmented: the same frames, colour-jittered alike: what the nets see.
         K: (B, 3, 3) pixels.
         stereo_T: (B, 4, 4) from camera 0 to the other one.
-        names: of the samples.
+        sample_names: of the samples.
     """
 
     frames: dict[FrameId, Tensor]
     augmented: dict[FrameId, Tensor]
     K: Tensor
     stereo_T: Tensor
-    names: list[str]
+    sample_names: list[str]
 
 
 def to_batch(collated: dict[str, Any], frame_ids: tuple[FrameId, ...], device: torch.device) -> DepthBatch:

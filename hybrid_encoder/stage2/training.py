@@ -58,7 +58,7 @@ class Monodepth2Task:
     def to_device(self, batch: Any, device: torch.device) -> DepthBatch:
         return to_batch(batch, self.frame_ids, device)
 
-    def names(self, batch: Any) -> list[str]:
+    def sample_names(self, batch: Any) -> list[str]:
         names: list[str] = batch["name"]
         return names
 
@@ -67,13 +67,13 @@ class Monodepth2Task:
 
     def validate(self, processes: Processes) -> dict[str, float]:
         """The loss on the validation part, and the depth error where the truth is known."""
-        figures = mean_scalars(self.model(self.to_device(batch, processes.device)) for batch in self.val_loader)
+        metrics = mean_scalars(self.model(self.to_device(batch, processes.device)) for batch in self.val_loader)
         dataset = self.val_loader.dataset
         assert isinstance(dataset, SelfSupervisedDataset)
-        figures.update(depth_figures(self.model, dataset, self.options, processes.device))
-        return figures
+        metrics.update(depth_metrics(self.model, dataset, self.options, processes.device))
+        return metrics
 
-    def save(self, epoch: int, figures: dict[str, float], best: bool) -> None:
+    def save(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
         """Weights of the epoch, and of the best one under `weights_best`."""
         options = self.options
         extras = encoder_extras(
@@ -94,7 +94,7 @@ def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
     """Runs stage 2; leaves weights, metrics and TensorBoard events in `options.folder`.
 
     Returns:
-        The last validation's figures.
+        The last validation's metrics.
 
     Raises:
         UserError: bad options or data, before anything is written; or a run that cannot go on.
@@ -196,7 +196,7 @@ def load_samples(
 
 
 def depth_errors(disparities: list[np.ndarray], truths: list[np.ndarray], options: DataOptions) -> dict[str, float]:
-    """AbsRel and a1 of 1 / depth, median-scaled, in the crop that `evaluate` takes by itself; NaN of spoilt nets."""
+    """AbsRel and a1 of 1 / depth, median-scaled, in the crop that `evaluate` takes by itself; NaN of broken nets."""
     if not all(np.isfinite(disparity).all() for disparity in disparities):
         return {"abs_rel": math.nan, "a1": math.nan}
     errors = evaluate_depths(
@@ -222,7 +222,7 @@ def loop_options(options: RunOptions) -> LoopOptions:
 
 
 @torch.no_grad()
-def depth_figures(
+def depth_metrics(
     model: Any, dataset: SelfSupervisedDataset, options: Monodepth2Options, device: torch.device
 ) -> dict[str, float]:
     """AbsRel and a1 (median-scaled, up to 80 m) over validation frames whose depth is known; empty where none is."""

@@ -43,7 +43,7 @@ def evaluate_two_frame(options: TwoFrameEvaluateOptions, model: TwoFrameModel | 
         crop=chosen_crop(options),
         scale_factor=options.pred_depth_scale_factor * (STEREO_SCALE_FACTOR if options.eval_stereo else 1.0),
         crop_bottom=options.crop_bottom,
-        names=names,
+        sample_names=names,
     )
 
 

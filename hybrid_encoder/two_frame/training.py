@@ -49,7 +49,7 @@ class ManydepthTask:
     def to_device(self, batch: Any, device: torch.device) -> DepthBatch:
         return to_batch(batch, self.options.loaded_ids, device)
 
-    def names(self, batch: Any) -> list[str]:
+    def sample_names(self, batch: Any) -> list[str]:
         names: list[str] = batch["name"]
         return names
 
@@ -63,11 +63,11 @@ class ManydepthTask:
     def validate(self, processes: Processes) -> dict[str, float]:
         """The loss on the validation part; where the truth is known, the errors of the two-frame net and the
         teacher."""
-        figures = mean_scalars(self.model(self.to_device(batch, processes.device)) for batch in self.val_loader)
-        figures.update(self._depth_figures(processes.device))
-        return figures
+        metrics = mean_scalars(self.model(self.to_device(batch, processes.device)) for batch in self.val_loader)
+        metrics.update(self._depth_metrics(processes.device))
+        return metrics
 
-    def save(self, epoch: int, figures: dict[str, float], best: bool) -> None:
+    def save(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
         """Weights of the epoch, and of the best one under `weights_best`."""
         for name in (str(epoch), *(["best"] if best else [])):
             save_weights(weights_folder(self.options.folder, name), self.model, self.optimizer)
@@ -79,7 +79,7 @@ class ManydepthTask:
         if state["frozen"]:
             self.model.freeze_teacher()
 
-    def _depth_figures(self, device: torch.device) -> dict[str, float]:
+    def _depth_metrics(self, device: torch.device) -> dict[str, float]:
         dataset = self.val_loader.dataset
         assert isinstance(dataset, SelfSupervisedDataset)
         source = dataset.source.source if isinstance(dataset.source, LookupSource) else dataset.source
@@ -102,18 +102,18 @@ class ManydepthTask:
                 values.append(predicted[0, 0].float().cpu().numpy())
         if not truths:
             return {}
-        figures = {}
+        metrics = {}
         for net, predictions in found.items():
             errors = depth_errors(predictions, truths, self.options)
-            figures.update({f"{net}{name}": value for name, value in errors.items()})
-        return figures
+            metrics.update({f"{net}{name}": value for name, value in errors.items()})
+        return metrics
 
 
 def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
     """Trains teacher, pose nets and two-frame net; leaves weights, metrics and TensorBoard events in `options.folder`.
 
     Returns:
-        The last validation's figures.
+        The last validation's metrics.
 
     Raises:
         UserError: bad options or data, before anything is written; or a run that cannot go on.

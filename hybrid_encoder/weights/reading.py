@@ -120,10 +120,11 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
             f"{source} does not fit {type(module).__name__}: of {len(own)} tensors, {'; '.join(found)}. "
             f"It seems to be {describe_tensors(tensors)}"
         )
-    spoilt = [name for name in own if name in tensors and not tensors[name].isfinite().all()]
-    if spoilt:
+    non_finite = [name for name in own if name in tensors and not tensors[name].isfinite().all()]
+    if non_finite:
         raise UserError(
-            f"{source} holds values that are not finite in {_some(spoilt)}: it is damaged, or its training went wrong"
+            f"{source} holds values that are not finite in {_some(non_finite)}: it is damaged, or its training went "
+            "wrong"
         )
     module.load_state_dict({**own, **tensors})
 
