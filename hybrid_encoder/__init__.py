@@ -1,12 +1,21 @@
-"""A depth encoder that fuses CLIP and DINO under language about distance, with both of its training stages."""
+"""A depth encoder that fuses CLIP and DINO under language about distance, with both of its training stages.
+
+What needs PyTorch is imported when it is first asked for: `hybrid_encoder.DepthModel`, or
+`from hybrid_encoder import DepthModel`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .config import PRESETS, HybridEncoderConfig
 from .errors import UserError
-from .model.decoder import DPTDecoder
-from .model.depth_model import DepthModel
-from .model.encoder import HybridEncoder, HybridFeatures, create_encoder
-from .released.single_frame import load_released
-from .stage1.checkpoint import load_stage1
+
+if TYPE_CHECKING:
+    from .model.decoder import DPTDecoder
+    from .model.depth_model import DepthModel
+    from .model.encoder import HybridEncoder, HybridFeatures, create_encoder
+    from .released.single_frame import load_released
+    from .stage1.checkpoint import load_stage1
 
 __version__ = "0.1.0"
 
@@ -22,3 +31,25 @@ __all__ = [
     "load_released",
     "load_stage1",
 ]
+
+_MODULES = {
+    "DPTDecoder": "model.decoder",
+    "DepthModel": "model.depth_model",
+    "HybridEncoder": "model.encoder",
+    "HybridFeatures": "model.encoder",
+    "create_encoder": "model.encoder",
+    "load_released": "released.single_frame",
+    "load_stage1": "stage1.checkpoint",
+}
+"""Where the names lie that are imported when they are first asked for (PEP 562)."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

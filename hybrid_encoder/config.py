@@ -26,6 +26,8 @@ SIZE_MULTIPLE = 32
 """Image heights and widths are multiples of this: the coarsest map has stride 32."""
 MAX_SIDE = 16384
 """Pixels of a side beyond which a size is a mistake."""
+MAX_CROP_BOTTOM = 0.9
+"""Share of an image's height beyond which cutting off below is a mistake."""
 _FEATURES = (
     "clip", "image_tower", "dino", "dino_blocks", "fusion", "prompt", "normalization", "position_resize", "text_norm",
 )  # fmt: skip
@@ -225,6 +227,6 @@ def check_image_size(height: int, width: int) -> None:
 
 
 def check_scales(scales: Sequence[int]) -> None:
-    """Raises `UserError` unless these are scales that a depth decoder returns."""
-    if not set(scales) <= {0, 1, 2, 3} or 0 not in scales:
-        raise UserError(f"scales={list(scales)}: expected 0 and any of 1 2 3")
+    """Raises `UserError` unless these are scales that a depth decoder returns, each once."""
+    if not set(scales) <= {0, 1, 2, 3} or 0 not in scales or len(set(scales)) < len(scales):
+        raise UserError(f"scales={list(scales)}: expected 0 and any of 1 2 3, each once")

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .config import MAX_CROP_BOTTOM
 from .errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
@@ -78,8 +79,10 @@ def kept_rows(height: int, crop_bottom: float) -> int:
 
 def check_crop_bottom(share: float) -> None:
     """Raises UserError for what is no share of an image's height that can be cut off."""
-    if not 0 <= share <= 0.9:
-        raise UserError(f"crop_bottom {share}: expected a part of the height, from 0 to 0.9 (0.07 cuts 7%)")
+    if not 0 <= share <= MAX_CROP_BOTTOM:
+        raise UserError(
+            f"crop_bottom {share}: expected a part of the height, from 0 to {MAX_CROP_BOTTOM} (0.07 cuts 7%)"
+        )
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,82 +1,183 @@
-"""Command-line options from dataclasses: a default, a type and a help text live in one place, the field."""
+"""Command-line options from dataclasses: a field states its default, its type, its help text and its range in one
+place."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+import math
 import types
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .config import HybridEncoderConfig, preset
 from .errors import UserError
 
-T = TypeVar("T")
+T = TypeVar("T", bound="Options")
+
+MAX_SEED = 2**63 - 1
+"""Largest seed of a run: with the number of its steps added, it still fits the 64 bits of PyTorch's generators."""
+MAX_SCENE_SEED = 2**30
+"""Largest seed of rendered scenes."""
+MAX_SCENES = 500_000
+"""Most rendered scenes of one seed: later streets are those of its TuSimple images."""
+_MAX_INT = 2**31 - 1
+"""Largest value of an integer whose field states no other: what compiled libraries take."""
 
 
-def option(default: Any, help: str, repeat: bool = False, required: bool = False) -> Any:
-    """A dataclass field that becomes `--its_name`; `repeat` allows it several times."""
-    metadata = {"help": help, "repeat": repeat, "required": required}
-    return dataclasses.field(default=default, metadata=metadata)
+@dataclass(frozen=True)
+class Option:
+    """How a field is given on the command line, and which values it takes.
+
+    Attributes:
+        help: what it means, in words.
+        at_least: the smallest number, where there is one; for a tuple, of each of its numbers.
+        above: the number that all values exceed, where there is one.
+        at_most: the largest number, where there is one. Numbers are finite in any case.
+        repeat: `--name` may be given several times; other tuples take several values after one `--name`.
+        required: the command line has to give it.
+        positional: given by its place, without `--name`; required.
+        writes: the command writes this path: a "file" or a "folder".
+    """
+
+    help: str
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    repeat: bool = False
+    required: bool = False
+    positional: bool = False
+    writes: Literal["file", "folder"] | None = None
+
+    def refusal(self, number: float) -> str:
+        """What was expected in place of a number, in words; empty where the field takes it."""
+        if isinstance(number, float) and not math.isfinite(number):
+            return "a finite number"
+        if self.at_least is not None and number < self.at_least:
+            return f"at least {self.at_least}"
+        if self.above is not None and number <= self.above:
+            return f"above {self.above}"
+        most = _MAX_INT if self.at_most is None and isinstance(number, int) else self.at_most
+        return f"at most {most}" if most is not None and number > most else ""
 
 
-def check_at_least(options: Any, least: dict[str, float]) -> None:
-    """Raises `UserError` for the first option below its least value."""
-    for name, value in least.items():
-        if not getattr(options, name) >= value:
-            raise UserError(f"--{name} {getattr(options, name)}: expected at least {value}")
+def option(default: Any, help: str, **settings: Any) -> Any:
+    """A dataclass field that becomes `--its_name`; `settings` are the attributes of `Option`.
+
+    >>> @dataclass(frozen=True)
+    ... class Training(Options):
+    ...     epochs: int = option(20, "epochs", at_least=1)
+    >>> Training(epochs=0)
+    Traceback (most recent call last):
+    hybrid_encoder.errors.UserError: --epochs 0: expected at least 1
+    """
+    return dataclasses.field(default=default, metadata={"option": Option(help, **settings)})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a command, made of `option()` fields.
+
+    Raises:
+        UserError: a number out of its field's range, or a path in the home folder of a user that there is not.
+    """
+
+    def __post_init__(self) -> None:
+        for name, spec in option_fields(type(self)).items():
+            value = getattr(self, name)
+            if isinstance(value, Path):
+                object.__setattr__(self, name, _in_home(_flag(name, spec), value))
+            values = value if isinstance(value, tuple) else (value,)
+            for expected in (spec.refusal(number) for number in values if isinstance(number, int | float)):
+                if expected:
+                    shown = " ".join(map(str, values))
+                    raise UserError(f"{_flag(name, spec)} {shown}: expected {expected}")
+
+
+def option_fields(options: type[Any]) -> dict[str, Option]:
+    """The fields made by `option`, by name."""
+    return {f.name: f.metadata["option"] for f in dataclasses.fields(options) if "option" in f.metadata}
+
+
+def check_outputs(options: Any) -> None:
+    """Raises `UserError` where a file stands in the place of a folder to write, or a folder in that of a file."""
+    for name, spec in option_fields(type(options)).items():
+        path = getattr(options, name)
+        if spec.writes is None or path is None or not path.exists():
+            continue
+        if path.is_dir() != (spec.writes == "folder"):
+            found, wanted = ("folder", "file") if path.is_dir() else ("file", "folder")
+            raise UserError(f"{_flag(name, spec)} {path} is a {found}: name a {wanted}")
 
 
 def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
     """Adds an argument for every field made by `option`."""
     hints = get_type_hints(options)
     for field in dataclasses.fields(options):
-        if "help" in field.metadata:
+        if "option" in field.metadata:
             _add(parser, field, hints[field.name])
 
 
-def read_options(options: type[T], arguments: argparse.Namespace, **others: Any) -> T:
-    """The dataclass filled from parsed arguments; `others` gives the fields that are no options."""
-    values = {}
-    for field in dataclasses.fields(options):  # type: ignore[arg-type]
-        if "help" in field.metadata:
-            value = getattr(arguments, field.name)
-            values[field.name] = tuple(value) if isinstance(value, list) else value
-    return options(**values, **others)
+def read_options(options: type[T], arguments: argparse.Namespace) -> T:
+    """The dataclass filled from parsed arguments.
+
+    Raises:
+        UserError: a number out of range.
+    """
+    values = {name: getattr(arguments, name) for name in option_fields(options)}
+    return options(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _add(parser: argparse.ArgumentParser, field: Any, hint: Any) -> None:
-    default = field.default
-    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-    suffix = "" if default is None or default is False or default == () else f" (default: {shown})"
-    settings: dict[str, Any] = {"help": (field.metadata["help"] + suffix).replace("%", "%%"), "default": default}
+    spec: Option = field.metadata["option"]
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(part for part in get_args(hint) if part is not type(None))
+    settings: dict[str, Any] = {"help": _help(spec, field.default)}
     if hint is bool:
         settings["action"] = "store_true"
     elif get_origin(hint) is Literal:
-        settings["choices"] = get_args(hint)
-        settings["type"] = type(get_args(hint)[0])
+        settings |= {"choices": get_args(hint), "type": type(get_args(hint)[0])}
     elif get_origin(hint) is tuple:
         settings["type"] = get_args(hint)[0]
-        if field.metadata["repeat"]:
-            settings["action"] = "append"
-            settings["default"] = list(default)  # argparse copies it before it appends
-        else:
-            settings["nargs"] = "+"
+        settings |= {"action": "append"} if spec.repeat else {"nargs": "+"}
     else:
         settings["type"] = hint
-    if field.metadata["required"]:
-        settings["required"] = True
-    parser.add_argument(f"--{field.name}", **settings)
+    if spec.positional:
+        parser.add_argument(field.name, **settings)
+        return
+    # argparse copies a list before it appends to it.
+    settings["default"] = list(field.default) if spec.repeat else field.default
+    parser.add_argument(f"--{field.name}", required=spec.required, **settings)
+
+
+def _help(spec: Option, default: Any) -> str:
+    """The help text with the default, where there is one to tell, as argparse wants it."""
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    untold = spec.required or spec.positional or default is None or default is False or default == ()
+    return (spec.help if untold else f"{spec.help} (default: {shown})".lstrip()).replace("%", "%%")
+
+
+def _flag(name: str, spec: Option) -> str:
+    return name if spec.positional else f"--{name}"
+
+
+def _in_home(flag: str, path: Path) -> Path:
+    """The path with `~` and `~user` replaced by home folders, as a shell does at the beginning of a word."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        home = path.parts[0]
+        raise UserError(f"{flag} {path}: {home} is no home folder on this machine, write the path in full") from None
 
 
 HYBRID_ONLY = ("clip_weights", "dino_weights", "encoder_option")
 """Options of `EncoderOptions` that are without effect where no encoder is a hybrid one."""
 
 
-@dataclasses.dataclass(frozen=True)
-class EncoderOptions:
+@dataclass(frozen=True)
+class EncoderOptions(Options):
     """Which hybrid encoder to build."""
 
     preset: str = option("paper", "paper, released, small, dinov3 or tiny")

@@ -22,8 +22,16 @@ from ..weights.card import CARD_MARK
 from ..weights.hub import CARD_FILE, CONFIG_FILE, TENSOR_FILE
 from ..weights.reading import read_checkpoint, read_tensors
 from ..writing import write_torch
+from .options import ConvertOptions
 
 Layout = Literal["hub", "monodepth2"]
+
+
+def run(options: ConvertOptions) -> None:
+    """`hybrid-encoder convert`: names the files that it has written."""
+    given = options
+    for path in convert(given.source, given.out, given.layout, given.teacher, given.ignore, given.training_data):
+        print(path)
 
 
 def open_depth_model(source: str | Path, teacher: bool = False, ignore: Sequence[str] = ()) -> DepthModel:

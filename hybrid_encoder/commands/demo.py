@@ -7,7 +7,6 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -24,7 +23,6 @@ from ..evaluation import DepthErrors
 from ..images import read_image
 from ..model.depth_model import DepthModel
 from ..model.predictor import DepthPredictor, predict_disparities
-from ..options import check_at_least, option
 from ..prediction.pictures import write_png
 from ..stage1.checkpoint import STAGE1_FILE
 from ..stage1.options import PretrainOptions
@@ -35,54 +33,52 @@ from ..stage2.frames import open_source
 from ..stage2.options import EvaluateOptions, Monodepth2Options
 from ..stage2.training import build_model, train
 from ..synthetic.sequence import SyntheticSource
+from .options import DemoOptions
 from .report import Report
 
 
 @dataclass(frozen=True)
-class DemoOptions:
-    """All options of `hybrid-encoder demo`; the defaults take under five minutes on two CPU cores."""
+class _Outcome:
+    """What a finished demo reports.
 
-    out: Path = option(Path("demo"), "folder for runs and report.html; what an earlier demo left there is replaced")
-    encoder: Literal["hybrid", "resnet"] = option("hybrid", "depth encoder; resnet has no stage 1")
-    stage1_epochs: int = option(6, "epochs of stage 1")
-    num_epochs: int = option(6, "epochs of stage 2")
-    scenes: int = option(96, "rendered training drives of stage 2")
-    height: int = option(64, "image height")
-    width: int = option(192, "image width")
-    batch_size: int = option(4, "samples of a step")
-    learning_rate: float = option(5e-4, "learning rate of stage 2")
-    device: str = option("cpu", "auto, cpu, cuda or cuda:N")
-    seed: int = option(0, "seed of scenes and weights")
+    Attributes:
+        options: of the demo.
+        test: held-out scenes, and the weights that were evaluated on them.
+        model: those weights' model.
+        errors: on the held-out scenes, under the keys of `_ROW_NAMES`.
+        seconds: that everything took.
+    """
+
+    options: DemoOptions
+    test: EvaluateOptions
+    model: DepthPredictor
+    errors: dict[str, DepthErrors]
+    seconds: float
 
 
-def run_demo(options: DemoOptions) -> dict[str, DepthErrors]:
+def run(options: DemoOptions) -> None:
     """Runs everything and writes `report.html`, and its pictures of depth as `depth.png`.
-
-    Returns:
-        Errors on held-out scenes by name: "prior", "before", "after".
 
     Raises:
         UserError: bad options, before anything is written.
         Interrupted: asked to stop.
     """
-    check_at_least(options, {"stage1_epochs": 1, "num_epochs": 1, "scenes": 1})
     _stage1_options(options, options.out).check()
     _stage2_options(options, None).check()
     try:
-        return _run(options)
+        _run(options)
     except Interrupted:
         raise Interrupted("the demo was stopped: the same command starts it anew") from None
 
 
-def _run(options: DemoOptions) -> dict[str, DepthErrors]:
+def _run(options: DemoOptions) -> None:
     started = time.perf_counter()
     out = _fresh_folder(options.out)
     group = Processes(choose_device(options.device))
     stage1 = out / "stage1" / STAGE1_FILE
-    stage1_metrics: dict[str, float] = {}
     if options.encoder == "hybrid":
         print("stage 1: image patches ranked from close to distant against text", flush=True)
-        stage1_metrics = pretrain(_stage1_options(options, stage1.parent), group)
+        pretrain(_stage1_options(options, stage1.parent), group)
     print("stage 2: self-supervised depth from video", flush=True)
     stage2 = _stage2_options(options, stage1 if options.encoder == "hybrid" else None)
     untrained = build_model(stage2)
@@ -96,16 +92,15 @@ def _run(options: DemoOptions) -> dict[str, DepthErrors]:
     limits = stage2.min_depth, stage2.max_depth
     before = DepthModel(untrained.encoder, untrained.depth, options.height, options.width, *limits)
     before.eval().to(group.device)
-    results = {
+    errors = {
         "prior": prior_errors(test).mean,
         "before": evaluate(test, before).mean,
         "after": evaluate(test, model).mean,
     }
-    _write_report(options, stage2, test, model, results, stage1_metrics, time.perf_counter() - started)
-    for name, errors in results.items():
-        print(f"{_ROW_NAMES[name]:<60} AbsRel {errors.abs_rel:.3f}  a1 {errors.a1:.3f}")
+    _write_report(_Outcome(options, test, model, errors, time.perf_counter() - started))
+    for name, metrics in errors.items():
+        print(f"{_ROW_NAMES[name]:<60} AbsRel {metrics.abs_rel:.3f}  a1 {metrics.a1:.3f}")
     print(f"report: {out / 'report.html'}")
-    return results
 
 
 def _fresh_folder(out: Path) -> Path:
@@ -169,45 +164,19 @@ def _stage2_options(options: DemoOptions, stage1: Path | None) -> Monodepth2Opti
     )
 
 
-def _write_report(
-    options: DemoOptions,
-    stage2: Monodepth2Options,
-    test: EvaluateOptions,
-    model: DepthPredictor,
-    results: dict[str, DepthErrors],
-    stage1: dict[str, float],
-    seconds: float,
-) -> None:
+def _write_report(outcome: _Outcome) -> None:
+    options, minutes = outcome.options, outcome.seconds / 60
+    machine = _machine(options.device)
     report = Report(
         "hybrid-encoder: the demo's report",
-        f"Preset tiny, random initial weights, rendered scenes, {seconds / 60:.1f} minutes on {_machine(options)}.",
+        f"Preset tiny, random initial weights, rendered scenes, {minutes:.1f} minutes on {machine}.",
     )
-    report.heading("Depth of held-out scenes")
-    source = open_source(test, "test", (0,), test.seed)
-    assert isinstance(source, SyntheticSource)
-    pictures = depth_pictures(model, source)
-    write_png(options.out / "depth.png", pictures)
-    report.picture(pictures, "Image, prediction and truth; near is bright, on the truth's scale.")
-    rows = [
-        ("mean depth of the training scenes (looks at no image)", *results["prior"]),
-        ("this run", *results["after"]),
-    ]
-    report.table(("", *DepthErrors._fields), rows)
-    report.text("Median-scaled; the first four are errors, the last three shares of pixels within 1.25, 1.25², 1.25³.")
-    if stage1:
-        report.heading("Stage 1: patches ranked from close to distant")
-        lines = [line for line in read_metrics(options.out / "stage1") if line["kind"] == "val"]
-        rows1 = [(name, lines[0][key], lines[-1][key]) for name, key in _STAGE1_ROWS]
-        report.table(("held-out scenes", "before training", "after"), rows1)
-        for picture in sorted((options.out / "stage1" / "pictures").glob("*.jpg"))[:2]:
-            report.picture(
-                read_image(picture),
-                "Sequences of seven patches, red is near, blue is far; right, the score of every cell.",
-            )
-        report.curves(_curves(options.out / "stage1", (("loss", "train"), ("ranking_accuracy", "val"))))
+    _report_depth(report, outcome)
+    if options.encoder == "hybrid":
+        _report_stage1(report, options.out / "stage1")
     report.heading("Stage 2: self-supervised depth")
-    report.curves(_curves(stage2.folder, (("photometric", "train"), ("abs_rel", "val"))))
-    report.heading("How to go on")
+    report.curves(_curves(Path(outcome.test.weights), (("photometric", "train"), ("abs_rel", "val"))))
+    report.heading("What comes next")
     report.code(
         "hybrid-encoder pretrain --data tusimple:TUSIMPLE --preset paper --out runs/stage1\n"
         "hybrid-encoder train monodepth2 --data_path KITTI --split eigen_zhou --stage1 runs/stage1/stage1.pth\n"
@@ -215,6 +184,34 @@ def _write_report(
         "hybrid-encoder predict my_video.mp4 --weights runs/mdp --out depth"
     )
     report.write(options.out / "report.html")
+
+
+def _report_depth(report: Report, outcome: _Outcome) -> None:
+    """Pictures and errors of held-out scenes; the pictures also go to `depth.png`."""
+    report.heading("Depth of held-out scenes")
+    source = open_source(outcome.test, "test", (0,), outcome.test.seed)
+    assert isinstance(source, SyntheticSource)
+    pictures = depth_pictures(outcome.model, source)
+    write_png(outcome.options.out / "depth.png", pictures)
+    report.picture(pictures, "Image, prediction and truth; near is bright, on the truth's scale.")
+    rows = [
+        ("mean depth of the training scenes (looks at no image)", *outcome.errors["prior"]),
+        ("this run", *outcome.errors["after"]),
+    ]
+    report.table(("", *DepthErrors._fields), rows)
+    report.text("Median-scaled; the first four are errors, the last three shares of pixels within 1.25, 1.25², 1.25³.")
+
+
+def _report_stage1(report: Report, folder: Path) -> None:
+    """Metrics before and after stage 1, two of its pictures, and its curves."""
+    report.heading("Stage 1: patches ranked from close to distant")
+    lines = [line for line in read_metrics(folder) if line["kind"] == "val"]
+    rows = [(name, lines[0][key], lines[-1][key]) for name, key in _STAGE1_ROWS]
+    report.table(("held-out scenes", "before training", "after"), rows)
+    caption = "Sequences of seven patches, red is near, blue is far; right, the score of every cell."
+    for picture in sorted((folder / "pictures").glob("*.jpg"))[:2]:
+        report.picture(read_image(picture), caption)
+    report.curves(_curves(folder, (("loss", "train"), ("ranking_accuracy", "val"))))
 
 
 _ROW_NAMES = {
@@ -261,8 +258,8 @@ def _curves(folder: Path, wanted: tuple[tuple[str, str], ...]) -> list[tuple[str
     return curves
 
 
-def _machine(options: DemoOptions) -> str:
-    device = choose_device(options.device)
+def _machine(device_name: str) -> str:
+    device = choose_device(device_name)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{name}, {versions}, open_clip {open_clip.__version__}, timm {timm.__version__}"

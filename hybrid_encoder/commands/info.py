@@ -14,6 +14,12 @@ from ..config import HybridEncoderConfig, preset
 from ..errors import UserError
 from ..model.backbones import check_clip, check_timm, quiet
 from ..weights.published import WEIGHTS_VARIABLE, TowerSource, find_weights, is_file_name, tower_sources, weights_folder
+from .options import InfoOptions
+
+
+def run(options: InfoOptions) -> None:
+    """`hybrid-encoder info`: prints the inventory."""
+    print(format_inventory(inventory(options.preset, options.weights_dir)))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
-from torch import Tensor
+if TYPE_CHECKING:  # the options of commands name frames, and `--help` waits for no PyTorch
+    from torch import Tensor
 
 FrameId = int | Literal["s"]
 """A frame's place in a sample: 0 the target, -1 and 1 its neighbours in time, "s" the stereo pair's other camera."""

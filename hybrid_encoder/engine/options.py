@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import UserError
-from ..options import check_at_least, option
+from ..options import MAX_SEED, Options, option
+
+MAX_WORKERS = 1024
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingOptions:
+@dataclass(frozen=True)
+class TrainingOptions(Options):
     """How any training run goes: stage 1 and every trainer."""
 
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
-    num_workers: int = option(4, "processes that load data")
+    num_workers: int = option(4, "processes that load data", at_least=0, at_most=MAX_WORKERS)
     precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
     compile: bool = option(
         False, "compile the nets with torch.compile: takes minutes at first; for GPUs, on a CPU steps were not faster"
@@ -23,18 +25,16 @@ class TrainingOptions:
         False, "compute the nets' inner maps again in the backward pass: less memory, about a third more time"
     )
     sync_bn: bool = option(False, "batch norm over all processes' samples (several GPUs)")
-    accumulate: int = option(1, "batches whose gradients are added up before the optimiser moves")
-    log_frequency: int = option(20, "steps between two logged ones")
-    save_minutes: float = option(30.0, "minutes after which a run's state is saved within an epoch, too")
+    accumulate: int = option(1, "batches whose gradients are added up before the optimiser moves", at_least=1)
+    log_frequency: int = option(20, "steps between two logged ones", at_least=1)
+    save_minutes: float = option(30.0, "minutes after which a run's state is saved within an epoch, too", at_least=0)
     resume: bool = option(False, "go on with the run in its folder; so does the same command without it")
-    max_bad_steps: int = option(10, "steps with a non-finite loss that are skipped before the run stops")
-    skip_bad: int = option(0, "unreadable images that every process passes over before the run stops")
-    seed: int = option(0, "seed of weights, order and augmentation")
+    max_bad_steps: int = option(10, "steps with a non-finite loss that are skipped before the run stops", at_least=0)
+    skip_bad: int = option(0, "unreadable images that every process passes over before the run stops", at_least=0)
+    seed: int = option(0, "seed of weights, order and augmentation", at_least=0, at_most=MAX_SEED)
 
     def check_training(self) -> None:
-        """Raises `UserError` for numbers out of range."""
-        least: dict[str, float] = dict.fromkeys(("num_workers", "max_bad_steps", "skip_bad", "seed"), 0)
-        check_at_least(self, {**least, "accumulate": 1, "log_frequency": 1})
+        """Raises `UserError` for options that exclude each other."""
         if self.compile and self.checkpoint_activations:
             raise UserError("--compile already chooses what to compute again: leave --checkpoint_activations out")
 
@@ -45,5 +45,5 @@ RESUMABLE = frozenset(
         "max_bad_steps", "skip_bad",
     }
 )  # fmt: skip
-"""Training options that may differ when a run goes on: they do not change what it computes, or may be changed on the
-way."""
+"""Training options that may differ when a run resumes: they do not change what it computes, or may be changed during
+the run."""

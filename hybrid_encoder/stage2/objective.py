@@ -15,26 +15,11 @@ from ..data.sample import FrameId
 from ..model.disparity import disp_to_depth
 from .geometry import project, warp
 from .losses import Target, minimum_reprojection, reprojection_loss, smoothness_loss
+from .options import ObjectiveOptions
 
 TIE_BREAK = 1e-5
 """Noise on the identity loss, so that a pixel that is equally good moved and unmoved counts as unmoved half the
 time."""
-
-
-@dataclass(frozen=True)
-class ObjectiveOptions:
-    """What goes into the loss; the names are the original trainers' options.
-
-    `mean_over_mask` is ManyDepth's photometric loss: the mean over the pixels that auto-masking leaves in.
-    """
-
-    min_depth: float = 0.1
-    max_depth: float = 100.0
-    disparity_smoothness: float = 1e-3
-    no_ssim: bool = False
-    avg_reprojection: bool = False
-    disable_automasking: bool = False
-    mean_over_mask: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..config import check_image_size
+from ..config import MAX_CROP_BOTTOM, MAX_SIDE, SIZE_MULTIPLE, check_image_size, check_scales
 from ..data.sample import FrameId
 from ..engine.options import RESUMABLE, TrainingOptions
 from ..errors import UserError
-from ..images import check_crop_bottom
-from ..options import HYBRID_ONLY, EncoderOptions, check_at_least, option
-from .objective import ObjectiveOptions
+from ..options import HYBRID_ONLY, MAX_SCENE_SEED, MAX_SCENES, EncoderOptions, Options, option
+
+MAX_REACH = 100
+"""How many frames away from the target a frame of a sample is at most."""
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class ObjectiveOptions:
+    """What goes into the loss; the names are the original trainers' options.
+
+    `mean_over_mask` is ManyDepth's photometric loss: the mean over the pixels that auto-masking leaves in.
+    """
+
+    min_depth: float = 0.1
+    max_depth: float = 100.0
+    disparity_smoothness: float = 1e-3
+    no_ssim: bool = False
+    avg_reprojection: bool = False
+    disable_automasking: bool = False
+    mean_over_mask: bool = False
+
+
+@dataclass(frozen=True)
+class DataOptions(Options):
     """Where the frames come from; shared by all trainers and by evaluation."""
 
     dataset: Literal["kitti", "kitti_odom", "video", "synthetic"] = option("kitti", "what lies under --data_path")
@@ -27,16 +44,18 @@ class DataOptions:
     intrinsics: str | None = option(
         None, "fx,fy,cx,cy in pixels of the source frames, or a JSON file (video; kitti: in place of calibration files)"
     )
-    crop_bottom: float = option(0.0, "share of the source image cut off below, e.g. 0.07 for a bonnet")
-    height: int = option(192, "image height, a multiple of 32")
-    width: int = option(640, "image width, a multiple of 32")
-    scenes: int = option(40, "rendered training sequences (synthetic)")
+    crop_bottom: float = option(
+        0.0, "share of the source image cut off below, e.g. 0.07 for a bonnet", at_least=0, at_most=MAX_CROP_BOTTOM
+    )
+    height: int = option(192, "image height, a multiple of 32", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
+    width: int = option(640, "image width, a multiple of 32", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
+    scenes: int = option(40, "rendered training sequences (synthetic)", at_least=1, at_most=MAX_SCENES)
 
 
 FREE_OPTIONS = RESUMABLE | {
     "log_dir", "model_name", "data_path", "no_cuda", "num_epochs", "save_frequency", "matching_memory",
 }  # fmt: skip
-"""Options that may differ when a run goes on; the number of epochs only where the schedule does not hang on it."""
+"""Options that may differ when a run resumes; the number of epochs only where the schedule does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -46,44 +65,40 @@ class RunOptions(TrainingOptions):
     log_dir: Path = option(Path("runs"), "runs are written to LOG_DIR/MODEL_NAME")
     model_name: str = option("mdp", "name of the run")
     no_cuda: bool = option(False, "the original's spelling of --device cpu")
-    batch_size: int = option(12, "samples of a step and process")
-    learning_rate: float = option(1e-4, "learning rate")
-    num_epochs: int = option(20, "epochs")
+    batch_size: int = option(12, "samples of a step and process", at_least=1)
+    learning_rate: float = option(1e-4, "learning rate", at_least=0)
+    num_epochs: int = option(20, "epochs", at_least=0)
     lr_schedule: Literal["step", "one_cycle"] = option(
         "step", "one_cycle: warm up over a tenth of the run, then cool down; for nets that start from random numbers"
     )
-    scheduler_step_size: int = option(15, "epochs after which the learning rate falls to a tenth (step)")
-    save_frequency: int = option(1, "epochs between two saved ones")
+    scheduler_step_size: int = option(15, "epochs after which the learning rate falls to a tenth (step)", at_least=1)
+    save_frequency: int = option(1, "epochs between two saved ones", at_least=1)
     load_weights_folder: Path | None = option(None, "start from the weights of this folder")
-    clip_grad: float | None = option(None, "largest norm of the gradient")
+    clip_grad: float | None = option(None, "largest norm of the gradient", above=0)
 
     @property
     def free(self) -> frozenset[str]:
-        """Options that may differ when the run goes on."""
+        """Options that may differ when the run resumes."""
         return FREE_OPTIONS - {"num_epochs"} if self.lr_schedule == "one_cycle" else FREE_OPTIONS
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return self.log_dir.expanduser() / self.model_name
+        return self.log_dir / self.model_name
 
     def check_run(self) -> None:
-        """Raises `UserError` for numbers out of range and for weights that are not there."""
+        """Raises `UserError` for options that exclude each other and for weights that are not there."""
         self.check_training()
-        least: dict[str, float] = {"num_epochs": 0, "learning_rate": 0}
-        check_at_least(self, {**least, "batch_size": 1, "save_frequency": 1, "scheduler_step_size": 1})
-        if self.clip_grad is not None and self.clip_grad <= 0:
-            raise UserError(f"--clip_grad {self.clip_grad}: expected a norm above 0")
         if self.load_weights_folder is not None and not self.load_weights_folder.is_dir():
             raise UserError(f"--load_weights_folder {self.load_weights_folder}: no such folder")
 
 
 @dataclass(frozen=True)
-class DepthOptions:
+class DepthOptions(Options):
     """Networks and loss of single-frame depth; shared by all trainers."""
 
     encoder: Literal["resnet", "hybrid"] = option("hybrid", "depth encoder")
-    encoder_lr: float | None = option(None, "learning rate of the encoder, where it differs")
+    encoder_lr: float | None = option(None, "learning rate of the encoder, where it differs", at_least=0)
     num_layers: Literal[18, 34, 50, 101, 152] = option(18, "layers of the ResNets")
     decoder: Literal["dpt", "unet"] | None = option(None, "default: dpt for hybrid, unet for resnet")
     head: Literal["sigmoid", "relu"] = option("sigmoid", "end of the DPT decoder; relu is the released runs'")
@@ -91,18 +106,28 @@ class DepthOptions:
     pose_model_type: Literal["separate_resnet", "shared", "class_token"] = option(
         "separate_resnet", "camera pose from its own ResNet, from the depth encoder's maps, or from DINO's class tokens"
     )
-    frame_ids: tuple[int, ...] = option((0, -1, 1), "frames of a sample, 0 first")
-    scales: tuple[int, ...] | None = option(None, "disparity scales (default: 0 for dpt, 0 1 2 3 for unet)")
+    frame_ids: tuple[int, ...] = option(
+        (0, -1, 1), "frames of a sample, 0 first", at_least=-MAX_REACH, at_most=MAX_REACH
+    )
+    scales: tuple[int, ...] | None = option(
+        None, "disparity scales (default: 0 for dpt, 0 1 2 3 for unet)", at_least=0, at_most=3
+    )
     use_stereo: bool = option(False, "the other camera's frame is a source, too")
-    min_depth: float = option(0.1, "nearest depth")
-    max_depth: float = option(100.0, "farthest depth")
-    disparity_smoothness: float = option(1e-3, "weight of smoothness")
+    min_depth: float = option(0.1, "nearest depth", above=0)
+    max_depth: float = option(100.0, "farthest depth", above=0)
+    disparity_smoothness: float = option(1e-3, "weight of smoothness", at_least=0)
     avg_reprojection: bool = option(False, "average over source frames in place of the minimum")
     disable_automasking: bool = option(False, "keep pixels that do not move")
     no_ssim: bool = option(False, "L1 alone")
     text_weight: float = option(
-        0.0, "weight of pixel-wise text supervision: a pixel's logits should pick the bin of its predicted depth"
+        0.0,
+        "weight of pixel-wise text supervision: a pixel's logits should pick the bin of its predicted depth",
+        at_least=0,
     )
+
+    def __post_init__(self) -> None:
+        check_depth_limits("min_depth", self.min_depth, "max_depth", self.max_depth)
+        super().__post_init__()
 
     def lr_of_encoder(self, lr: float) -> float:
         """`--encoder_lr`, or else the learning rate of all."""
@@ -157,26 +182,27 @@ class EvaluateOptions(DataOptions):
     crop: Literal["auto", "garg", "eigen", "none"] = option("auto", "auto: garg for raw LiDAR, else none")
     eval_stereo: bool = option(False, "a model trained with stereo: scale 5.4 in place of median scaling")
     disable_median_scaling: bool = option(False, "take predicted depth as metres")
-    pred_depth_scale_factor: float = option(1.0, "multiply predicted depth by this")
-    min_eval_depth: float = option(1e-3, "nearest depth that counts, in metres")
-    max_eval_depth: float = option(80.0, "farthest depth that counts, in metres")
+    pred_depth_scale_factor: float = option(1.0, "multiply predicted depth by this", above=0)
+    min_eval_depth: float = option(1e-3, "nearest depth that counts, in metres", above=0)
+    max_eval_depth: float = option(80.0, "farthest depth that counts, in metres", above=0)
     post_process: bool = option(False, "average with the prediction of the mirrored image")
     prior: bool = option(False, "also the errors of the best guess that looks at no image (synthetic)")
-    csv: Path | None = option(None, "write one line per image to this file")
-    batch_size: int = option(4, "images at a time")
+    csv: Path | None = option(None, "write one line per image to this file", writes="file")
+    batch_size: int = option(4, "images at a time", at_least=1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
     compile: bool = option(False, "compile the nets with torch.compile")
-    seed: int = option(0, "seed of rendered scenes")
+    seed: int = option(0, "seed of rendered scenes", at_least=0, at_most=MAX_SCENE_SEED)
 
-    def check_numbers(self) -> None:
-        """Raises `UserError` for numbers out of range."""
-        check_at_least(self, {"batch_size": 1, "scenes": 1, "seed": 0})
-        check_crop_bottom(self.crop_bottom)
-        if not 0 < self.pred_depth_scale_factor < math.inf:
-            raise UserError(f"--pred_depth_scale_factor {self.pred_depth_scale_factor}: expected a number above 0")
-        if self.csv is not None and self.csv.is_dir():
-            raise UserError(f"--csv {self.csv} is a folder: name a file")
+    def __post_init__(self) -> None:
+        check_depth_limits("min_eval_depth", self.min_eval_depth, "max_eval_depth", self.max_eval_depth)
+        super().__post_init__()
+
+
+def check_depth_limits(near_name: str, near: float, far_name: str, far: float) -> None:
+    """Raises `UserError` unless the two options are limits of depth."""
+    if not 0 < near < far < math.inf:
+        raise UserError(f"--{near_name} {near} --{far_name} {far}: expected 0 < min < max")
 
 
 def check_hybrid_options(options: EncoderOptions, depth: DepthOptions, any_hybrid: bool) -> None:
@@ -205,12 +231,10 @@ def check_depth_options(options: DepthOptions) -> None:
         raise UserError(f"--frame_ids {' '.join(map(str, options.frame_ids))}: 0 comes first, and each only once")
     if len(options.all_frame_ids) < 2:
         raise UserError("--frame_ids 0 alone gives nothing to compare with: add -1 1, or --use_stereo")
-    if options.encoder_lr is not None and not 0 <= options.encoder_lr < math.inf:
-        raise UserError(f"--encoder_lr {options.encoder_lr}: expected 0 or more")
+    if options.scales is not None:
+        check_scales(options.scales)
     if options.stage1 is not None and not options.stage1.is_file():
         raise UserError(f"--stage1 {options.stage1}: no such file, expected what `hybrid-encoder pretrain` wrote")
-    if not 0 < options.min_depth < options.max_depth < math.inf:
-        raise UserError(f"--min_depth {options.min_depth} --max_depth {options.max_depth}: expected 0 < min < max")
     if options.encoder == "resnet":
         if options.decoder == "dpt":
             raise UserError("--decoder dpt reads the hybrid encoder's levels: use --encoder hybrid, or --decoder unet")

@@ -10,12 +10,13 @@ from typing import Literal
 from ..config import check_image_size
 from ..data.sample import FrameId
 from ..errors import UserError
-from ..options import EncoderOptions, option
-from ..stage2.objective import ObjectiveOptions
+from ..options import EncoderOptions, Options, option
 from ..stage2.options import (
+    MAX_REACH,
     DataOptions,
     DepthOptions,
     EvaluateOptions,
+    ObjectiveOptions,
     RunOptions,
     check_depth_options,
     check_hybrid_options,
@@ -26,7 +27,7 @@ EvaluatedDataset = Literal["kitti", "kitti_odom", "video", "synthetic", "citysca
 
 
 @dataclass(frozen=True)
-class MatchingOptions:
+class MatchingOptions(Options):
     """How frames are matched, and what the teacher is."""
 
     teacher_encoder: Literal["resnet", "hybrid"] = option("resnet", "encoder of the single-frame teacher")
@@ -38,15 +39,19 @@ class MatchingOptions:
         False, "the two-frame net starts as the teacher of --mono_weights_folder, its cost volume without effect"
     )
     freeze_teacher_and_pose: bool = option(False, "teacher and pose nets do not train at all")
-    freeze_teacher_epoch: int = option(15, "from this epoch on (counted from 0) they are frozen")
-    freeze_teacher_step: int = option(-1, "from this step on they are frozen; -1: the epoch decides")
+    freeze_teacher_epoch: int = option(15, "from this epoch on (counted from 0) they are frozen", at_least=0)
+    freeze_teacher_step: int = option(-1, "from this step on they are frozen; -1: the epoch decides", at_least=-1)
     depth_binning: Literal["linear", "inverse"] = option("linear", "bins evenly spaced in depth or in 1 / depth")
-    num_depth_bins: int = option(96, "depth bins of the cost volume")
-    num_matching_frames: int = option(1, "frames before the current one that it is matched with")
+    num_depth_bins: int = option(96, "depth bins of the cost volume", at_least=2, at_most=1024)
+    num_matching_frames: int = option(
+        1, "frames before the current one that it is matched with", at_least=0, at_most=MAX_REACH
+    )
     use_future_frame: bool = option(False, "match with the frame after it, too")
     disable_motion_masking: bool = option(False, "trust the two-frame depth where it contradicts the teacher, too")
     no_matching_augmentation: bool = option(False, "do not train for static cameras and first frames")
-    matching_memory: int | None = option(None, "MiB that matching may work in (default: what suits the device)")
+    matching_memory: int | None = option(
+        None, "MiB that matching may work in (default: what suits the device)", at_least=1
+    )
 
     @property
     def matching_ids(self) -> tuple[int, ...]:
@@ -59,7 +64,7 @@ class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, E
     """All options of `hybrid-encoder train manydepth`; those of single-frame depth are the two-frame net's."""
 
     dataset: Dataset = option("kitti", "what lies under --data_path")  # type: ignore[assignment]
-    clip_grad: float | None = option(10.0, "largest norm of the gradient")
+    clip_grad: float | None = option(10.0, "largest norm of the gradient", above=0)
 
     @property
     def loaded_ids(self) -> tuple[FrameId, ...]:
@@ -95,7 +100,7 @@ class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, E
         check_depth_options(teacher if self.teacher_encoder == "hybrid" else dataclasses.replace(teacher, stage1=None))
         if len(self.frame_ids) < 2:
             raise UserError("--frame_ids 0 gives the pose nets, which matching needs, nothing to learn from: add -1 1")
-        if self.num_matching_frames < 0 or not self.matching_ids:
+        if not self.matching_ids:
             raise UserError(
                 f"--num_matching_frames {self.num_matching_frames}: expected at least 1, or --use_future_frame"
             )
@@ -104,15 +109,6 @@ class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, E
                 raise UserError("--start_from_teacher needs a trained teacher: add --mono_weights_folder")
             if (self.encoder, self.decoder_kind) != (self.teacher_encoder, teacher.decoder_kind):
                 raise UserError("--start_from_teacher: the teacher needs the encoder and decoder of the two-frame net")
-        if self.num_depth_bins < 2:
-            raise UserError(f"--num_depth_bins {self.num_depth_bins}: expected at least 2")
-        check_matching_memory(self.matching_memory)
-
-
-def check_matching_memory(mebibytes: int | None) -> None:
-    """Raises `UserError` unless it is a size, or left to us."""
-    if mebibytes is not None and mebibytes < 1:
-        raise UserError(f"--matching_memory {mebibytes}: expected at least 1 (MiB)")
 
 
 @dataclass(frozen=True)
@@ -123,12 +119,10 @@ class TwoFrameEvaluateOptions(EvaluateOptions):
     eval_teacher: bool = option(False, "the single-frame teacher of a two-frame run")
     static_camera: bool = option(False, "two-frame: every frame is its own previous frame")
     zero_cost_volume: bool = option(False, "two-frame: no previous frame, as at the start of a sequence")
-    matching_memory: int | None = option(None, "two-frame: MiB that matching may work in")
+    matching_memory: int | None = option(None, "two-frame: MiB that matching may work in", at_least=1)
 
     def check(self, two_frame: bool) -> None:
-        """Raises `UserError` for numbers out of range, and for two-frame options on weights that are of one frame."""
-        self.check_numbers()
-        check_matching_memory(self.matching_memory)
+        """Raises `UserError` for two-frame options on weights that are of one frame."""
         for name in ("eval_teacher", "static_camera", "zero_cost_volume", "matching_memory"):
             if getattr(self, name) and not two_frame:
                 raise UserError(f"--{name} is for two-frame weights: those of {self.weights} look at one frame")

@@ -1,0 +1,131 @@
+"""The options of the commands that are no stage's own: one dataclass a command, read without PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..config import MAX_CROP_BOTTOM, MAX_SIDE, SIZE_MULTIPLE
+from ..engine.options import MAX_WORKERS
+from ..options import MAX_SCENE_SEED, MAX_SCENES, Options, option
+
+
+@dataclass(frozen=True)
+class DemoOptions(Options):
+    """All options of `hybrid-encoder demo`; the defaults take under five minutes on two CPU cores."""
+
+    out: Path = option(
+        Path("demo"),
+        "folder for runs and report.html; what an earlier demo left there is replaced",
+        writes="folder",
+    )
+    encoder: Literal["hybrid", "resnet"] = option("hybrid", "depth encoder; resnet has no stage 1")
+    stage1_epochs: int = option(6, "epochs of stage 1", at_least=1)
+    num_epochs: int = option(6, "epochs of stage 2", at_least=1)
+    scenes: int = option(96, "rendered training drives of stage 2", at_least=1, at_most=MAX_SCENES)
+    height: int = option(64, "image height", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
+    width: int = option(192, "image width", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
+    batch_size: int = option(4, "samples of a step", at_least=1)
+    learning_rate: float = option(5e-4, "learning rate of stage 2", at_least=0)
+    device: str = option("cpu", "auto, cpu, cuda or cuda:N")
+    seed: int = option(0, "seed of scenes and weights", at_least=0, at_most=MAX_SCENE_SEED)
+
+
+@dataclass(frozen=True)
+class SynthOptions(Options):
+    """All options of `hybrid-encoder synth`."""
+
+    out: Path = option(Path(), "folder to write, new or empty", positional=True, writes="folder")
+    seed: int = option(0, "seed of the scenes", at_least=0, at_most=MAX_SCENE_SEED)
+    sequences: int = option(12, "drives", at_least=3, at_most=MAX_SCENES // 4)
+    frames: int = option(12, "frames of a drive", at_least=3, at_most=100_000)
+    height: int = option(375, "image height of the KITTI layout", at_least=32, at_most=MAX_SIDE)
+    width: int = option(1242, "image width of the KITTI layout", at_least=32, at_most=MAX_SIDE)
+
+
+@dataclass(frozen=True)
+class PredictOptions(Options):
+    """All options of `hybrid-encoder predict`."""
+
+    inputs: tuple[str, ...] = option((), "images, folders, globs or videos", positional=True)
+    weights: str = option("", "folder of weights, or a hub id", required=True)
+    out: Path = option(Path(), "folder to write", required=True, writes="folder")
+    intrinsics: str | None = option(
+        None,
+        "fx,fy,cx,cy of the frames, or a JSON file, whose lens distortion is taken out; two-frame weights need it "
+        "for videos",
+    )
+    sequence: bool = option(False, "two-frame weights: the images follow each other")
+    crop_bottom: float = option(
+        0.0, "share of the height cut off below, as in training", at_least=0, at_most=MAX_CROP_BOTTOM
+    )
+    npy: bool = option(False, "of images, also depth as .npy")
+    scale_factor: float = option(1.0, "metres per unit of depth; 5.4 after stereo training", above=0)
+    batch_size: int = option(4, "images at a time", at_least=1)
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
+    compile: bool = option(False, "compile the nets with torch.compile")
+
+
+@dataclass(frozen=True)
+class ExportOptions(Options):
+    """All options of `hybrid-encoder export-gt`."""
+
+    data_path: Path = option(Path(), "KITTI raw", required=True)
+    split: str = option("", "name or folder of the split", required=True)
+    part: Literal["test", "val", "train"] = option("test", "which file")
+    truth: Literal["velodyne", "improved"] = option("velodyne", "")
+    out: Path = option(Path(), "the .npz to write", required=True, writes="file")
+
+
+@dataclass(frozen=True)
+class InfoOptions(Options):
+    """All options of `hybrid-encoder info`."""
+
+    preset: str = option("", "paper, released, small, dinov3 or tiny", positional=True)
+    weights_dir: Path | None = option(None, "folder of weights (default: $HYBRID_ENCODER_WEIGHTS)")
+
+
+@dataclass(frozen=True)
+class ConvertOptions(Options):
+    """All options of `hybrid-encoder convert`."""
+
+    source: str = option("", "folder of a trainer or of the authors, or the authors' stage-1 .ckpt", positional=True)
+    out: Path = option(Path(), "folder to write", required=True, writes="folder")
+    layout: Literal["hub", "monodepth2"] = option("hub", "")
+    teacher: bool = option(False, "ManyDepth folders: take the single-frame teacher")
+    ignore: tuple[str, ...] = option((), "pattern of tensors that may be left over", repeat=True)
+    training_data: str | None = option(None, "what the weights were trained on, for the model card")
+
+
+@dataclass(frozen=True)
+class PatchOptions(Options):
+    """All options of `hybrid-encoder patch`."""
+
+    host: Literal["monodepth2", "manydepth"] = option("monodepth2", "which original the clone is of", positional=True)
+    path: Path = option(Path(), "the clone's folder", positional=True)
+    check: bool = option(False, "say what would happen, write nothing")
+    revert: bool = option(False, "take the patch back out")
+
+
+@dataclass(frozen=True)
+class BenchOptions(Options):
+    """All options of `hybrid-encoder bench`."""
+
+    part: Literal["encoder", "train", "stage1", "loader", "cost-volume"] = option("encoder", "", positional=True)
+    preset: str = option("paper", "architecture, with random weights")
+    num_tokens: int | None = option(None, "K, where it differs from the preset's", at_least=1)
+    height: int = option(224, "image height", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
+    width: int = option(672, "image width", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
+    batch_size: int = option(1, "images of a call or step", at_least=1)
+    repeats: int = option(5, "counted runs after one warm-up; the median is printed", at_least=1)
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    precision: Literal["float32", "bf16"] = option("float32", "bf16: autocast")
+    compile: bool = option(False, "torch.compile the model (encoder, train)")
+    encoder: Literal["hybrid", "resnet"] = option("hybrid", "depth encoder (train)")
+    num_layers: Literal[18, 34, 50, 101, 152] = option(18, "layers of the ResNets (train)")
+    data_path: Path | None = option(None, "KITTI raw (loader)")
+    split: str = option("eigen_zhou", "name or folder of a split (loader)")
+    num_workers: int = option(0, "processes that load (loader)", at_least=0, at_most=MAX_WORKERS)
+    json: Path | None = option(None, "also write the figures to this file", writes="file")

@@ -1,0 +1,11 @@
+"""`hybrid-encoder patch`: makes a clone of an original trainer run today, with `--encoder hybrid`."""
+
+from __future__ import annotations
+
+from ..patches.apply import patch_clone
+from .options import PatchOptions
+
+
+def run(options: PatchOptions) -> None:
+    """Patches, and says what was found and done."""
+    print(patch_clone(options.host, options.path, options.check, options.revert))

@@ -1,0 +1,16 @@
+"""`hybrid-encoder pretrain`: stage 1, alone or under torchrun."""
+
+from __future__ import annotations
+
+from ..engine.processes import processes
+from ..stage1.checkpoint import STAGE1_FILE
+from ..stage1.options import PretrainOptions
+from ..stage1.training import pretrain
+
+
+def run(options: PretrainOptions) -> None:
+    """Trains, and says what comes next."""
+    with processes(options.device) as group:
+        pretrain(options, group)
+        if group.is_main:
+            print(f"next: hybrid-encoder train monodepth2 --stage1 {options.out / STAGE1_FILE} ...")

@@ -1,0 +1,22 @@
+"""`hybrid-encoder train`: stage 2 with either trainer, alone or under torchrun."""
+
+from __future__ import annotations
+
+from ..engine.processes import processes
+from ..stage2.options import Monodepth2Options
+from ..stage2.training import train as train_monodepth2
+from ..two_frame.options import ManydepthOptions
+from ..two_frame.training import train as train_manydepth
+
+
+def run(options: Monodepth2Options | ManydepthOptions) -> None:
+    """Trains, and says what comes next."""
+    options.check()
+    with processes("cpu" if options.no_cuda else options.device) as group:
+        if isinstance(options, ManydepthOptions):
+            train_manydepth(options, group)
+        else:
+            train_monodepth2(options, group)
+        if group.is_main and options.num_epochs:
+            command = "predict INPUT" if options.dataset == "video" else "evaluate"
+            print(f"next: hybrid-encoder {command} --weights {options.folder} ...")
