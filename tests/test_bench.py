@@ -1,5 +1,6 @@
-"""`hybrid-encoder bench`: every part runs, writes what it measured, and its two sides compute the same."""
+"""`hybrid-encoder bench` measures every part; the two sides of benchmarks/parts.py compute the same."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from hybrid_encoder.cli import main
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALL = ["--preset", "tiny", "--height", "64", "--width", "96", "--repeats", "1", "--device", "cpu"]
 
 
@@ -17,11 +19,25 @@ def bench(part: str, folder: Path, *arguments: str) -> dict[str, float]:
     return found
 
 
-def test_encoder(tmp_path: Path) -> None:
-    found = bench("encoder", tmp_path)
+def compare(part: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    report = folder / f"{part}.json"
+    importlib.import_module("parts").main([part, *SMALL, "--json", str(report)])
+    found: dict[str, float] = json.loads(report.read_text())
+    return found
+
+
+def test_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = compare("encoder", tmp_path, monkeypatch)
     assert found["largest_difference"] < 1e-5
     assert found["ratio_encoder"] == found["per_image_text_encoder_seconds"] / found["encoder_seconds"]
     assert {"benchmark", "machine", "ratio_encoder_decoder"} <= set(found)
+
+
+def test_encoder_alone(tmp_path: Path) -> None:
+    found = bench("encoder", tmp_path, "--batch_size", "2")
+    assert found["images_per_second"] == 2 / found["encoder_decoder_seconds"]
+    assert found["peak_memory_gib"] > 0
 
 
 @pytest.mark.parametrize("encoder", ["hybrid", "resnet"])
@@ -31,8 +47,13 @@ def test_train(encoder: str, tmp_path: Path) -> None:
     assert ("text_share" in found) == (encoder == "hybrid")
 
 
-def test_stage1(tmp_path: Path) -> None:
-    assert bench("stage1", tmp_path)["relative_difference"] < 1e-5
+def test_stage1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compare("stage1", tmp_path, monkeypatch)["relative_difference"] < 1e-5
+
+
+def test_a_step_of_stage1(tmp_path: Path) -> None:
+    found = bench("stage1", tmp_path, "--batch_size", "2")
+    assert found["samples_per_second"] == 2 / found["step_seconds"]
 
 
 def test_loader(scenes: Path, tmp_path: Path) -> None:

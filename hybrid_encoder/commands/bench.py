@@ -1,4 +1,7 @@
-"""`hybrid-encoder bench`: how fast the parts are, each against the straightforward way, in one run on one machine."""
+"""`hybrid-encoder bench`: what one machine does with a preset at a size, in images a second and in memory.
+
+What the parts are compared with lies in the repository's benchmarks/.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -20,62 +23,48 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import preset
+from ..config import HybridEncoderConfig, preset
 from ..data.dataset import SelfSupervisedDataset
 from ..data.loader import make_loader
 from ..data.sample import FrameId
 from ..engine.inference import inference, prepare
 from ..engine.processes import Processes, choose_device
 from ..engine.step import Stepper
-from ..model.backbones import build_clip
 from ..model.decoder import DPTDecoder
 from ..model.encoder import HybridEncoder
-from ..model.language import Language
-from ..options import check_at_least, option
-from ..stage1.losses import ordinal_contrastive_loss, ranking_loss
-from ..stage1.patch_features import patch_features, patch_logits
+from ..stage1.dataset import Stage1Batch
+from ..stage1.model import Stage1Model, stage1_config
+from ..stage1.options import PretrainOptions
 from ..stage2.frames import open_source
 from ..stage2.model import DepthBatch, MonoDepth
 from ..stage2.options import DataOptions, Monodepth2Options
 from ..stage2.training import build_optimizer
 from ..two_frame.cost_volume import depth_bins, match
+from .options import BenchOptions
 
-Figures = dict[str, float]
+if sys.platform != "win32":
+    import resource
 
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """Options of all benchmarks."""
-
-    preset: str = option("paper", "architecture, with random weights")
-    num_tokens: int | None = option(None, "K, where it differs from the preset's")
-    height: int = option(224, "image height")
-    width: int = option(672, "image width")
-    batch_size: int = option(1, "images of a call or step")
-    repeats: int = option(5, "counted runs after one warm-up; the median is printed")
-    device: str = option("auto", "auto, cpu, cuda or cuda:N")
-    precision: Literal["float32", "bf16"] = option("float32", "bf16: autocast")
-    compile: bool = option(False, "torch.compile the model (encoder, train)")
-    encoder: Literal["hybrid", "resnet"] = option("hybrid", "depth encoder (train)")
-    num_layers: Literal[18, 34, 50, 101, 152] = option(18, "layers of the ResNets (train)")
-    data_path: Path | None = option(None, "KITTI raw (loader)")
-    split: str = option("eigen_zhou", "name or folder of a split (loader)")
-    num_workers: int = option(0, "processes that load (loader)")
-    json: Path | None = option(None, "also write the figures to this file")
+Measures = dict[str, float]
+LANES = 4
+"""Sequences of seven patches in an image of stage 1."""
 
 
-def run_bench(name: str, options: BenchOptions) -> dict[str, Any]:
-    """Runs one benchmark, prints machine, versions and figures, and returns them."""
-    check_at_least(options, {"repeats": 1, "batch_size": 1, "num_workers": 0})
+def run(options: BenchOptions) -> None:
+    """Measures one part, prints machine, versions and measures, and writes them where asked to."""
     device = choose_device(options.device)
-    torch.manual_seed(0)
-    figures = BENCHMARKS[name](options, device)
-    report: dict[str, Any] = {"benchmark": name, "machine": machine(device), "options": _given(options), **figures}
-    for key, value in report.items():
+    report(options, device, PARTS[options.part](options, device))
+
+
+def report(options: BenchOptions, device: torch.device, measures: Measures) -> None:
+    """Prints the measures of a part, and writes them where asked to."""
+    given = {name: value for name, value in vars(options).items() if value != getattr(BenchOptions(), name)}
+    given.pop("part", None)
+    lines = {"benchmark": options.part, "machine": machine(device), "options": given, **measures}
+    for key, value in lines.items():
         print(f"{key:>36}: {f'{value:.4g}' if isinstance(value, float) else value}")
     if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=1, default=str) + "\n")
-    return report
+        options.json.write_text(json.dumps(lines, indent=1, default=str) + "\n")
 
 
 def machine(device: torch.device) -> str:
@@ -117,6 +106,16 @@ def _gpu_seconds(call: Callable[[], object]) -> float:
     return float(started.elapsed_time(ended)) / 1000
 
 
+def peak_memory(device: torch.device) -> Measures:
+    """GiB that tensors on the GPU, or on a CPU this process, took at most; empty where the system does not tell."""
+    if device.type == "cuda":
+        return {"peak_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+    if sys.platform == "win32":
+        return {}
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+
+
 def frames_in_memory(batch: int, height: int, width: int, device: torch.device | None = None) -> DepthBatch:
     """A smooth random scene that moves sideways, with KITTI's intrinsics: what the trainers' loader would give."""
     torch.manual_seed(0)
@@ -131,7 +130,7 @@ def frames_in_memory(batch: int, height: int, width: int, device: torch.device |
 def training_step(
     model: nn.Module,
     optimizer: Optimizer,
-    batches: Sequence[DepthBatch],
+    batches: Sequence[Any],
     processes: Processes,
     precision: str = "float32",
     called: Any = None,
@@ -152,71 +151,50 @@ def training_step(
     return step
 
 
-def bench_encoder(options: BenchOptions, device: torch.device) -> Figures:
-    """Inference with cached text features, and with the text tower over all 77 positions for every image, as the
-    authors' implementation does it."""
-    config = preset(options.preset).without_downloads().replace(pyramid=False)
-    if options.num_tokens is not None:
-        config = config.replace(num_tokens=options.num_tokens)
-    clip = build_clip(config.clip, "random")
-    encoder = HybridEncoder(config)
-    encoder.language = Language(clip, config)
-    decoder = DPTDecoder(encoder)
-    slow_text = PerImageText(clip, encoder.language)
-    for module in (encoder, decoder, slow_text):
-        prepare(module, device)
+def build_config(options: BenchOptions) -> HybridEncoderConfig:
+    """The preset, with random weights and as many tokens as asked for."""
+    config = preset(options.preset).without_downloads()
+    return config if options.num_tokens is None else config.replace(num_tokens=options.num_tokens)
+
+
+def time_inference(
+    encoder: HybridEncoder, decoder: DPTDecoder, options: BenchOptions, device: torch.device
+) -> tuple[float, float, Tensor]:
+    """Seconds of the encoder, seconds of encoder and decoder, and the disparity of a random image."""
+    torch.manual_seed(0)
     image = torch.rand(options.batch_size, 3, options.height, options.width, device=device)
     see = torch.compile(encoder.forward_features, dynamic=False) if options.compile else encoder.forward_features
 
-    def run(decode: bool) -> Tensor:
+    def encode() -> Tensor:
         with inference(device, options.precision):
-            features = see(image)
-            return decoder(features)["disp", 0] if decode else features.aligned[0]
+            return see(image).aligned[0]
 
-    ours, ours_decoder = (median_seconds(lambda d=d: run(d), options.repeats, device) for d in (False, True))  # type: ignore[misc]
-    fast = run(True)
-    # A plain function: a module would be registered as a child and leave the method in place.
-    encoder.language.text_features = lambda: slow_text()  # type: ignore[method-assign]
-    slow, slow_decoder = (median_seconds(lambda d=d: run(d), options.repeats, device) for d in (False, True))  # type: ignore[misc]
+    def predict() -> Tensor:
+        with inference(device, options.precision):
+            disparity: Tensor = decoder(see(image))["disp", 0]
+            return disparity
+
+    alone, whole = (median_seconds(call, options.repeats, device) for call in (encode, predict))
+    return alone, whole, predict()
+
+
+def bench_encoder(options: BenchOptions, device: torch.device) -> Measures:
+    """Inference with cached text features."""
+    torch.manual_seed(0)
+    encoder = HybridEncoder(build_config(options).replace(pyramid=False))
+    decoder = prepare(DPTDecoder(encoder), device)
+    alone, whole, _ = time_inference(prepare(encoder, device), decoder, options, device)
     return {
-        "encoder_seconds": ours,
-        "encoder_decoder_seconds": ours_decoder,
-        "images_per_second": options.batch_size / ours_decoder,
-        "per_image_text_encoder_seconds": slow,
-        "per_image_text_encoder_decoder_seconds": slow_decoder,
-        "ratio_encoder": slow / ours,
-        "ratio_encoder_decoder": slow_decoder / ours_decoder,
-        "largest_difference": float((run(True).float() - fast.float()).abs().max()),
+        "encoder_seconds": alone,
+        "encoder_decoder_seconds": whole,
+        "images_per_second": options.batch_size / whole,
+        **peak_memory(device),
     }
 
 
-class PerImageText(nn.Module):
-    """Text features over all positions of every prompt, anew at every call: the yardstick, and only that."""
-
-    ids: Tensor
-
-    def __init__(self, clip: Any, language: Language, context_length: int = 77) -> None:
-        super().__init__()
-        self.clip, self.slot = clip, language.slot
-        tokenize = open_clip.SimpleTokenizer(context_length=context_length)
-        self.register_buffer("ids", tokenize(["This patch appears to be x"]))
-        self.tokens = language.tokens
-
-    def forward(self) -> Tensor:
-        """(K, D)."""
-        clip = self.clip
-        prompts = clip.token_embedding(self.ids).repeat(len(self.tokens), 1, 1)
-        prompts[:, self.slot] = self.tokens
-        length = prompts.shape[1]
-        mask = clip.attn_mask[:length, :length]
-        x = clip.transformer(prompts + clip.positional_embedding[:length], attn_mask=mask)
-        ends = self.ids.argmax(-1).expand(len(x))
-        x = clip.ln_final(x)[torch.arange(len(x), device=x.device), ends] @ clip.text_projection
-        return F.normalize(x, dim=-1)
-
-
-def bench_train(options: BenchOptions, device: torch.device) -> Figures:
+def bench_train(options: BenchOptions, device: torch.device) -> Measures:
     """A training step of the Monodepth2 trainer on frames in memory, and the share that the text tower takes."""
+    torch.manual_seed(0)
     trainer = Monodepth2Options(
         preset=options.preset,
         weights_init="scratch",
@@ -226,72 +204,51 @@ def bench_train(options: BenchOptions, device: torch.device) -> Figures:
         width=options.width,
         batch_size=options.batch_size,
     )
-    config = trainer.config()
-    if options.num_tokens is not None:
-        config = config.replace(num_tokens=options.num_tokens)
-    model = MonoDepth(trainer, config, "random").train()
+    model = MonoDepth(trainer, build_config(options), "random").train()
+    batch = frames_in_memory(options.batch_size, options.height, options.width, device)
+    measures = _time_step(model, lambda: build_optimizer(model, trainer), batch, options, device)
+    language = getattr(model.encoder, "language", None)
+    if language is not None:
+        measures["text_seconds"] = median_seconds(
+            lambda: language.text_features().square().sum().backward(), options.repeats, device
+        )
+        measures["text_share"] = measures["text_seconds"] / measures["step_seconds"]
+    return measures
+
+
+def bench_stage1(options: BenchOptions, device: torch.device) -> Measures:
+    """A training step of stage 1 on images in memory."""
+    torch.manual_seed(0)
+    pretrain = PretrainOptions(height=options.height, width=options.width)
+    model = Stage1Model(HybridEncoder(stage1_config(build_config(options))), pretrain).train()
+    size = torch.tensor([options.width, options.height], device=device)
+    points = torch.rand(LANES * options.batch_size, 7, 2, device=device) * (size - 1)
+    owner = torch.arange(options.batch_size, device=device).repeat_interleave(LANES)
+    images = torch.rand(options.batch_size, 3, options.height, options.width, device=device)
+    batch = Stage1Batch(images, points, owner, ["sample"] * options.batch_size)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return _time_step(model, lambda: torch.optim.AdamW(trained, pretrain.lr, fused=True), batch, options, device)
+
+
+def _time_step(
+    model: nn.Module, build: Callable[[], Optimizer], batch: Any, options: BenchOptions, device: torch.device
+) -> Measures:
+    """Seconds, samples a second and memory of a training step.
+
+    Args:
+        build: makes the optimiser, once the model is on its device.
+    """
     processes = Processes(device)
     processes.place(model)
-    batch = frames_in_memory(options.batch_size, options.height, options.width, device)
-    optimizer = build_optimizer(model, trainer)
     called = torch.compile(model, dynamic=False) if options.compile else None
-    step = training_step(model, optimizer, [batch], processes, options.precision, called)
+    step = training_step(model, build(), [batch], processes, options.precision, called)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = median_seconds(step, options.repeats, device)
-    figures = {"step_seconds": seconds, "samples_per_second": options.batch_size / seconds}
-    if device.type == "cuda":
-        figures["peak_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
-    if isinstance(model.encoder, HybridEncoder):
-        language = model.encoder.language
-
-        def text_alone() -> None:
-            language.text_features().square().sum().backward()
-
-        figures["text_seconds"] = median_seconds(text_alone, options.repeats, device)
-        figures["text_share"] = figures["text_seconds"] / seconds
-    return figures
+    return {"step_seconds": seconds, "samples_per_second": options.batch_size / seconds, **peak_memory(device)}
 
 
-def bench_stage1(options: BenchOptions, device: torch.device) -> Figures:
-    """Sampling and losses of 6 images with 4 lanes each, forward and backward, against a loop over lanes and points."""
-    levels = [torch.randn(6, 1024, 16, 16, device=device).requires_grad_() for _ in range(4)]
-    points = torch.rand(24, 7, 2, device=device) * 223
-    owner = torch.arange(6, device=device).repeat_interleave(4)
-    text = F.normalize(torch.randn(7, 1024, device=device), dim=-1)
-
-    def vectorised() -> Tensor:
-        features = patch_features(levels, points, owner, (224, 224), 1024)
-        return ranking_loss(patch_logits(features, text)) + ordinal_contrastive_loss(features)
-
-    def loops() -> Tensor:
-        total = torch.zeros((), device=device)
-        for lane in range(24):
-            patches = []
-            for point in range(7):
-                x, y = (int(v) for v in points[lane, point] / 224 * 16)
-                patch = torch.cat([level[owner[lane], :, y, x] for level in levels])
-                patch = F.interpolate(patch[None, None], size=1024, mode="nearest")[0, 0]
-                patches.append(F.normalize(patch, dim=0))
-            logits = [[100 * (patch * prompt).sum() for prompt in text] for patch in patches]
-            for j in range(7):
-                for i in range(j):
-                    total = total + F.relu(logits[i][j] - logits[j][j]) / 24
-            for i in range(7):
-                for j in range(7):
-                    total = total + abs(i - j) / 6 * (patches[i] * patches[j]).sum() / 49 / 24
-        return total
-
-    def timed(loss: Callable[[], Tensor]) -> float:
-        return median_seconds(lambda: loss().backward(), options.repeats, device)
-
-    fast, slow = timed(vectorised), timed(loops)
-    ours, theirs = float(vectorised().detach()), float(loops().detach())
-    difference = abs(ours - theirs) / abs(theirs)
-    return {"vectorised_seconds": fast, "loop_seconds": slow, "ratio": slow / fast, "relative_difference": difference}
-
-
-def bench_loader(options: BenchOptions, device: torch.device) -> Figures:
+def bench_loader(options: BenchOptions, device: torch.device) -> Measures:
     """Samples a second of the loader on KITTI raw, three frames each, by the wall clock and by the processor's."""
     data = DataOptions(data_path=options.data_path, split=options.split)
     frame_ids = (0, -1, 1)
@@ -304,13 +261,13 @@ def bench_loader(options: BenchOptions, device: torch.device) -> Figures:
         count = sum(len(batch["name"]) for batch in loader)
         walls.append(count / (time.perf_counter() - wall))
         cpus.append(count / max(time.process_time() - cpu, 1e-9))
-    figures = {"samples_per_second": float(np.median(walls[1:]))}
+    measures = {"samples_per_second": float(np.median(walls[1:]))}
     if options.num_workers == 0:
-        figures["samples_per_cpu_second"] = float(np.median(cpus[1:]))
-    return figures
+        measures["samples_per_cpu_second"] = float(np.median(cpus[1:]))
+    return measures
 
 
-def bench_cost_volume(options: BenchOptions, device: torch.device) -> Figures:
+def bench_cost_volume(options: BenchOptions, device: torch.device) -> Measures:
     """ManyDepth's cost volume on features of stride 4, 96 bins."""
     height, width, channels = options.height // 4, options.width // 4, 256 if options.encoder == "hybrid" else 64
     current = torch.rand(options.batch_size, channels, height, width, device=device)
@@ -322,17 +279,13 @@ def bench_cost_volume(options: BenchOptions, device: torch.device) -> Figures:
     bins = depth_bins(0.1, 20.0, 96).to(device)
     inverse = torch.linalg.inv(K)
     seconds = median_seconds(lambda: match(current, lookup, poses, K, inverse, bins), options.repeats, device)
-    return {"cost_volume_seconds": seconds}
+    return {"cost_volume_seconds": seconds, **peak_memory(device)}
 
 
-BENCHMARKS: dict[str, Callable[[BenchOptions, torch.device], Figures]] = {
+PARTS: dict[str, Callable[[BenchOptions, torch.device], Measures]] = {
     "encoder": bench_encoder,
     "train": bench_train,
     "stage1": bench_stage1,
     "loader": bench_loader,
     "cost-volume": bench_cost_volume,
 }
-
-
-def _given(options: BenchOptions) -> dict[str, Any]:
-    return {name: value for name, value in vars(options).items() if value != getattr(BenchOptions(), name)}

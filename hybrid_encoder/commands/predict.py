@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..data.calibration import read_intrinsics
 from ..engine.inference import inference, prepare
 from ..engine.processes import choose_device
@@ -16,9 +18,13 @@ from .options import PredictOptions
 def run(options: PredictOptions) -> None:
     """Predicts, and says how many files were written."""
     device = choose_device(options.device)
-    settings = {"save_npy": options.npy, "scale_factor": options.scale_factor}
-    settings |= {"batch_size": options.batch_size, "crop_bottom": options.crop_bottom}
-    settings["camera"] = None if options.intrinsics is None else read_intrinsics(options.intrinsics)
+    settings: dict[str, Any] = {
+        "save_npy": options.npy,
+        "scale_factor": options.scale_factor,
+        "batch_size": options.batch_size,
+        "crop_bottom": options.crop_bottom,
+        "camera": None if options.intrinsics is None else read_intrinsics(options.intrinsics),
+    }
     inputs, out = list(options.inputs), options.out
     if is_two_frame(options.weights):
         matching = prepare(load_two_frame_model(options.weights), device, options.compile)
