@@ -40,8 +40,8 @@ class SynthOptions(Options):
     seed: int = option(0, "seed of the scenes", at_least=0, at_most=MAX_SCENE_SEED)
     sequences: int = option(12, "drives", at_least=3, at_most=MAX_SCENES // 4)
     frames: int = option(12, "frames of a drive", at_least=3, at_most=100_000)
-    height: int = option(375, "image height of the KITTI layout", at_least=32, at_most=MAX_SIDE)
-    width: int = option(1242, "image width of the KITTI layout", at_least=32, at_most=MAX_SIDE)
+    height: int = option(375, "image height of the KITTI layout", at_least=32, at_most=4096)
+    width: int = option(1242, "image width of the KITTI layout", at_least=32, at_most=4096)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ FREE_OPTIONS = RESUMABLE | {
 class RunOptions(TrainingOptions):
     """How a trainer's run goes; shared by all trainers."""
 
-    log_dir: Path = option(Path("runs"), "runs are written to LOG_DIR/MODEL_NAME")
+    log_dir: Path = option(Path("runs"), "runs are written to LOG_DIR/MODEL_NAME", writes="folder")
     model_name: str = option("mdp", "name of the run")
     no_cuda: bool = option(False, "the original's spelling of --device cpu")
     batch_size: int = option(12, "samples of a step and process", at_least=1)
@@ -128,6 +128,8 @@ class DepthOptions(Options):
     def __post_init__(self) -> None:
         check_depth_limits("min_depth", self.min_depth, "max_depth", self.max_depth)
         super().__post_init__()
+        if self.scales is not None:
+            check_scales(self.scales)
 
     def lr_of_encoder(self, lr: float) -> float:
         """`--encoder_lr`, or else the learning rate of all."""
@@ -231,8 +233,6 @@ def check_depth_options(options: DepthOptions) -> None:
         raise UserError(f"--frame_ids {' '.join(map(str, options.frame_ids))}: 0 comes first, and each only once")
     if len(options.all_frame_ids) < 2:
         raise UserError("--frame_ids 0 alone gives nothing to compare with: add -1 1, or --use_stereo")
-    if options.scales is not None:
-        check_scales(options.scales)
     if options.stage1 is not None and not options.stage1.is_file():
         raise UserError(f"--stage1 {options.stage1}: no such file, expected what `hybrid-encoder pretrain` wrote")
     if options.encoder == "resnet":
