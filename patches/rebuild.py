@@ -1,9 +1,9 @@
 """Makes the patch files of a host from a clone whose work tree holds the marked lines.
 
-    python patches/rebuild.py monodepth2 CLONE
+    python -m hybrid_encoder.patches.rebuild monodepth2 CLONE
 
-CLONE's HEAD is the commit that the patches are for. Besides lines that end in one of the marks (`patch_files.SERIES`),
-the work tree must not differ from it. patches/README.md says how to get there for a new commit of an original.
+CLONE's HEAD is the commit that the patches are for. The work tree may differ from it in lines that end in one of the
+marks (`format.SERIES`), and in nothing else. patches/README.md says how to get there for a new commit of an original.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("host", choices=HOSTS)
     parser.add_argument("clone", type=Path)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="default: beside this script")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="default: beside this module")
     options = parser.parse_args()
     for path in rebuild(options.host, options.clone, options.out, REPOSITORIES[options.host]):
         print(path)

@@ -63,3 +63,8 @@ def test_loader(scenes: Path, tmp_path: Path) -> None:
 
 def test_cost_volume(tmp_path: Path) -> None:
     assert bench("cost-volume", tmp_path)["cost_volume_seconds"] > 0
+
+
+def test_a_batch_that_does_not_fit_is_no_traceback(capsys: pytest.CaptureFixture) -> None:
+    assert main(["bench", "cost-volume", *SMALL, "--batch_size", "2000000000"]) == 2
+    assert "--batch_size 2000000000 --height 64 --width 96 does not fit" in capsys.readouterr().err

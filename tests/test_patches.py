@@ -10,6 +10,7 @@ import importlib.resources
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,14 @@ def test_rebuilt_patches(patches: HostPatches) -> None:
     assert first[0].insertions == (Insertion(1, (f"import sys{STACK}".encode(),)),)
     assert [insertion.after for insertion in second[0].insertions] == [7, 23]
     assert patches.apply("model.py", MODEL.encode()).decode() == MODEL_MARKED
+
+
+def test_the_rebuilding_script_runs_as_the_readme_says() -> None:
+    command = [sys.executable, "-m", "hybrid_encoder.patches.rebuild", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "-m hybrid_encoder.patches.rebuild monodepth2 CLONE" in done.stdout
+    readme = Path(str(importlib.resources.files("hybrid_encoder.patches"))) / "README.md"
+    assert "python -m hybrid_encoder.patches.rebuild monodepth2 CLONE" in readme.read_text(encoding="utf-8")
 
 
 def test_rebuilding_refuses_other_changes(clone: Path, tmp_path: Path) -> None:

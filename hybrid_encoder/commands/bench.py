@@ -30,6 +30,7 @@ from ..data.sample import FrameId
 from ..engine.inference import inference, prepare
 from ..engine.processes import Processes, choose_device
 from ..engine.step import Stepper
+from ..errors import UserError
 from ..model.decoder import DPTDecoder
 from ..model.encoder import HybridEncoder
 from ..stage1.dataset import Stage1Batch
@@ -51,9 +52,20 @@ LANES = 4
 
 
 def run(options: BenchOptions) -> None:
-    """Measures one part, prints machine, versions and measures, and writes them where asked to."""
+    """Measures one part, prints machine, versions and measures, and writes them where asked to.
+
+    Raises:
+        UserError: the part does not fit in memory.
+    """
     device = choose_device(options.device)
-    report(options, device, PARTS[options.part](options, device))
+    try:
+        measures = PARTS[options.part](options, device)
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        size = f"--batch_size {options.batch_size} --height {options.height} --width {options.width}"
+        raise UserError(f"{size} does not fit in the memory of {device}: lower them") from error
+    report(options, device, measures)
 
 
 def report(options: BenchOptions, device: torch.device, measures: Measures) -> None:

@@ -1,4 +1,5 @@
-"""The options of stage 1; the defaults are the released run's, images are mirrored besides (METHOD, section 3)."""
+"""The options of stage 1. The defaults are those of the released run, and images are also mirrored (docs/METHOD.md,
+section 3)."""
 
 from __future__ import annotations
 
