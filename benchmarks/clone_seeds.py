@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from hybrid_encoder.commands.bench import machine
+from hybrid_encoder.commands.measuring import machine
 from hybrid_encoder.stage2.checkpoint import load_depth_model
 from hybrid_encoder.stage2.evaluate import evaluate
 from hybrid_encoder.stage2.options import EvaluateOptions

@@ -21,7 +21,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from hybrid_encoder.commands.bench import frames_in_memory, machine, median_seconds, training_step
+from hybrid_encoder.commands.measuring import frames_in_memory, machine, median_seconds, training_step
 from hybrid_encoder.engine.inference import inference, prepare
 from hybrid_encoder.engine.processes import Processes, choose_device
 from hybrid_encoder.model.depth_model import encode

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms import functional as T
 
-from hybrid_encoder.commands.bench import machine
+from hybrid_encoder.commands.measuring import machine
 from hybrid_encoder.data.augment import color_jitter
 from hybrid_encoder.data.dataset import SelfSupervisedDataset
 from hybrid_encoder.data.kitti import KittiRawSource

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_encoder.commands.bench import Measures, build_config, median_seconds, report, time_inference
+from hybrid_encoder.commands.bench import build_config, report, time_inference
+from hybrid_encoder.commands.measuring import Measures, median_seconds
 from hybrid_encoder.commands.options import BenchOptions
 from hybrid_encoder.engine.inference import prepare
 from hybrid_encoder.engine.processes import choose_device

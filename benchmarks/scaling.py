@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from hybrid_encoder.commands.bench import machine, median_seconds
+from hybrid_encoder.commands.measuring import machine, median_seconds
 from hybrid_encoder.config import HybridEncoderConfig, preset
 from hybrid_encoder.engine.inference import inference, prepare
 from hybrid_encoder.model.decoder import DPTDecoder

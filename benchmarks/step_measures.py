@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from parts import PerImageText
 from torch import Tensor
 
-from hybrid_encoder.commands.bench import frames_in_memory, machine, median_seconds, training_step
+from hybrid_encoder.commands.measuring import frames_in_memory, machine, median_seconds, training_step
 from hybrid_encoder.engine.activation_checkpointing import checkpoint_activations
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.model.backbones import build_clip

@@ -35,7 +35,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from hybrid_encoder.commands.bench import frames_in_memory, machine, training_step  # noqa: E402
+from hybrid_encoder.commands.measuring import frames_in_memory, machine, training_step  # noqa: E402
 from hybrid_encoder.engine.allocator import keep_freed_memory  # noqa: E402
 from hybrid_encoder.engine.processes import Processes  # noqa: E402
 from hybrid_encoder.stage2 import objective  # noqa: E402

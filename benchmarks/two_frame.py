@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from hybrid_encoder.commands.bench import machine
+from hybrid_encoder.commands.measuring import machine
 from hybrid_encoder.engine.processes import Processes, choose_device
 from hybrid_encoder.stage2.checkpoint import load_depth_model
 from hybrid_encoder.stage2.options import Monodepth2Options

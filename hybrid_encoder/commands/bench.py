@@ -6,30 +6,20 @@ What the parts are compared with lies in the repository's benchmarks/.
 from __future__ import annotations
 
 import json
-import os
-import platform
-import statistics
-import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import open_clip
-import timm
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import HybridEncoderConfig, preset
 from ..data.dataset import SelfSupervisedDataset
 from ..data.loader import make_loader
-from ..data.sample import FrameId
 from ..engine.inference import inference, prepare
 from ..engine.processes import Processes, choose_device
-from ..engine.step import Stepper
 from ..errors import UserError
 from ..model.decoder import DPTDecoder
 from ..model.encoder import HybridEncoder
@@ -37,16 +27,13 @@ from ..stage1.dataset import Stage1Batch
 from ..stage1.model import Stage1Model, stage1_config
 from ..stage1.options import PretrainOptions
 from ..stage2.frames import open_source
-from ..stage2.model import DepthBatch, MonoDepth
+from ..stage2.model import MonoDepth
 from ..stage2.options import DataOptions, Monodepth2Options
 from ..stage2.training import build_optimizer
 from ..two_frame.cost_volume import depth_bins, match
+from .measuring import Measures, frames_in_memory, machine, median_seconds, peak_memory, training_step
 from .options import BenchOptions
 
-if sys.platform != "win32":
-    import resource
-
-Measures = dict[str, float]
 LANES = 4
 """Sequences of seven patches in an image of stage 1."""
 
@@ -77,90 +64,6 @@ def report(options: BenchOptions, device: torch.device, measures: Measures) -> N
         print(f"{key:>36}: {f'{value:.4g}' if isinstance(value, float) else value}")
     if options.json is not None:
         options.json.write_text(json.dumps(lines, indent=1, default=str) + "\n")
-
-
-def machine(device: torch.device) -> str:
-    """Processor or GPU, threads and versions."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        info = Path("/proc/cpuinfo")
-        models = (
-            [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-        )
-        name = models[0].split(":")[1].strip() if models else platform.processor() or platform.machine()
-        name = f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
-    return f"{name}; {versions}, open_clip {open_clip.__version__}"
-
-
-def median_seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Median duration of a call after one warm-up: by the wall clock, on a GPU by its own events."""
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return statistics.median([_gpu_seconds(call) for _ in range(repeats + 1)][1:])
-    return statistics.median([_wall_seconds(call) for _ in range(repeats + 1)][1:])
-
-
-def _wall_seconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
-def _gpu_seconds(call: Callable[[], object]) -> float:
-    started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    started.record()
-    call()
-    ended.record()
-    ended.synchronize()
-    return float(started.elapsed_time(ended)) / 1000
-
-
-def peak_memory(device: torch.device) -> Measures:
-    """GiB that tensors on the GPU, or on a CPU this process, took at most; empty where the system does not tell."""
-    if device.type == "cuda":
-        return {"peak_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
-    if sys.platform == "win32":
-        return {}
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {"peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
-
-
-def frames_in_memory(batch: int, height: int, width: int, device: torch.device | None = None) -> DepthBatch:
-    """A smooth random scene that moves sideways, with KITTI's intrinsics: what the trainers' loader would give."""
-    torch.manual_seed(0)
-    K = torch.tensor([[0.58 * width, 0, 0.5 * width], [0, 1.92 * height, 0.5 * height], [0, 0, 1]], device=device)
-    coarse = torch.rand(batch, 3, height // 8, width // 8).to(device)
-    wide = F.interpolate(coarse, (height, width + 16), mode="bilinear")
-    frames: dict[FrameId, Tensor] = {i: wide[..., 8 + 2 * i : 8 + 2 * i + width].contiguous() for i in (0, -1, 1)}
-    unmoved = torch.eye(4, device=device).repeat(batch, 1, 1)
-    return DepthBatch(frames, frames, K.repeat(batch, 1, 1), unmoved, ["sample"] * batch)
-
-
-def training_step(
-    model: nn.Module,
-    optimizer: Optimizer,
-    batches: Sequence[Any],
-    processes: Processes,
-    precision: str = "float32",
-    called: Any = None,
-) -> Callable[[], float]:
-    """A trainer's step on batches in memory, as its loop takes it, as a function that returns the last loss.
-
-    Args:
-        called: the compiled model, where there is one.
-    """
-    stepper = Stepper(model, called or model, processes, precision, None)
-
-    def step() -> float:
-        for position, batch in enumerate(batches):
-            scalars = stepper.run(optimizer, batch, batch.sample_names, position, len(batches))
-        stepper.finish(optimizer)
-        return float(scalars["loss"])
-
-    return step
 
 
 def build_config(options: BenchOptions) -> HybridEncoderConfig:

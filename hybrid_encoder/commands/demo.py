@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import time
 from dataclasses import dataclass
@@ -10,9 +9,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import open_clip
-import timm
-import torch
 
 from ..colormap import color_range, colorize_depth, colorize_disparity, resize_to_height, tile_grid
 from ..engine.loop import Interrupted
@@ -33,6 +29,7 @@ from ..stage2.frames import open_source
 from ..stage2.options import EvaluateOptions, Monodepth2Options
 from ..stage2.training import build_model, train
 from ..synthetic.sequence import SyntheticSource
+from .measuring import machine
 from .options import DemoOptions
 from .report import Report
 
@@ -166,10 +163,10 @@ def _stage2_options(options: DemoOptions, stage1: Path | None) -> Monodepth2Opti
 
 def _write_report(outcome: _Outcome) -> None:
     options, minutes = outcome.options, outcome.seconds / 60
-    machine = _machine(options.device)
     report = Report(
         "hybrid-encoder: the demo's report",
-        f"Preset tiny, random initial weights, rendered scenes, {minutes:.1f} minutes on {machine}.",
+        f"Preset tiny, random initial weights, rendered scenes, {minutes:.1f} minutes on "
+        f"{machine(choose_device(options.device))}.",
     )
     _report_depth(report, outcome)
     if options.encoder == "hybrid":
@@ -256,10 +253,3 @@ def _curves(folder: Path, wanted: tuple[tuple[str, str], ...]) -> list[tuple[str
         points = [(line["step"], line[name]) for line in lines if line["kind"] == kind and name in line]
         curves.append((f"{kind}: {name}", [step for step, _ in points], [value for _, value in points]))
     return curves
-
-
-def _machine(device_name: str) -> str:
-    device = choose_device(device_name)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{name}, {versions}, open_clip {open_clip.__version__}, timm {timm.__version__}"
