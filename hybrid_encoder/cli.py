@@ -190,10 +190,11 @@ def _demo(arguments: Arguments) -> int:
 
 def _synth(arguments: Arguments) -> int:
     from .synthetic.files import write_synthetic
+    from .synthetic.settings import SynthSettings
 
-    write_synthetic(
-        arguments.out, arguments.seed, arguments.sequences, arguments.frames, arguments.height, arguments.width
-    )
+    given = arguments
+    settings = SynthSettings(given.seed, given.sequences, given.frames, given.height, given.width)
+    write_synthetic(given.out, settings)
     print(f"KITTI layout: {arguments.out / 'kitti'} (split: synthetic); TuSimple layout: {arguments.out / 'tusimple'}")
     return 0
 
