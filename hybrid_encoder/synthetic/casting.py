@@ -118,8 +118,8 @@ def cast_box(solid: list[float], rays: LocalRays) -> tuple[Tensor, Tensor]:
 
 
 def between(inverse: Tensor, first: float, second: float) -> tuple[Tensor, Tensor]:
-    """Depths at which rays enter and leave the space between two planes, at these distances along an axis; `inverse`
-    is 1 / the rays' part along it."""
+    """Depths at which rays enter and leave the space between two planes, which stand at these distances along an axis;
+    `inverse` is 1 / the rays' part along that axis."""
     t1, t2 = inverse * first, inverse * second
     return torch.minimum(t1, t2), torch.maximum(t1, t2)
 

@@ -48,7 +48,7 @@ class Sight(NamedTuple):
     """(n,) a pixel's width there, metres."""
 
     def slant(self, across: Tensor) -> Tensor:
-        """How many times longer the footprint is on a surface, (n,), given the rays' parts across it."""
+        """How many times longer a footprint is on a surface, (n,); `across` is the ray's part along its normal."""
         return (self.ray.square().sum(0) / across.abs()).clamp(1, 60)
 
 
@@ -58,12 +58,8 @@ def shade(scene: Scene, solids: Tensor, rays: Rays, hits: Hits, focal: float) ->
     device = hits.depth.device
     tile = scene.texture.to(device)
     table = solids.float().t().contiguous().to(device)
-    seen, depth, shadow, flat = (
-        hits.seen.view(-1),
-        hits.depth.view(-1),
-        hits.shadow.view(-1),
-        rays.direction.view(3, -1),
-    )
+    depth, seen, shadow = (values.view(-1) for values in hits)
+    flat = rays.direction.view(3, -1)
     kinds = torch.cat([table.new_tensor([SKY, GROUND]), table[KIND]]).to(torch.int32)[seen + 2]
     colour = torch.empty_like(flat)
     for kind in kinds.unique().tolist():

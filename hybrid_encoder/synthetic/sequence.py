@@ -69,12 +69,7 @@ class SyntheticFrame:
 
 
 def render_sequence(
-    seed: int,
-    frames: int,
-    height: int,
-    width: int,
-    device: str | torch.device = "cpu",
-    stereo: bool = False,
+    seed: int, frames: int, height: int, width: int, device: str | torch.device = "cpu", stereo: bool = False
 ) -> SyntheticSequence:
     """Render one drive through a street of its own with KITTI's average camera; arguments and errors are those of
     `iterate_frames` and `Camera`."""
