@@ -96,31 +96,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-@contextmanager
-def new_folder(out: str | Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `out` that becomes `out` when the block ends well, and is removed when it does not.
-
-    Raises:
-        UserError: `out` is a file or a folder that is not empty, or its parent cannot be made.
-    """
-    out = Path(os.path.abspath(out))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "a folder that is not empty" if out.is_dir() else "a file"
-        raise UserError(f"{out} is {what}: give a new folder, or remove it first")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot make a folder beside {out}: {error.strerror}") from error
-    try:
-        yield partial
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def not_written(path: Path, error: OSError) -> UserError:
     """The user's side of a file that could not be written."""
     remedy = "free some space" if error.errno in NO_ROOM else "see to its folder"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hybrid_encoder.synthetic.files import write_synthetic
+from hybrid_encoder.synthetic.settings import SynthSettings
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -18,9 +19,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with kitti/ and tusimple/ as `hybrid-encoder synth` writes them, small."""
     out = tmp_path_factory.mktemp("synth") / "scenes"
-    write_synthetic(
-        out, seed=3, sequences=4, frames=5, height=96, width=320, clips=10, clip_size=(180, 320), progress=False
-    )
+    write_synthetic(out, SynthSettings(3, 4, 5, 96, 320, clips=10, clip_size=(180, 320), progress=False))
     return out
 
 

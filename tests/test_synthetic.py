@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
+import os
+import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,10 +19,13 @@ from torch import Tensor
 
 from hybrid_encoder.data.splits import find_split, read_split
 from hybrid_encoder.data.velodyne import improved_depth_path, read_depth_png, read_scan_depth
+from hybrid_encoder.engine.signals import Interrupted
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.stage2.geometry import project, warp
-from hybrid_encoder.synthetic.files import label_lanes, write_synthetic
+from hybrid_encoder.synthetic.files import write_synthetic
 from hybrid_encoder.synthetic.sequence import BASELINE, SyntheticSequence, SyntheticSource, render_sequence
+from hybrid_encoder.synthetic.settings import SynthSettings
+from hybrid_encoder.synthetic.tusimple import label_lanes
 
 HEIGHT, WIDTH = 96, 320
 
@@ -29,7 +38,7 @@ def sequences() -> list[SyntheticSequence]:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("synth") / "out"
-    write_synthetic(out, 3, 3, 3, 96, 320, stereo=True, clips=5, clip_size=(180, 320), progress=False)
+    write_synthetic(out, SynthSettings(3, 3, 3, 96, 320, stereo=True, clips=5, clip_size=(180, 320), progress=False))
     return out
 
 
@@ -209,25 +218,103 @@ def test_lane_labels_leave_out_what_is_hidden() -> None:
     assert label == [-2, -2, -2, 50, 60, 70, 80, -2, -2, -2, -2, 130, 140, 150, 160, 170, 180, 190, 200, -2]
 
 
+SMALLEST = SynthSettings(0, 3, 3, 32, 96, clips=2, clip_size=(90, 160), progress=False)
+
+
 def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "note").write_text("mine")
-    for bad in (tmp_path / "used", tmp_path / "used" / "note"):
+    (tmp_path / "link").symlink_to("used")
+    (tmp_path / "circle").symlink_to("circle")
+    for bad in ("used", "used/note", "link", "circle"):
         with pytest.raises(UserError, match="give a new folder"):
-            write_synthetic(bad, 0, 3, 3, 32, 96, clips=2, clip_size=(90, 160), progress=False)
-    with pytest.raises(UserError, match="at least 3"):
-        write_synthetic(tmp_path / "few", 0, 2, 3, progress=False)
-    with pytest.raises(UserError, match="seed -1"):
-        write_synthetic(tmp_path / "few", -1, 3, 3, progress=False)
-    with pytest.raises(UserError, match="at least 32x32"):
-        write_synthetic(tmp_path / "few", 0, 3, 3, 16, 96, progress=False)
+            write_synthetic(tmp_path / bad, SMALLEST)
+    with pytest.raises(UserError, match="cannot make a folder"):
+        write_synthetic(tmp_path / "used" / "note" / "out", SMALLEST)
 
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr("hybrid_encoder.synthetic.files.write_tusimple", fail)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(OSError, match="disk full"):
-        write_synthetic(tmp_path / "empty", 0, 3, 3, 32, 96, clips=2, clip_size=(90, 160), progress=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "used"]
+    for out in ("empty", "new"):
+        with pytest.raises(OSError, match="disk full"):
+            write_synthetic(tmp_path / out, SMALLEST)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circle", "empty", "link", "used"]
     assert not list((tmp_path / "empty").iterdir())
+
+
+def test_links_are_followed_and_an_empty_folder_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "full_name").symlink_to("disk")
+    (tmp_path / "new_name").symlink_to("new")
+    before = (tmp_path / "disk").stat().st_ino
+    for link, folder in (("full_name", "disk"), ("new_name", "new")):
+        write_synthetic(tmp_path / link, SMALLEST)
+        assert (tmp_path / link).is_symlink()
+        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["kitti", "tusimple"]
+    assert (tmp_path / "disk").stat().st_ino == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "full_name", "new", "new_name"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # a write's error names no file
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"No space left on device.*free some space"):
+        write_synthetic(tmp_path / "out", SMALLEST)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_stopped_synth_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    number = signal.Signals[name]
+    before = signal.getsignal(number)
+    if before == signal.SIG_IGN:
+        pytest.skip(f"{name} is ignored here, as nohup asks for")
+
+    def stop(root: Path, *_: object) -> None:
+        assert list(root.parent.glob("kitti/splits/*/*.txt"))
+        assert signal.getsignal(number) not in (signal.SIG_DFL, signal.default_int_handler)
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    monkeypatch.setattr("hybrid_encoder.synthetic.files.write_tusimple", stop)
+    with pytest.raises(Interrupted, match=f"nothing was written to {tmp_path}"):
+        write_synthetic(tmp_path / "deep" / "out", SMALLEST)
+    assert signal.getsignal(number) == before
+    assert not list(tmp_path.glob("deep/*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sequences": 2}, "at least 3"),
+        ({"seed": -1}, "seed -1"),
+        ({"seed": 2**31}, "seed 2147483648"),
+        ({"height": 16}, "at least 32x32"),
+        ({"height": 100_000_000}, "100000000x96.*at most 4096x4096"),
+        ({"width": 10**30}, "at most 4096x4096"),
+        ({"clip_size": (90, 10**9)}, "90x1000000000.*at least 90x160 and at most 4096x4096"),
+        ({"sequences": 10**9}, "1000000000 sequences.*at most 9999"),
+        ({"frames": 10**9}, "1000000000 frames.*at most"),
+        ({"clips": 10**9}, "1000000000 TuSimple images"),
+        ({"clips": 1}, "at least 2"),
+    ],
+)
+def test_what_cannot_be_rendered_is_refused_at_once(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        write_synthetic(tmp_path / "out", dataclasses.replace(SMALLEST, **change))
+    assert not list(tmp_path.iterdir())
+
+
+def test_sources_and_sequences_refuse_what_memory_cannot_hold() -> None:
+    with pytest.raises(UserError, match="at most 4096x4096"):
+        render_sequence(0, 1, 10**8, 96)
+    with pytest.raises(UserError, match="cannot render 1000000000 frames"):
+        render_sequence(0, 10**9, 32, 96)
+    with pytest.raises(UserError, match="at most 4096x4096"):
+        SyntheticSource(0, 1, 3, 96, 10**8)
+    with pytest.raises(UserError, match="at most 1000003 sequences"):
+        SyntheticSource(0, 10**9, 3, 96, 320)

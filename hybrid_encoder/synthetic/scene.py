@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -81,36 +81,55 @@ class Road:
         return math.atan(self.amplitude * self.frequency * math.cos(self.frequency * z + self.phase))
 
 
-@dataclass(frozen=True)
-class Solid:
-    """A box or ellipsoid; `speed` (metres a frame along z) other than 0 makes it follow the road at `lateral`."""
+class Place(NamedTuple):
+    """A point of the ground, and the yaw of what stands there in radians, to the right."""
 
     x: float
     z: float
-    yaw: float
+    yaw: float = 0.0
+
+
+class Box(NamedTuple):
+    """Half the width and half the length of a solid, and its lower and upper ends above the ground."""
+
     half_x: float
     half_z: float
     bottom: float
     top: float
-    kind: int
-    colour: Colour
+
+
+class Pattern(NamedTuple):
+    """The numbers that a solid's texture is made from; `shading` gives them their meaning for each kind."""
+
     period: float = 1.0
     storey: float = 1.0
     duty: float = 0.0
     seed: float = 0.0
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A box or ellipsoid; `speed` (metres a frame along z) other than 0 makes it follow the road at `lateral`."""
+
+    kind: int
+    place: Place
+    box: Box
+    colour: Colour
+    pattern: Pattern
     speed: float = 0.0
     lateral: float = 0.0
     ahead: float = 0.0
+    """Metres from `place`, in the direction that the solid faces."""
 
     def row(self, road: Road, frame: int) -> list[float]:
-        x, z, yaw = self.x, self.z, self.yaw
+        """Its columns in a frame, X to SEED."""
+        x, z, yaw = self.place
         if self.speed:
             z += self.speed * frame
             x = road.centre(z) + self.lateral
             yaw += road.heading(z)
         x, z = x + self.ahead * math.sin(yaw), z + self.ahead * math.cos(yaw)
-        place = [x, z, math.cos(yaw), math.sin(yaw), self.half_x, self.half_z, self.bottom, self.top, float(self.kind)]
-        return [*place, *self.colour, self.period, self.storey, self.duty, self.seed]
+        return [x, z, math.cos(yaw), math.sin(yaw), *self.box, float(self.kind), *self.colour, *self.pattern]
 
 
 @dataclass
@@ -145,17 +164,3 @@ class Scene:
             self.rows = [solid.row(self.road, 0) for solid in self.solids]
         rows = [s.row(self.road, frame) if s.speed else row for s, row in zip(self.solids, self.rows, strict=True)]
         return torch.tensor(rows, dtype=torch.float64), torch.tensor([bool(s.speed) for s in self.solids])
-
-
-def camera_to_world(x: float, z: float, height: float, yaw: float, pitch: float, roll: float) -> Tensor:
-    """(4, 4) float64; yaw turns right, pitch lifts the nose, roll turns the top to the right, radians."""
-    c, s = math.cos(yaw), math.sin(yaw)
-    turn = torch.tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]], dtype=torch.float64)
-    c, s = math.cos(pitch), math.sin(pitch)
-    tilt = torch.tensor([[1, 0, 0], [0, c, -s], [0, s, c]], dtype=torch.float64)
-    c, s = math.cos(roll), math.sin(roll)
-    lean = torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=torch.float64)
-    pose = torch.eye(4, dtype=torch.float64)
-    pose[:3, :3] = turn @ tilt @ lean
-    pose[:3, 3] = torch.tensor([x, -height, z], dtype=torch.float64)
-    return pose

@@ -3,8 +3,7 @@
     sequence = render_sequence(seed=7, frames=5, height=96, width=320)
     source = SyntheticSource(seed=0, sequences=40, frames=5, height=96, width=320)    # what trainers read
 
-The street is drawn in `synthetic_street`, seen in `synthetic_render`. The same seed gives the same pictures on the
-same device.
+`street` draws the scene, `render` shows it. The same seed gives the same pictures on the same device.
 """
 
 from __future__ import annotations
@@ -17,17 +16,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data.calibration import KITTI_NORMALISED_K
 from ..data.sample import FrameId
 from ..errors import UserError
+from .camera import Camera, default_intrinsics, kitti_camera
+from .lanes import visible_lanes
 from .render import render_view
-from .scene import Scene
+from .settings import MAX_FRAMES, MAX_SEED, check_image_size, check_seed
 from .street import draw_scene
 
 BASELINE = 0.54
 """Metres from the left camera to the right one, as in KITTI."""
-LANE_RANGE = 80.0
-MAX_SEED = 2**31 - 1
 SEED_STRIDE = 1_000_003
 """Street n of a set of streets with seed s is that of seed s * SEED_STRIDE + n: no two sets share one."""
 
@@ -71,24 +69,19 @@ class SyntheticFrame:
 
 
 def render_sequence(
-    seed: int,
-    frames: int,
-    height: int,
-    width: int,
-    device: str | torch.device = "cpu",
-    stereo: bool = False,
-    K: np.ndarray | None = None,
-    pitch: float = 0.0,
+    seed: int, frames: int, height: int, width: int, device: str | torch.device = "cpu", stereo: bool = False
 ) -> SyntheticSequence:
-    """Render one drive through a street of its own; arguments and errors are those of `iterate_frames`."""
-    views = list(iterate_frames(seed, frames, height, width, device, stereo, K, pitch))
+    """Render one drive through a street of its own with KITTI's average camera; arguments and errors are those of
+    `iterate_frames` and `Camera`."""
+    camera = kitti_camera(height, width)
+    views = list(iterate_frames(seed, frames, camera, device, stereo))
     right = [view.image_right for view in views if view.image_right is not None]
     right_depth = [view.depth_right for view in views if view.depth_right is not None]
     return SyntheticSequence(
         images=torch.stack([view.image for view in views]),
         depth=torch.stack([view.depth for view in views]),
         T_world_camera=torch.stack([view.T_world_camera for view in views]),
-        K=torch.as_tensor(default_intrinsics(height, width) if K is None else K, dtype=torch.float32),
+        K=camera.K.float(),
         lanes=[view.lanes for view in views],
         moving=torch.stack([view.moving for view in views]),
         images_right=torch.stack(right) if stereo else None,
@@ -99,12 +92,9 @@ def render_sequence(
 def iterate_frames(
     seed: int,
     frames: int,
-    height: int,
-    width: int,
+    camera: Camera,
     device: str | torch.device = "cpu",
     stereo: bool = False,
-    K: np.ndarray | None = None,
-    pitch: float = 0.0,
     dead_end: bool = True,
 ) -> Iterator[SyntheticFrame]:
     """Render one drive through a street of its own, frame by frame.
@@ -112,82 +102,35 @@ def iterate_frames(
     Args:
         seed: 0 or more; every seed is another street.
         frames: how many, 0.5 to 1.2 m apart.
-        height, width: of the images, at least 8.
+        camera: on the car; its pitch is added to a little of the scene's own.
         device: where to render; the result comes back to the CPU. Devices round differently: some grey values may
             differ by one.
         stereo: render the right camera too.
-        K: (3, 3) intrinsics in pixels; None: KITTI's average camera.
-        pitch: the camera's, in radians, upwards, on top of a little of the scene's own.
         dead_end: whether the street may end at a house or wall.
 
     Raises:
-        UserError: a seed, a number of frames or a size out of range.
+        UserError: a seed or a number of frames out of range.
     """
     if not 0 <= seed < (MAX_SEED + 1) * SEED_STRIDE:
         raise UserError(f"seed {seed} of a street is out of range: use 0 to {MAX_SEED}")
-    if frames < 1 or height < 8 or width < 8:
-        raise UserError(f"cannot render {frames} frames of {height}x{width}: expected at least 1 frame of 8x8")
-    scene = draw_scene(seed, frames, pitch, dead_end)
-    intrinsics = torch.as_tensor(default_intrinsics(height, width) if K is None else K, dtype=torch.float64)
+    if not 1 <= frames <= MAX_FRAMES:
+        raise UserError(f"cannot render {frames} frames: use 1 to {MAX_FRAMES}")
+    scene = draw_scene(seed, frames, camera.pitch, dead_end)
     to_right = torch.eye(4, dtype=torch.float64)
     to_right[0, 3] = BASELINE
 
-    def view(frame: int, camera: int) -> tuple[Tensor, Tensor, Tensor]:
-        pose = scene.poses[frame] @ to_right if camera else scene.poses[frame]
-        deviates = torch.Generator().manual_seed((seed + 1) * 4096 + 2 * frame + camera)
-        noise = torch.randn((3, height, width), generator=deviates).to(device)
-        image, depth, moving = render_view(scene, frame, pose, intrinsics, height, width, noise)
+    def view(frame: int, right: bool) -> tuple[Tensor, Tensor, Tensor]:
+        pose = scene.poses[frame] @ to_right if right else scene.poses[frame]
+        deviates = torch.Generator().manual_seed((seed + 1) * 4096 + 2 * frame + right)
+        noise = torch.randn((3, camera.height, camera.width), generator=deviates).to(device)
+        image, depth, moving = render_view(scene, frame, camera, pose, noise)
         return image.cpu(), depth[None].cpu(), moving[None].cpu()
 
     for frame, pose in enumerate(scene.poses):
-        image, depth, moving = view(frame, 0)
-        lanes = visible_lanes(scene, pose, intrinsics, depth[0])
-        image_right, depth_right, _ = view(frame, 1) if stereo else (None, None, None)
+        image, depth, moving = view(frame, right=False)
+        lanes = visible_lanes(scene, camera, pose, depth[0])
+        image_right, depth_right, _ = view(frame, right=True) if stereo else (None, None, None)
         yield SyntheticFrame(image, depth, moving, pose.float(), lanes, image_right, depth_right)
-
-
-def check_seed(seed: int) -> None:
-    """Raises `UserError` for the seed of a set of streets that is out of range."""
-    if not 0 <= seed <= MAX_SEED:
-        raise UserError(f"seed {seed} is out of range: use 0 to {MAX_SEED}")
-
-
-def default_intrinsics(height: int, width: int) -> np.ndarray:
-    """(3, 3) float64, pixels: KITTI's average camera at this size."""
-    return KITTI_NORMALISED_K * np.array([[width], [height], [1.0]])
-
-
-def visible_lanes(scene: Scene, pose: Tensor, K: Tensor, depth: Tensor) -> list[np.ndarray]:
-    """The painted lines of a view as (n, 2) float32 points near to far, where the picture shows them and nothing
-    hides them."""
-    height, width = depth.shape
-    road, depths = scene.road, depth.numpy()
-    to_camera = torch.linalg.inv(pose).numpy()
-    to_world = (pose[:3, :3] @ torch.linalg.inv(K)).numpy()
-    camera_height = -float(pose[1, 3])
-    z = float(pose[2, 3]) + 1 / np.linspace(1 / 1.5, 1 / LANE_RANGE, 4 * height)
-    centre = road.amplitude * (np.sin(road.frequency * z + road.phase) - np.sin(road.phase))
-    lanes = []
-    for line in road.lines:
-        world = np.stack([centre + line.offset, np.zeros_like(z), z, np.ones_like(z)])
-        points = (to_camera @ world)[:3]
-        points = points[:, points[2] > 0.5]
-        x, y, _ = (K.numpy() @ points) / points[2]
-        inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-        x, y = x[inside], y[inside]
-        rows, columns = y.round().astype(int), x.round().astype(int)
-        down = to_world[1] @ np.stack([columns, rows, np.ones_like(rows)])  # of the pixel's ray
-        seen = depths[rows, columns]
-        shown = (seen > 0) & (np.abs(seen * down - camera_height) < 0.01)  # the pixel sees the ground
-        x, y = x[shown], y[shown]
-        kept, last = [], np.inf
-        for i, at in enumerate(y):
-            if at <= last - 1:
-                kept.append(i)
-                last = at
-        if len(kept) >= 2:
-            lanes.append(np.stack([x[kept], y[kept]], axis=1).astype(np.float32))
-    return lanes
 
 
 class SyntheticSource:
@@ -206,7 +149,7 @@ class SyntheticSource:
         device: where to render.
 
     Raises:
-        UserError: no frame is left between the margins, or a seed out of range.
+        UserError: no frame is left between the margins, or a seed, a size or a number of sequences out of range.
     """
 
     def __init__(
@@ -220,12 +163,13 @@ class SyntheticSource:
         margin: int = 1,
         device: str | torch.device = "cpu",
     ) -> None:
-        if sequences < 1 or frames < 2 * margin + 1:
+        if not 1 <= sequences <= SEED_STRIDE or frames < 2 * margin + 1:
             raise UserError(
                 f"{sequences} synthetic sequences of {frames} frames: expected at least 1 of {2 * margin + 1}, "
-                "so that a frame has both neighbours"
+                f"so that a frame has both neighbours, and at most {SEED_STRIDE} sequences"
             )
         check_seed(seed)
+        check_image_size(height, width)
         self.seed, self.sequences, self.frames = seed, sequences, frames
         self.height, self.width, self.stereo, self.margin = height, width, stereo, margin
         self.device = device

@@ -1,0 +1,143 @@
+"""Casts one ray a pixel into a street: what each pixel sees, how far away, and where vehicles shade the ground."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from .camera import Camera, Rays
+from .scene import BOTTOM, COS, CROWN, HALF_X, HALF_Z, KIND, SIN, TOP, VEHICLE, X, Z
+
+NEAR, FAR = 0.3, 200.0
+"""Surfaces nearer than NEAR or farther than FAR metres are not seen; beyond lies the sky."""
+SKY, GROUND = -2, -1
+_EDGES = [(0, 1), (1, 3), (3, 2), (2, 0), (4, 5), (5, 7), (7, 6), (6, 4), (0, 4), (1, 5), (2, 6), (3, 7)]
+
+Rectangle = tuple[int, int, int, int]
+"""Rows and columns of an image: top, bottom, left, right; ends excluded."""
+T = TypeVar("T", float, Tensor)
+
+
+class Hits(NamedTuple):
+    """What the rays of an image meet first."""
+
+    depth: Tensor
+    """(H, W) float32, metres; FAR where nothing is met."""
+    seen: Tensor
+    """(H, W) int32: an index into the solids, GROUND or SKY."""
+    shadow: Tensor
+    """(H, W) float32: the share of light that vehicles leave to the ground."""
+
+
+class LocalRays(NamedTuple):
+    """Rays in the axes of one solid, y down, from its foot."""
+
+    origin: tuple[float, float, float]
+    x: Tensor
+    y: Tensor
+    z: Tensor
+    inverse_y: Tensor
+    """1 / y."""
+
+
+def into_axes(solid: Sequence[T], x: T | float, z: T | float) -> tuple[T, T]:
+    """A direction's x and z, turned from the world's axes into those of a solid (a row of `Scene.solids_at`)."""
+    cos, sin = solid[COS], solid[SIN]
+    return cos * x - sin * z, sin * x + cos * z
+
+
+def image_rectangles(solids: Tensor, camera: Camera, pose: Tensor) -> list[Rectangle]:
+    """For each solid the part of the image that holds all of its picture; empty: unseen."""
+    K = camera.K
+    signs = torch.tensor([[sx, sy, sz] for sx in (-1, 1) for sy in (0, 1) for sz in (-1, 1)], dtype=torch.float64)
+    lx, lz = signs[:, 0] * solids[:, HALF_X, None], signs[:, 2] * solids[:, HALF_Z, None]
+    cos, sin = solids[:, COS, None], solids[:, SIN, None]
+    y = -torch.where(signs[:, 1] > 0, solids[:, TOP, None], solids[:, BOTTOM, None])
+    corners = torch.stack([solids[:, X, None] + cos * lx + sin * lz, y, solids[:, Z, None] - sin * lx + cos * lz], -1)
+    points = (corners - pose[:3, 3]) @ pose[:3, :3]
+    ends = points[:, torch.tensor(_EDGES)]  # (N, 12, 2, 3), cut off at the near plane
+    depth = ends[..., 2]
+    share = ((NEAR - depth) / (depth.flip(2) - depth)).nan_to_num(0.0).clamp(0, 1)
+    cut = torch.where((depth < NEAR)[..., None], ends + share[..., None] * (ends.flip(2) - ends), ends)
+    visible = (depth.amax(2) > NEAR)[..., None].expand_as(depth)
+    uv = cut[..., :2] / cut[..., 2:].clamp(min=NEAR) * torch.stack([K[0, 0], K[1, 1]]) + K[:2, 2]
+    low = uv.masked_fill(~visible[..., None], float("inf")).amin((1, 2)).clamp(-1e6, 1e6)
+    high = uv.masked_fill(~visible[..., None], float("-inf")).amax((1, 2)).clamp(-1e6, 1e6)
+    size = torch.tensor([camera.width, camera.height])
+    first = low.ceil().clamp(min=0)
+    last = torch.minimum(high.floor() + 1, size)
+    return [
+        (int(t), max(int(t), int(b)), int(le), max(int(le), int(r)))
+        for (le, t), (r, b) in zip(first.tolist(), last.tolist(), strict=True)
+    ]
+
+
+def cast(solids: Tensor, rectangles: list[Rectangle], rays: Rays) -> Hits:
+    """What each ray meets; a solid is met within its rectangle of the image alone."""
+    dx, dy, dz = rays.direction
+    inverse_y = 1 / dy
+    depth = -rays.origin[1] * inverse_y
+    below = (depth > 0) & (depth < FAR)
+    depth = torch.where(below, depth, FAR)
+    ground_depth = depth.clone()
+    seen = torch.where(below, GROUND, SKY).to(torch.int32)
+    shadow = torch.ones_like(depth)
+    for i, (solid, (top, bottom, left, right)) in enumerate(zip(solids.tolist(), rectangles, strict=True)):
+        if bottom <= top or right <= left:
+            continue
+        part = (slice(top, bottom), slice(left, right))
+        ox, oz = into_axes(solid, rays.origin[0] - solid[X], rays.origin[2] - solid[Z])
+        x, z = into_axes(solid, dx[part], dz[part])
+        local = LocalRays((ox, rays.origin[1], oz), x, dy[part], z, inverse_y[part])
+        near, inside = (cast_ellipsoid if solid[KIND] == CROWN else cast_box)(solid, local)
+        inside = inside & (near > NEAR) & (near < depth[part])
+        depth[part] = torch.where(inside, near, depth[part])
+        seen[part].masked_fill_(inside, i)
+        if solid[KIND] == VEHICLE:
+            # Ground under the vehicle: its rectangle in the picture, a little larger, always covers the dark part
+            # next to it.
+            grown = (slice(top, min(bottom + (bottom - top) // 2 + 2, depth.shape[0])), part[1])
+            x, z = into_axes(solid, dx[grown], dz[grown])
+            t = ground_depth[grown]
+            shadow[grown] *= light_left(solid, ox + t * x, oz + t * z)
+    return Hits(depth, seen, shadow)
+
+
+def cast_box(solid: list[float], rays: LocalRays) -> tuple[Tensor, Tensor]:
+    """Depth at which rays enter the box, and whether they do."""
+    ox, oy, oz = rays.origin
+    near_x, far_x = between(rays.x.reciprocal(), -solid[HALF_X] - ox, solid[HALF_X] - ox)
+    near_z, far_z = between(rays.z.reciprocal(), -solid[HALF_Z] - oz, solid[HALF_Z] - oz)
+    near_y, far_y = between(rays.inverse_y, -solid[BOTTOM] - oy, -solid[TOP] - oy)
+    near = torch.maximum(torch.maximum(near_x, near_z), near_y)
+    far = torch.minimum(torch.minimum(far_x, far_z), far_y)
+    return near, near < far
+
+
+def between(inverse: Tensor, first: float, second: float) -> tuple[Tensor, Tensor]:
+    """Depths at which rays enter and leave the space between two planes, which stand at these distances along an axis;
+    `inverse` is 1 / the rays' part along that axis."""
+    t1, t2 = inverse * first, inverse * second
+    return torch.minimum(t1, t2), torch.maximum(t1, t2)
+
+
+def cast_ellipsoid(solid: list[float], rays: LocalRays) -> tuple[Tensor, Tensor]:
+    """Depth at which rays enter the ellipsoid, and whether they do."""
+    wide, deep, tall = 1 / solid[HALF_X], 1 / solid[HALF_Z], 2 / (solid[TOP] - solid[BOTTOM])
+    ox, oy, oz = rays.origin
+    ox, oy, oz = ox * wide, (oy + (solid[TOP] + solid[BOTTOM]) / 2) * tall, oz * deep
+    x, y, z = rays.x * wide, rays.y * tall, rays.z * deep
+    square = x * x + y * y + z * z
+    half = x * ox + y * oy + z * oz
+    rest = half * half - square * (ox * ox + oy * oy + oz * oz - 1)
+    return (-half - rest.clamp(min=0).sqrt()) / square, rest > 0
+
+
+def light_left(vehicle: list[float], x: Tensor, z: Tensor) -> Tensor:
+    """The share of light that a vehicle leaves to points of the ground in its own axes."""
+    dark_x = ((vehicle[HALF_X] + 0.25 - x.abs()) / 0.4).clamp(0, 1)
+    dark_z = ((vehicle[HALF_Z] + 0.25 - z.abs()) / 0.4).clamp(0, 1)
+    return 1 - 0.7 * (dark_x * dark_z)

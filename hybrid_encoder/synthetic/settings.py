@@ -1,0 +1,81 @@
+"""What to render, and the limits of what can be rendered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import UserError
+
+MAX_SEED = 2**31 - 1
+MAX_SIDE = 4096
+"""Pixels of an image's height and of its width: the largest image takes about 5 GB while it is rendered."""
+MAX_FRAMES = 10_000
+MAX_SEQUENCES = 9_999
+"""KITTI's folder names count drives with four digits."""
+MAX_CLIPS = 100_000
+
+
+@dataclass(frozen=True)
+class SynthSettings:
+    """What `write_synthetic` writes: drives in the layout of KITTI raw, and single images in TuSimple's.
+
+    A sixth of the drives, at least one, is held out for validation and as many for test. The first and the last frame
+    of each drive are in no split, so every listed frame has both neighbours. Each TuSimple image shows a street of its
+    own; every fifth is for validation.
+    """
+
+    seed: int
+    """Of all scenes."""
+    sequences: int
+    """Drives."""
+    frames: int
+    """Of each drive."""
+    height: int
+    width: int
+    """Of the images of the drives."""
+    stereo: bool = False
+    """Write the right camera (image_03) too, and list both sides."""
+    clips: int | None = None
+    """TuSimple images; None: four per drive."""
+    clip_size: tuple[int, int] = (720, 1280)
+    """Height and width of the TuSimple images."""
+    device: str = "cpu"
+    """Where to render."""
+    progress: bool = True
+    """Show a bar."""
+
+    @property
+    def clip_count(self) -> int:
+        return 4 * self.sequences if self.clips is None else self.clips
+
+    def check(self) -> None:
+        """Raises `UserError` for too few or too many sequences, frames or clips, and for a size or seed out of
+        range."""
+        check_seed(self.seed)
+        if not (3 <= self.sequences <= MAX_SEQUENCES and 3 <= self.frames <= MAX_FRAMES):
+            raise UserError(
+                f"{self.sequences} sequences of {self.frames} frames: expected at least 3 sequences (train, validation "
+                f"and test) of 3 frames, and at most {MAX_SEQUENCES} of {MAX_FRAMES}"
+            )
+        if not 2 <= self.clip_count <= MAX_CLIPS:
+            raise UserError(
+                f"{self.clip_count} TuSimple images: expected at least 2, one to train and one to validate, and at "
+                f"most {MAX_CLIPS}"
+            )
+        check_image_size(self.height, self.width, least=(32, 32))
+        check_image_size(*self.clip_size, least=(90, 160))
+
+
+def check_seed(seed: int) -> None:
+    """Raises `UserError` for the seed of a set of streets that is out of range."""
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"seed {seed} is out of range: use 0 to {MAX_SEED}")
+
+
+def check_image_size(height: int, width: int, least: tuple[int, int] = (8, 8)) -> None:
+    """Raises `UserError` for images that are too small to show anything or too large for memory."""
+    if height < least[0] or width < least[1] or max(height, width) > MAX_SIDE:
+        raise UserError(
+            f"cannot render images of {height}x{width} (height x width): use at least {least[0]}x{least[1]} and at "
+            f"most {MAX_SIDE}x{MAX_SIDE}"
+        )

@@ -1,0 +1,65 @@
+"""Writes rendered images in the layout of TuSimple: one labelled image a clip, each of a street of its own."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from .camera import Camera
+from .sequence import SEED_STRIDE, iterate_frames
+from .settings import SynthSettings
+from .writers import write_jpeg, write_lines
+
+PITCH = math.radians(-4)
+FIRST_CLIP = 500_000
+"""Streets of the clips come after this many of the drives', which never are so many."""
+MAX_LANES = 5
+MIN_LANE_POINTS = 7
+
+
+def write_tusimple(root: Path, settings: SynthSettings, bar: tqdm) -> None:
+    """All images, and the label files for training and validation; the bar counts images."""
+    height, width = settings.clip_size
+    K = torch.tensor([[0.75 * width, 0, 0.5 * width], [0, 0.75 * width, 0.5 * height], [0, 0, 1]], dtype=torch.float64)
+    camera = Camera(height, width, K, PITCH)
+    scale = height / 720
+    rows = list(range(round(160 * scale), height, max(1, round(10 * scale))))
+    labels: dict[str, list[str]] = {"train": [], "val": []}
+    street = settings.seed * SEED_STRIDE + FIRST_CLIP
+    for number in range(settings.clip_count):
+        lanes: list[list[int]] = []
+        while not lanes:  # a street whose lines are hidden is passed over
+            view = next(iterate_frames(street, 1, camera, settings.device, dead_end=False))
+            lanes = label_lanes(view.lanes, rows)
+            street += 1
+        name = f"clips/synthetic/{number:06d}/20.jpg"
+        write_jpeg(root / name, view.image)
+        last = number == settings.clip_count - 1
+        part = "val" if number % 5 == 4 or (last and not labels["val"]) else "train"
+        labels[part].append(json.dumps({"lanes": lanes, "h_samples": rows, "raw_file": name}))
+        bar.update()
+    for part, listed in labels.items():
+        write_lines(root / f"label_data_{part}.json", listed)
+
+
+def label_lanes(lanes: list[np.ndarray], rows: list[int]) -> list[list[int]]:
+    """TuSimple's labels of lanes (n, 2) near to far: x at each of the ascending rows, -2 where the lane is not seen.
+
+    Only lanes seen at `MIN_LANE_POINTS` rows or more, and of these the `MAX_LANES` seen at most rows, from left to
+    right.
+    """
+    at = np.array(rows, dtype=np.float64)
+    labels = []
+    for lane in lanes:
+        x, y = lane[::-1].astype(np.float64).T
+        after = np.searchsorted(y, at).clip(1, len(y) - 1)
+        seen = (at >= y[0]) & (at <= y[-1]) & (y[after] - y[after - 1] < 3)  # wider steps: something stands between
+        if seen.sum() >= MIN_LANE_POINTS:
+            labels.append(np.where(seen, np.interp(at, y, x).round().clip(0), -2).astype(int))
+    labels = sorted(labels, key=lambda label: -int((label >= 0).sum()))[:MAX_LANES]
+    return [label.tolist() for label in sorted(labels, key=lambda label: int(label[label >= 0][-1]))]
