@@ -26,6 +26,8 @@ SIZE_MULTIPLE = 32
 """Image heights and widths are multiples of this: the coarsest map has stride 32."""
 MAX_SIDE = 16384
 """Pixels of a side beyond which a size is a mistake."""
+MIN_DEPTH, MAX_DEPTH = 0.1, 100.0
+"""Nearest and farthest depth that a net can say, unless it is built for others; those of the Monodepth2 family."""
 _FEATURES = (
     "clip", "image_tower", "dino", "dino_blocks", "fusion", "prompt", "normalization", "position_resize", "text_norm",
 )  # fmt: skip

@@ -380,7 +380,7 @@ def test_hybrid_trains_saves_and_loads(
         assert torch.equal(decoder(encoder(image))["disp", 0], expected)
         ours = load_depth_model(folder)
         assert (ours.height, ours.width) == (H, W)
-        features = clone_networks.DepthEncoder.forward_features(ours.encoder, image)
+        features = clone_networks.ListedEncoder.forward_features(ours.encoder, image)
         decoded = ours.decoder(features if ours.encoder.pyramid is None else ours.encoder(image))
         torch.testing.assert_close(decoded["disp", 0], expected)
 

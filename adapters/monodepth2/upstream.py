@@ -57,12 +57,7 @@ def parsed(options: Any) -> None:
     Args:
         options: the clone's `MonodepthOptions`, its `parser` and the parsed `options`.
     """
-    old_libraries.use_device(options.options)
-    if hasattr(options.options, "encoder_option"):
-        try:
-            check_options(options.parser, options.options)
-        except UserError as error:
-            options.parser.error(str(error))
+    old_libraries.settle(options, check_options)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -106,10 +101,11 @@ def networks(names: dict[str, Any], options: Any) -> Any:
     """
     if options.encoder == "resnet":
         return names["networks"]
-    from ..clone_networks import HybridNetworks, asked_nets
+    from ..clone_networks import HybridNetworks, Start, asked_nets
 
     filled = options.load_weights_folder is not None and "encoder" in options.models_to_load
-    return HybridNetworks(names["networks"], asked_nets(options, options.decoder, filled))
+    start = Start(options.stage1, options.encoder_lr)
+    return HybridNetworks(names["networks"], asked_nets(options, options.decoder, filled), start=start)
 
 
 def class_token_pose(encoder: Any) -> nn.Module:
@@ -130,7 +126,7 @@ def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
     if name == "encoder":
         from .. import clone_networks
 
-        clone_networks.describe(to_save, trainer.models["encoder"], trainer.models["depth"], trainer.opt)
+        clone_networks.describe(to_save, trainer.models["encoder"], trainer.opt)
 
 
 def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
@@ -158,14 +154,12 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
         names: `globals()` of the script.
         folder: holds encoder.pth.
     """
-    from hybrid_encoder.weights.reading import read_checkpoint
+    from ..clone_networks import HybridNetworks, unusual_scales
 
-    from ..clone_networks import HybridNetworks, Nets, unusual_scales
-
-    path = Path(folder).expanduser() / "encoder.pth"
-    entries = read_checkpoint(path)
-    nets, scales = Nets.of_entries(entries, str(path)), unusual_scales(entries, str(path))
-    return names["networks"] if nets is None and scales is None else HybridNetworks(names["networks"], nets, scales)
+    nets = _nets_of(Path(folder).expanduser() / "encoder.pth")
+    scales = unusual_scales(nets)
+    theirs = nets.config is None and scales is None
+    return names["networks"] if theirs else HybridNetworks(names["networks"], nets, scales)
 
 
 def pose_networks_in(names: dict[str, Any], folder: str, pose_encoder_path: str) -> tuple[Any, str]:
@@ -173,13 +167,11 @@ def pose_networks_in(names: dict[str, Any], folder: str, pose_encoder_path: str)
 
     Pose nets that read the hybrid depth encoder have no pose_encoder.pth; for them the depth encoder stands in.
     """
-    from ..clone_networks import Nets
-
     path = Path(folder) / "encoder.pth"
     if Path(pose_encoder_path).exists() or not path.exists():
         return names["networks"], pose_encoder_path
-    nets = Nets.of_file(path)
-    if nets is None:
+    nets = _nets_of(path)
+    if nets.config is None:
         return names["networks"], pose_encoder_path
     return _depth_encoder_poses(names["networks"], nets, Path(folder)), str(path)
 
@@ -203,6 +195,14 @@ def accept_folders(parser: argparse.ArgumentParser) -> None:
 
 def _action(parser: argparse.ArgumentParser, name: str) -> argparse.Action:
     return next(action for action in parser._actions if action.dest == name)
+
+
+def _nets_of(path: Path) -> Any:
+    """What an encoder's file says of its nets."""
+    from hybrid_encoder.stage2.checkpoint import described_nets
+    from hybrid_encoder.weights.reading import read_checkpoint
+
+    return described_nets(read_checkpoint(path), str(path))
 
 
 def _depth_encoder_poses(networks: Any, nets: Any, folder: Path) -> Shadow:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import open_clip
@@ -38,7 +38,7 @@ from ..stage2.frames import open_source
 from ..stage2.model import DepthBatch, MonoDepth
 from ..stage2.options import DataOptions, Monodepth2Options
 from ..stage2.training import build_optimizer
-from ..two_frame.cost_volume import depth_bins, match
+from ..two_frame.cost_volume import Lookup, depth_bins, match
 
 Figures = dict[str, float]
 
@@ -242,8 +242,8 @@ def bench_train(options: BenchOptions, device: torch.device) -> Figures:
     figures = {"step_seconds": seconds, "samples_per_second": options.batch_size / seconds}
     if device.type == "cuda":
         figures["peak_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
-    if isinstance(model.encoder, HybridEncoder):
-        language = model.encoder.language
+    if options.encoder == "hybrid":
+        language = cast(HybridEncoder, model.encoder).language
 
         def text_alone() -> None:
             language.text_features().square().sum().backward()
@@ -320,8 +320,8 @@ def bench_cost_volume(options: BenchOptions, device: torch.device) -> Figures:
     poses = torch.eye(4, device=device).repeat(options.batch_size, 1, 1, 1)
     poses[..., 2, 3] = 0.5
     bins = depth_bins(0.1, 20.0, 96).to(device)
-    inverse = torch.linalg.inv(K)
-    seconds = median_seconds(lambda: match(current, lookup, poses, K, inverse, bins), options.repeats, device)
+    frames = Lookup(lookup, poses, K, torch.linalg.inv(K))
+    seconds = median_seconds(lambda: match(current, frames, bins), options.repeats, device)
     return {"cost_volume_seconds": seconds}
 
 

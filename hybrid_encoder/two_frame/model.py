@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import HybridEncoderConfig
-from ..model.depth_model import decode, encode
+from ..data.sample import FrameId
+from ..model.contract import DepthEncoder, EncoderFeatures
+from ..model.depth_model import decode
 from ..model.disparity import disp_to_depth
-from ..model.encoder import HybridEncoder, HybridFeatures
-from ..model.resnet import UNetDecoder
+from ..model.nets import DepthNets
 from ..stage2.geometry import compose, invert_intrinsics, scale_intrinsics
 from ..stage2.losses import text_bin_loss
 from ..stage2.model import DepthBatch, MonoDepth
-from ..stage2.networks import PoseNetworks, build_decoder
+from ..stage2.networks import PoseNetworks, asked_nets
 from ..stage2.objective import View, self_supervised_loss
 from ..weights.reading import load_state
-from .cost_volume import TRACKER_MOMENTUM, DepthBinTracker
-from .encoder import MATCHING_STRIDE, HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
+from .cost_volume import TRACKER_MOMENTUM, DepthBinTracker, Lookup
+from .encoder import MATCHING_STRIDE, BinRange, MatchingEncoder, build_matching_encoder
 from .objective import matching_agrees, two_frame_loss
 from .options import ManydepthOptions
 
@@ -28,7 +29,21 @@ STATIC_SHARE = 0.25
 MISSING_SHARE = 0.25
 """Shares of training samples that are shown a static camera, or no lookup frame at all (ManyDepth, section 3.5)."""
 
-Features = HybridFeatures | list[Tensor]
+
+class TwoFrameOutput(NamedTuple):
+    """What the two-frame net finds.
+
+    Attributes:
+        disparities: {("disp", s): (B, 1, H / 2^s, W / 2^s)}.
+        lowest_cost: (B, H/4, W/4), 1 / depth of the bin of the lowest cost.
+        confidence: (B, H/4, W/4), 1 where every bin was seen, else 0.
+        features: the encoder's.
+    """
+
+    disparities: dict[tuple[str, int], Tensor]
+    lowest_cost: Tensor
+    confidence: Tensor
+    features: EncoderFeatures
 
 
 class TwoFrameNet(nn.Module):
@@ -44,24 +59,18 @@ class TwoFrameNet(nn.Module):
         self.encoder = encoder
         self.depth = depth
 
-    def start_from(self, encoder: nn.Module, depth: nn.Module) -> None:
+    def start_from(self, encoder: DepthEncoder, depth: nn.Module) -> None:
         """Takes over a single-frame net's weights, so that both give the same depth at first.
 
         Raises:
             UserError: a net of another architecture.
         """
-        self.encoder.start_from(encoder)  # type: ignore[operator]
+        self.encoder.start_from(encoder)
         load_state(self.depth, depth.state_dict(), "the teacher's decoder")
 
     def forward(
-        self,
-        current: Tensor,
-        lookup: Tensor,
-        poses: Tensor,
-        K: Tensor,
-        near: Tensor | float | None = None,
-        far: Tensor | float | None = None,
-    ) -> tuple[dict[tuple[str, int], Tensor], Tensor, Tensor, Features]:
+        self, current: Tensor, lookup: Tensor, poses: Tensor, K: Tensor, bin_range: BinRange | None = None
+    ) -> TwoFrameOutput:
         """Depth of a frame from itself and its lookup frames.
 
         Args:
@@ -69,22 +78,12 @@ class TwoFrameNet(nn.Module):
             lookup: (B, F, 3, H, W).
             poses: (B, F, 4, 4), from the current camera to each lookup camera; all zeros: there is no such frame.
             K: (B, 3, 3), pixels of H x W.
-            near, far: range of the bins; None: that of the last call or of loading.
-
-        Returns:
-            {("disp", s): (B, 1, H / 2^s, W / 2^s)}; 1 / depth of the lowest cost and confidence, (B, H/4, W/4) each;
-            the encoder's features.
+            bin_range: of the depth bins; None: that of the last call or of loading.
         """
         small = scale_intrinsics(K, 1 / MATCHING_STRIDE, 1 / MATCHING_STRIDE)
-        geometry = (poses, small, invert_intrinsics(small), near, far)
-        features: Features
-        if isinstance(self.encoder, HybridMatchingEncoder):
-            features, lowest_cost, confidence = self.encoder.forward_features(current, lookup, *geometry)
-            disparities = decode(self.encoder.encoder, self.depth, features)
-        else:
-            features, lowest_cost, confidence = self.encoder(current, lookup, *geometry)
-            disparities = self.depth(features)
-        return disparities, lowest_cost, confidence, features
+        frames = Lookup(lookup, poses, small, invert_intrinsics(small))
+        features, lowest_cost, confidence = self.encoder.forward_features(current, frames, bin_range)
+        return TwoFrameOutput(decode(self.encoder, self.depth, features), lowest_cost, confidence, features)
 
 
 class TwoFrameDepth(nn.Module):
@@ -92,8 +91,13 @@ class TwoFrameDepth(nn.Module):
 
     In training mode it also tracks the range of the teacher's depth.
 
+    Args:
+        config: of hybrid encoders.
+        resnet_weights: "pretrained" (ImageNet), "random", or a file.
+
     Attributes:
         teacher: the single-frame net and the pose nets.
+        nets: which nets the two-frame net is made of.
         net: the two-frame net.
         bins: the tracked range.
         frozen: whether teacher and pose nets have stopped training.
@@ -105,7 +109,8 @@ class TwoFrameDepth(nn.Module):
         self.options = options
         self.objective = options.objective()
         self.teacher = MonoDepth(options.teacher(), config, resnet_weights)
-        self.net = build_two_frame_net(options, config, resnet_weights)
+        self.nets = asked_nets(options, config)
+        self.net = build_two_frame_net(options, self.nets, resnet_weights)
         self.bins = DepthBinTracker(options.min_depth)
         self.frozen = False
         self.range_unknown = False
@@ -138,55 +143,66 @@ class TwoFrameDepth(nn.Module):
         with torch.autocast(batch.K.device.type, enabled=False):
             view = View.of(known, batch.K, self.objective)
         with torch.set_grad_enabled(learns):
-            features = encode(self.teacher.encoder, batch.augmented[0])
-            mono_disparities = decode(self.teacher.encoder, self.teacher.depth, features)
+            features, mono = self.teacher.see(batch.augmented[0])
             poses = self.teacher.predict_poses(batch, features)
         scalars: dict[str, Tensor] = {}
         if learns or not self.training:
-            mono = self_supervised_loss(mono_disparities, view, poses, self.objective)
-            scalars["teacher_loss"] = mono.loss
+            scalars["teacher_loss"] = self_supervised_loss(mono, view, poses, self.objective).loss
         with torch.no_grad():
-            mono_depths = {scale: self._full_depth(mono_disparities, scale) for scale in self.options.disparity_scales}
-            mono_depth = self._full_depth(mono_disparities)
-            lookup, relative = self.lookup(batch, poses)
-            consistency_mask = torch.ones_like(mono_depth, dtype=torch.bool)
-            if self.training and not self.options.no_matching_augmentation:
-                lookup, relative, changed = augment_matching(batch.frames[0], lookup, relative)
-                consistency_mask &= ~changed.view(-1, 1, 1, 1)
-        disparities, lowest_cost, confidence, seen = self.net(
-            batch.augmented[0], lookup, relative, batch.K, self.bins.near, self.bins.far
-        )
-        if not self.options.disable_motion_masking:
-            confident = F.interpolate(confidence[:, None], consistency_mask.shape[-2:], mode="nearest") > 0
-            consistency_mask &= confident & matching_agrees(lowest_cost, mono_depth)
-        two = two_frame_loss(disparities, view, poses, mono_depths, consistency_mask, self.objective)
-        scalars.update(two.scalars(), confident_share=confidence.mean(), mean_depth=two.depth.mean())
+            mono_depths = {scale: self._full_depth(mono, scale) for scale in self.options.disparity_scales}
+            mono_depth = self._full_depth(mono)
+        found, unchanged = self._match(batch, poses)
+        consistency_mask = self._trusted(found, mono_depth) & unchanged.view(-1, 1, 1, 1)
+        two = two_frame_loss(found.disparities, view, poses, mono_depths, consistency_mask, self.objective)
+        scalars.update(two.scalars(), confident_share=found.confidence.mean(), mean_depth=two.depth.mean())
         if learns or (self.training and self.options.freeze_teacher_and_pose):
             self.bins.update(mono_depth, 0.0 if self.range_unknown else TRACKER_MOMENTUM)
         if learns:
             scalars["loss"] = scalars["loss"] + scalars["teacher_loss"]
-        if self.options.text_weight:
-            taught = [(seen, two.depth), *([(features, mono_depth)] if learns else [])]
-            named = [
-                text_bin_loss(logits, depth, self.objective.min_depth, self.objective.max_depth)
-                for read, depth in taught
-                if isinstance(read, HybridFeatures)
-                for logits in read.logits
-            ]
-            if named:  # a teacher alone may have logits, and no more to learn
-                scalars["text"] = torch.stack(named).mean()
-                scalars["loss"] = scalars["loss"] + self.options.text_weight * scalars["text"]
+        taught = [(found.features, two.depth), *([(features, mono_depth)] if learns else [])]
+        self._teach_text(scalars, taught)
         scalars.update(near_bin=self.bins.near.clone(), far_bin=self.bins.far.clone())
         return scalars
+
+    def _match(self, batch: DepthBatch, poses: dict[FrameId, Tensor]) -> tuple[TwoFrameOutput, Tensor]:
+        """What the two-frame net finds; (B,) bool, False for samples whose lookup frames were changed for training."""
+        lookup, relative = self.lookup(batch, poses)
+        unchanged = torch.ones(len(lookup), dtype=torch.bool, device=lookup.device)
+        if self.training and not self.options.no_matching_augmentation:
+            lookup, relative, changed = augment_matching(batch.frames[0], lookup, relative)
+            unchanged = ~changed
+        bin_range = (self.bins.near, self.bins.far)
+        return self.net(batch.augmented[0], lookup, relative, batch.K, bin_range), unchanged
+
+    @torch.no_grad()
+    def _trusted(self, found: TwoFrameOutput, mono_depth: Tensor) -> Tensor:
+        """(B, 1, H, W) bool: matching saw every bin and agrees with the teacher's depth (B, 1, H, W)."""
+        if self.options.disable_motion_masking:
+            return torch.ones_like(mono_depth, dtype=torch.bool)
+        confident = F.interpolate(found.confidence[:, None], mono_depth.shape[-2:], mode="nearest") > 0
+        return confident & matching_agrees(found.lowest_cost, mono_depth)
+
+    def _teach_text(self, scalars: dict[str, Tensor], taught: list[tuple[EncoderFeatures, Tensor]]) -> None:
+        """Adds pixel-wise text supervision to the scalars.
+
+        Args:
+            taught: features of the nets that learn, and the depth (B, 1, H, W) that each has found.
+        """
+        if not self.options.text_weight:
+            return
+        low, high = self.objective.min_depth, self.objective.max_depth
+        named = [text_bin_loss(logits, depth, low, high) for features, depth in taught for logits in features.logits]
+        if named:  # a teacher alone may have logits, and no more to learn
+            scalars["text"] = torch.stack(named).mean()
+            scalars["loss"] = scalars["loss"] + self.options.text_weight * scalars["text"]
 
     @torch.no_grad()
     def inverse_depths(self, batch: DepthBatch) -> tuple[Tensor, Tensor]:
         """1 / depth, (B, 1, H, W), of the two-frame net and of the teacher."""
-        features = encode(self.teacher.encoder, batch.augmented[0])
-        mono = decode(self.teacher.encoder, self.teacher.depth, features)
+        _, mono = self.teacher.see(batch.augmented[0])
         lookup, relative = self.lookup(batch, {})
-        two, *_ = self.net(batch.augmented[0], lookup, relative, batch.K, self.bins.near, self.bins.far)
-        return 1 / self._full_depth(two), 1 / self._full_depth(mono)
+        two = self.net(batch.augmented[0], lookup, relative, batch.K, (self.bins.near, self.bins.far))
+        return 1 / self._full_depth(two.disparities), 1 / self._full_depth(mono)
 
     def _full_depth(self, disparities: dict[tuple[str, int], Tensor], scale: int | None = None) -> Tensor:
         """(B, 1, H, W) of a scale, or of the finest where the net has no such scale."""
@@ -213,7 +229,7 @@ class TwoFrameDepth(nn.Module):
 
 
 def matching_poses(
-    nets: PoseNetworks, encoder: nn.Module, frames: dict[int, Tensor], known: dict[Any, Tensor]
+    nets: PoseNetworks, encoder: DepthEncoder | None, frames: dict[int, Tensor], known: dict[Any, Tensor]
 ) -> dict[int, Tensor]:
     """Poses from frame 0 to every other frame, composed of steps between neighbours; zeros where a frame is black.
 
@@ -261,19 +277,16 @@ def augment_matching(current: Tensor, lookup: Tensor, poses: Tensor) -> tuple[Te
     return lookup, poses, static | missing
 
 
-def build_two_frame_net(options: ManydepthOptions, config: HybridEncoderConfig, resnet_weights: str) -> TwoFrameNet:
-    """The nets of `--encoder` and `--decoder`."""
-    settings: dict[str, Any] = {
-        "num_depth_bins": options.num_depth_bins,
-        "adaptive_bins": True,
-        "depth_binning": options.depth_binning,
-        "max_bytes": None if options.matching_memory is None else options.matching_memory << 20,
-    }
-    if options.encoder == "resnet":
-        resnet = ResnetMatchingEncoder(options.num_layers, resnet_weights, options.height, options.width, **settings)
-        return TwoFrameNet(resnet, UNetDecoder(resnet.num_ch_enc, options.disparity_scales))
-    hybrid = HybridEncoder(config.replace(pyramid=options.decoder_kind == "unet"))
-    return TwoFrameNet(
-        HybridMatchingEncoder(hybrid, options.height, options.width, **settings),
-        build_decoder(hybrid, options.student()),
+def build_two_frame_net(options: ManydepthOptions, nets: DepthNets, resnet_weights: str) -> TwoFrameNet:
+    """The two-frame net of `--encoder` and `--decoder`."""
+    encoder = build_matching_encoder(
+        nets,
+        (options.height, options.width),
+        resnet_weights,
+        options.stage1,
+        num_depth_bins=options.num_depth_bins,
+        adaptive_bins=True,
+        depth_binning=options.depth_binning,
+        max_bytes=None if options.matching_memory is None else options.matching_memory << 20,
     )
+    return TwoFrameNet(encoder, nets.build_decoder(encoder))
