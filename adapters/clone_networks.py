@@ -6,26 +6,20 @@ of maps from one to the other and write `state_dict()`s. `HybridNetworks` takes 
 
 from __future__ import annotations
 
-import argparse
 import weakref
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hybrid_encoder.config import check_scales
-from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.contract import Decodable, EncoderFeatures
 from hybrid_encoder.model.decoder import DPTDecoder
 from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.model.nets import DecoderKind, DepthNets
 from hybrid_encoder.model.pose import ClassTokenPose
-from hybrid_encoder.options import HYBRID_ONLY, EncoderOptions
-from hybrid_encoder.stage2.checkpoint import check_config, encoder_extras
-from hybrid_encoder.weights.reading import load_state
+from hybrid_encoder.options import EncoderOptions
 
 from .old_libraries import Shadow
 
@@ -44,15 +38,6 @@ class Start:
 
     stage1: str | None = None
     encoder_lr: float | None = None
-
-
-def unusual_scales(nets: DepthNets) -> tuple[int, ...] | None:
-    """Disparity scales of the decoder that goes with an original's ResNet.
-
-    Returns:
-        None where they are all four, as the originals' scripts take for granted; and for a hybrid encoder.
-    """
-    return None if nets.config is not None or nets.scales == DepthNets.scales else nets.scales
 
 
 def start_as_identity(resnet: nn.Module) -> nn.Module:
@@ -232,44 +217,6 @@ def adam(theirs: Any) -> Any:
     return grouped
 
 
-def add_options(parser: argparse.ArgumentParser) -> Any:
-    """Adds the options of the hybrid encoder to an original's parser; returns their group."""
-    group = parser.add_argument_group("hybrid encoder")
-    group.add_argument("--encoder", choices=("resnet", "hybrid"), default="resnet", help="depth encoder")
-    group.add_argument("--preset", default="paper", help="hybrid encoder: paper, released, small, dinov3 or tiny")
-    group.add_argument("--encoder_option", action="append", default=[], help="NAME=VALUE of HybridEncoderConfig")
-    group.add_argument("--clip_weights", help="CLIP's weights: a file, an open_clip tag, or random")
-    group.add_argument("--dino_weights", help="DINO's weights: a file, pretrained, or random")
-    group.add_argument("--decoder", choices=("dpt", "unet"), help="depth decoder (hybrid: dpt)")
-    group.add_argument("--head", choices=("sigmoid", "relu"), default="sigmoid", help="end of the DPT decoder")
-    group.add_argument("--stage1", help="stage1.pth of `hybrid-encoder pretrain`")
-    group.add_argument("--encoder_lr", type=float, help="learning rate of the encoder, where it differs")
-    return group
-
-
-def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace, any_hybrid: bool) -> None:
-    """Settles what depends on other options.
-
-    Args:
-        parser: which filled them: its defaults tell what was not asked for.
-        any_hybrid: whether any encoder is a hybrid one.
-
-    Raises:
-        UserError: options that contradict each other.
-    """
-    if not any_hybrid:
-        for name in ("stage1", "encoder_lr", *HYBRID_ONLY):
-            if getattr(options, name) not in (None, []):
-                raise UserError(f"--{name} {getattr(options, name)} is for the hybrid encoder: add --encoder hybrid")
-    if options.encoder != "hybrid" and options.decoder == "dpt":
-        raise UserError("--decoder dpt reads the hybrid encoder's levels: add --encoder hybrid, or use --decoder unet")
-    options.decoder = options.decoder or ("dpt" if options.encoder == "hybrid" else "unet")
-    if options.decoder == "dpt" and options.scales is parser.get_default("scales"):
-        options.scales = [0]
-    if any_hybrid:
-        check_scales(options.scales)
-
-
 def asked_nets(options: Any, kind: DecoderKind | None, filled: bool) -> DepthNets:
     """What the options of a training run ask for.
 
@@ -296,51 +243,3 @@ def asked_nets(options: Any, kind: DecoderKind | None, filled: bool) -> DepthNet
         min_depth=options.min_depth,
         max_depth=options.max_depth,
     )
-
-
-def describe(to_save: dict[str, Any], encoder: Any, options: Any) -> None:
-    """Adds to an encoder's state dict what its nets are, so that its file can be opened without the options of the run.
-
-    A ResNet's file stays as the original writes it, unless scales or depth limits are unusual.
-    """
-    nets = encoder.nets if hasattr(encoder, "nets") else _their_nets(options)
-    if nets is None or nets == DepthNets():
-        return
-    extras = encoder_extras(nets, options.height, options.width)
-    to_save.update({name: extras[name] for name in extras if name not in ("height", "width")})
-
-
-def _their_nets(options: Any) -> DepthNets | None:
-    """What an original's own nets are; None where they are such as only the original can open."""
-    try:
-        return DepthNets(scales=tuple(options.scales), min_depth=options.min_depth, max_depth=options.max_depth)
-    except UserError:
-        return None
-
-
-def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
-    """Refuses a file that does not fill a net of ours, and one of ours for an original's net.
-
-    Else an original's own nets keep what a file lacks, as they do: of a file of ours they would keep everything.
-
-    Raises:
-        UserError: what does not fit.
-    """
-    if hasattr(model, "nets") or isinstance(model, (DPTDecoder, ClassTokenPose)):
-        check_config(getattr(model, "config", None), tensors, path)
-        load_state(model, {name: value for name, value in tensors.items() if isinstance(value, Tensor)}, path)
-    elif tensors.get("hybrid_config"):
-        option = "--teacher_encoder" if Path(path).name == "mono_encoder.pth" else "--encoder"
-        raise UserError(f"{path} holds a hybrid encoder: add {option} hybrid")
-    elif set(tensors) == {"linear.weight", "linear.bias"}:
-        raise UserError(f"{path} reads poses from class tokens: add --pose_model_type class_token")
-
-
-def fitting_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """A loaded optimizer state, or the optimizer's own one where the loaded one is of other parameters."""
-    own = optimizer.state_dict()
-    sizes = [[len(group["params"]) for group in found["param_groups"]] for found in (state, own)]
-    if sizes[0] == sizes[1]:
-        return state
-    print("adam.pth is of other parameters: the optimizer starts anew")
-    return own

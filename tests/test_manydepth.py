@@ -15,7 +15,8 @@ from hybrid_encoder.model.encoder import create_encoder
 from hybrid_encoder.model.resnet import ResnetEncoder
 from hybrid_encoder.stage2.geometry import pose_matrix
 from hybrid_encoder.two_frame.cost_volume import DepthBinTracker, Lookup, depth_bins, match
-from hybrid_encoder.two_frame.encoder import HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
+from hybrid_encoder.two_frame.encoder import HybridMatchingEncoder, ResnetMatchingEncoder
+from hybrid_encoder.two_frame.matching import MatchingEncoder
 
 from .oracle import Original, download
 

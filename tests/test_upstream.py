@@ -622,7 +622,7 @@ def test_manydepth(teacher: str, image: Tensor, tmp_path: Path) -> None:
         assert torch.equal(decoder(encoder(**call)[0])["disp", 0], expected)
         ours = load_two_frame_model(tmp_path)
         found = ours.net(
-            image, call["lookup_images"], pose, K[:, :3, :3] * torch.tensor([[4.0], [4.0], [1.0]]), 1.0, 30.0
+            image, call["lookup_images"], pose, K[:, :3, :3] * torch.tensor([[4.0], [4.0], [1.0]]), (1.0, 30.0)
         )
         torch.testing.assert_close(found[0]["disp", 0], expected, rtol=1e-4, atol=1e-5)
     assert load_depth_model(tmp_path, "mono_encoder", "mono_depth").height == H

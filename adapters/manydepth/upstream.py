@@ -53,9 +53,9 @@ def script_of_root(file: str) -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the hybrid encoder, for the two-frame net and for its teacher."""
-    from .. import clone_networks
+    from .. import clone_options
 
-    group = clone_networks.add_options(parser)
+    group = clone_options.add_options(parser)
     group.add_argument(
         "--teacher_encoder", choices=("resnet", "hybrid"), default="resnet", help="encoder of the single-frame teacher"
     )
@@ -68,9 +68,9 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     Raises:
         UserError: options that contradict each other.
     """
-    from .. import clone_networks
+    from .. import clone_options
 
-    clone_networks.check_options(parser, options, "hybrid" in (options.encoder, options.teacher_encoder))
+    clone_options.check_options(parser, options, "hybrid" in (options.encoder, options.teacher_encoder))
     if options.teacher_encoder != "hybrid" and options.teacher_decoder == "dpt":
         raise UserError("--teacher_decoder dpt reads the hybrid encoder's levels: add --teacher_encoder hybrid")
     options.teacher_decoder = options.teacher_decoder or ("dpt" if options.teacher_encoder == "hybrid" else "unet")
@@ -105,12 +105,12 @@ def networks(names: dict[str, Any], options: Any) -> Any:
 
 def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
     """Adds to encoder.pth and mono_encoder.pth what their nets are; nothing for the original's with usual settings."""
-    from .. import clone_networks
+    from .. import clone_weights
 
     if name not in ("encoder", "mono_encoder"):
         return
     encoder = trainer.models[name]
-    clone_networks.describe(to_save, encoder, trainer.opt)
+    clone_weights.describe(to_save, encoder, trainer.opt)
     matching = {"binning": trainer.opt.depth_binning, "frames": list(trainer.matching_ids[1:])}
     if name == "encoder" and (hasattr(encoder, "nets") or matching != {"binning": "linear", "frames": [-1]}):
         to_save["matching_config"] = json.dumps(matching)
@@ -122,9 +122,9 @@ def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
     Raises:
         UserError: what does not fit.
     """
-    from .. import clone_networks
+    from .. import clone_weights
 
-    clone_networks.check_weights(model, tensors, path)
+    clone_weights.check_weights(model, tensors, path)
 
 
 def networks_in(names: dict[str, Any], folder: str) -> Any:
@@ -137,7 +137,7 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
     from hybrid_encoder.stage2.checkpoint import described_nets
     from hybrid_encoder.weights.reading import read_checkpoint
 
-    from ..clone_networks import unusual_scales
+    from ..clone_weights import unusual_scales
     from .clone_networks import MatchingNetworks
 
     files = [Path(folder).expanduser() / f"{name}.pth" for name in ("encoder", "mono_encoder")]

@@ -62,9 +62,9 @@ def parsed(options: Any) -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the hybrid encoder, and `--pose_model_type class_token`."""
-    from .. import clone_networks
+    from .. import clone_options
 
-    clone_networks.add_options(parser)
+    clone_options.add_options(parser)
     pose = _action(parser, "pose_model_type")
     pose.choices = [*(pose.choices or ()), "class_token"]
 
@@ -75,10 +75,10 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     Raises:
         UserError: options that contradict each other.
     """
-    from .. import clone_networks
+    from .. import clone_options
 
     hybrid = options.encoder == "hybrid"
-    clone_networks.check_options(parser, options, hybrid)
+    clone_options.check_options(parser, options, hybrid)
     if options.head == "relu" and options.decoder != "dpt":
         raise UserError("--head relu is an end of the DPT decoder: use --encoder hybrid --decoder dpt")
     if hybrid and options.predictive_mask and options.decoder == "dpt":
@@ -124,9 +124,9 @@ def class_token_pose(encoder: Any) -> nn.Module:
 def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
     """Adds to encoder.pth what its nets are."""
     if name == "encoder":
-        from .. import clone_networks
+        from .. import clone_weights
 
-        clone_networks.describe(to_save, trainer.models["encoder"], trainer.opt)
+        clone_weights.describe(to_save, trainer.models["encoder"], trainer.opt)
 
 
 def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
@@ -135,16 +135,16 @@ def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
     Raises:
         UserError: what does not fit.
     """
-    from .. import clone_networks
+    from .. import clone_weights
 
-    clone_networks.check_weights(model, tensors, path)
+    clone_weights.check_weights(model, tensors, path)
 
 
 def fitting_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """A loaded adam.pth, or a fresh start where it is of other parameters, such as another trainer's."""
-    from .. import clone_networks
+    from .. import clone_weights
 
-    return clone_networks.fitting_state(state, optimizer)
+    return clone_weights.fitting_state(state, optimizer)
 
 
 def networks_in(names: dict[str, Any], folder: str) -> Any:
@@ -154,9 +154,10 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
         names: `globals()` of the script.
         folder: holds encoder.pth.
     """
-    from ..clone_networks import HybridNetworks, unusual_scales
+    from ..clone_networks import HybridNetworks
+    from ..clone_weights import nets_of, unusual_scales
 
-    nets = _nets_of(Path(folder).expanduser() / "encoder.pth")
+    nets = nets_of(Path(folder).expanduser() / "encoder.pth")
     scales = unusual_scales(nets)
     theirs = nets.config is None and scales is None
     return names["networks"] if theirs else HybridNetworks(names["networks"], nets, scales)
@@ -167,10 +168,12 @@ def pose_networks_in(names: dict[str, Any], folder: str, pose_encoder_path: str)
 
     Pose nets that read the hybrid depth encoder have no pose_encoder.pth; for them the depth encoder stands in.
     """
+    from ..clone_weights import nets_of
+
     path = Path(folder) / "encoder.pth"
     if Path(pose_encoder_path).exists() or not path.exists():
         return names["networks"], pose_encoder_path
-    nets = _nets_of(path)
+    nets = nets_of(path)
     if nets.config is None:
         return names["networks"], pose_encoder_path
     return _depth_encoder_poses(names["networks"], nets, Path(folder)), str(path)
@@ -195,14 +198,6 @@ def accept_folders(parser: argparse.ArgumentParser) -> None:
 
 def _action(parser: argparse.ArgumentParser, name: str) -> argparse.Action:
     return next(action for action in parser._actions if action.dest == name)
-
-
-def _nets_of(path: Path) -> Any:
-    """What an encoder's file says of its nets."""
-    from hybrid_encoder.stage2.checkpoint import described_nets
-    from hybrid_encoder.weights.reading import read_checkpoint
-
-    return described_nets(read_checkpoint(path), str(path))
 
 
 def _depth_encoder_poses(networks: Any, nets: Any, folder: Path) -> Shadow:

@@ -80,6 +80,12 @@ def minimum_reprojection(
     """Per-pixel minimum over source frames, with auto-masking of pixels that do not move (Monodepth2, equations 4 and
     5).
 
+    >>> warped = torch.tensor([[[[0.5, 0.1]], [[0.2, 0.4]]]])
+    >>> still = torch.tensor([[[[0.3, 0.05]], [[0.9, 0.9]]]])
+    >>> best = minimum_reprojection(warped, still)
+    >>> best.loss.item(), best.auto_mask.flatten().tolist()
+    (0.125, [True, False])
+
     Args:
         reprojections: (B, S, H, W), losses of the S warped sources.
         identities: (B, S, H, W), losses of the unwarped sources, ties already broken by noise; None: no auto-masking.
@@ -91,7 +97,7 @@ def minimum_reprojection(
     if identities is None:
         return Photometric(best.mean(), torch.ones_like(best, dtype=torch.bool))
     still = identities.mean(1, keepdim=True) if average else identities.amin(1, keepdim=True)
-    auto_mask = ~(best >= still)  # so that what is not a number shows in the loss
+    auto_mask = ~(best >= still)  # written so that a non-finite error reaches the loss
     if mean_over_mask:
         return Photometric(torch.where(auto_mask, best, 0).sum() / (auto_mask.sum() + 1e-7), auto_mask)
     return Photometric(torch.minimum(best, still).mean(), auto_mask)
@@ -99,7 +105,11 @@ def minimum_reprojection(
 
 def smoothness_loss(disp: Tensor, image: Tensor) -> Tensor:
     """Edge-aware smoothness of mean-normalised disparity: (B, 1, H, W) and (B, 3, H, W) -> scalar (Monodepth2,
-    equation 3)."""
+    equation 3).
+
+    >>> smoothness_loss(torch.full((1, 1, 4, 4), 7.0), torch.rand(1, 3, 4, 4)).item()
+    0.0
+    """
     disp = disp / (disp.mean((2, 3), keepdim=True) + 1e-7)
     total = disp.new_zeros(())
     for dim in (2, 3):
@@ -110,6 +120,10 @@ def smoothness_loss(disp: Tensor, image: Tensor) -> Tensor:
 
 def text_bin_loss(logits: Tensor, depth: Tensor, min_depth: float, max_depth: float) -> Tensor:
     """Pixel-wise text supervision: a pixel's K logits should pick the bin of its predicted depth.
+
+    >>> nearest = torch.tensor([[[[50.0]], [[0.0]]]])
+    >>> text_bin_loss(nearest, torch.tensor([[[[1.0]]]]), min_depth=0.1, max_depth=100.0).item() < 1e-6
+    True
 
     The K tokens stand for K bins, evenly spaced in log depth, near to far. The depth is the target, so no gradient
     flows to it: language learns to name what the decoder measures.

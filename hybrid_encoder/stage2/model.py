@@ -120,5 +120,4 @@ class MonoDepth(nn.Module):
 
     def disparity(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, 1, H, W) disparity of the finest scale."""
-        _, disparities = self.see(image)
-        return disparities["disp", min(scale for _, scale in disparities)]
+        return self.see(image)[1]["disp", 0]

@@ -40,7 +40,8 @@ from ..weights.reading import (
     tensors_of,
 )
 from ..writing import whole_folder, write_torch
-from .encoder import HybridMatchingEncoder, MatchingEncoder, build_matching_encoder
+from .encoder import HybridMatchingEncoder, build_matching_encoder
+from .matching import MatchingEncoder
 from .model import TwoFrameDepth, TwoFrameNet
 from .predictor import TwoFrameModel
 

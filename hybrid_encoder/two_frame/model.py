@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,36 +14,18 @@ from ..model.contract import DepthEncoder, EncoderFeatures
 from ..model.depth_model import decode
 from ..model.disparity import disp_to_depth
 from ..model.nets import DepthNets
-from ..stage2.geometry import compose, invert_intrinsics, scale_intrinsics
+from ..stage2.geometry import invert_intrinsics, scale_intrinsics
 from ..stage2.losses import text_bin_loss
 from ..stage2.model import DepthBatch, MonoDepth
-from ..stage2.networks import PoseNetworks, asked_nets
+from ..stage2.networks import asked_nets
 from ..stage2.objective import View, self_supervised_loss
 from ..weights.reading import load_state
 from .cost_volume import TRACKER_MOMENTUM, DepthBinTracker, Lookup
-from .encoder import MATCHING_STRIDE, BinRange, MatchingEncoder, build_matching_encoder
+from .encoder import build_matching_encoder
+from .lookup import augment_matching, matching_poses
+from .matching import MATCHING_STRIDE, BinRange, Matched, MatchingEncoder
 from .objective import matching_agrees, two_frame_loss
 from .options import ManydepthOptions
-
-STATIC_SHARE = 0.25
-MISSING_SHARE = 0.25
-"""Shares of training samples that are shown a static camera, or no lookup frame at all (ManyDepth, section 3.5)."""
-
-
-class TwoFrameOutput(NamedTuple):
-    """What the two-frame net finds.
-
-    Attributes:
-        disparities: {("disp", s): (B, 1, H / 2^s, W / 2^s)}.
-        lowest_cost: (B, H/4, W/4), 1 / depth of the bin of the lowest cost.
-        confidence: (B, H/4, W/4), 1 where every bin was seen, else 0.
-        features: the encoder's.
-    """
-
-    disparities: dict[tuple[str, int], Tensor]
-    lowest_cost: Tensor
-    confidence: Tensor
-    features: EncoderFeatures
 
 
 class TwoFrameNet(nn.Module):
@@ -70,7 +52,7 @@ class TwoFrameNet(nn.Module):
 
     def forward(
         self, current: Tensor, lookup: Tensor, poses: Tensor, K: Tensor, bin_range: BinRange | None = None
-    ) -> TwoFrameOutput:
+    ) -> tuple[dict[tuple[str, int], Tensor], Matched]:
         """Depth of a frame from itself and its lookup frames.
 
         Args:
@@ -79,11 +61,14 @@ class TwoFrameNet(nn.Module):
             poses: (B, F, 4, 4), from the current camera to each lookup camera; all zeros: there is no such frame.
             K: (B, 3, 3), pixels of H x W.
             bin_range: of the depth bins; None: that of the last call or of loading.
+
+        Returns:
+            {("disp", s): (B, 1, H / 2^s, W / 2^s)}; what the encoder found.
         """
         small = scale_intrinsics(K, 1 / MATCHING_STRIDE, 1 / MATCHING_STRIDE)
         frames = Lookup(lookup, poses, small, invert_intrinsics(small))
-        features, lowest_cost, confidence = self.encoder.forward_features(current, frames, bin_range)
-        return TwoFrameOutput(decode(self.encoder, self.depth, features), lowest_cost, confidence, features)
+        found = self.encoder.forward_features(current, frames, bin_range)
+        return decode(self.encoder, self.depth, found.features), found
 
 
 class TwoFrameDepth(nn.Module):
@@ -151,9 +136,9 @@ class TwoFrameDepth(nn.Module):
         with torch.no_grad():
             mono_depths = {scale: self._full_depth(mono, scale) for scale in self.options.disparity_scales}
             mono_depth = self._full_depth(mono)
-        found, unchanged = self._match(batch, poses)
+        disparities, found, unchanged = self._match(batch, poses)
         consistency_mask = self._trusted(found, mono_depth) & unchanged.view(-1, 1, 1, 1)
-        two = two_frame_loss(found.disparities, view, poses, mono_depths, consistency_mask, self.objective)
+        two = two_frame_loss(disparities, view, poses, mono_depths, consistency_mask, self.objective)
         scalars.update(two.scalars(), confident_share=found.confidence.mean(), mean_depth=two.depth.mean())
         if learns or (self.training and self.options.freeze_teacher_and_pose):
             self.bins.update(mono_depth, 0.0 if self.range_unknown else TRACKER_MOMENTUM)
@@ -164,18 +149,19 @@ class TwoFrameDepth(nn.Module):
         scalars.update(near_bin=self.bins.near.clone(), far_bin=self.bins.far.clone())
         return scalars
 
-    def _match(self, batch: DepthBatch, poses: dict[FrameId, Tensor]) -> tuple[TwoFrameOutput, Tensor]:
-        """What the two-frame net finds; (B,) bool, False for samples whose lookup frames were changed for training."""
+    def _match(
+        self, batch: DepthBatch, poses: dict[FrameId, Tensor]
+    ) -> tuple[dict[tuple[str, int], Tensor], Matched, Tensor]:
+        """What `TwoFrameNet` gives, and (B,) bool: False for samples whose lookup frames were changed for training."""
         lookup, relative = self.lookup(batch, poses)
         unchanged = torch.ones(len(lookup), dtype=torch.bool, device=lookup.device)
         if self.training and not self.options.no_matching_augmentation:
             lookup, relative, changed = augment_matching(batch.frames[0], lookup, relative)
             unchanged = ~changed
-        bin_range = (self.bins.near, self.bins.far)
-        return self.net(batch.augmented[0], lookup, relative, batch.K, bin_range), unchanged
+        return *self.net(batch.augmented[0], lookup, relative, batch.K, (self.bins.near, self.bins.far)), unchanged
 
     @torch.no_grad()
-    def _trusted(self, found: TwoFrameOutput, mono_depth: Tensor) -> Tensor:
+    def _trusted(self, found: Matched, mono_depth: Tensor) -> Tensor:
         """(B, 1, H, W) bool: matching saw every bin and agrees with the teacher's depth (B, 1, H, W)."""
         if self.options.disable_motion_masking:
             return torch.ones_like(mono_depth, dtype=torch.bool)
@@ -201,14 +187,12 @@ class TwoFrameDepth(nn.Module):
         """1 / depth, (B, 1, H, W), of the two-frame net and of the teacher."""
         _, mono = self.teacher.see(batch.augmented[0])
         lookup, relative = self.lookup(batch, {})
-        two = self.net(batch.augmented[0], lookup, relative, batch.K, (self.bins.near, self.bins.far))
-        return 1 / self._full_depth(two.disparities), 1 / self._full_depth(mono)
+        two, _ = self.net(batch.augmented[0], lookup, relative, batch.K, (self.bins.near, self.bins.far))
+        return 1 / self._full_depth(two), 1 / self._full_depth(mono)
 
-    def _full_depth(self, disparities: dict[tuple[str, int], Tensor], scale: int | None = None) -> Tensor:
+    def _full_depth(self, disparities: dict[tuple[str, int], Tensor], scale: int = 0) -> Tensor:
         """(B, 1, H, W) of a scale, or of the finest where the net has no such scale."""
-        disp = disparities["disp", min(scale for _, scale in disparities)]
-        if scale is not None:
-            disp = disparities.get(("disp", scale), disp)
+        disp = disparities.get(("disp", scale), disparities["disp", 0])
         size = (self.options.height, self.options.width)
         if disp.shape[-2:] != size:
             disp = F.interpolate(disp, size, mode="bilinear", align_corners=False)
@@ -226,55 +210,6 @@ class TwoFrameDepth(nn.Module):
         relative = matching_poses(self.teacher.poses, self.teacher.encoder, frames, poses)
         ids = self.options.matching_ids
         return torch.stack([frames[i] for i in ids], dim=1), torch.stack([relative[i] for i in ids], dim=1)
-
-
-def matching_poses(
-    nets: PoseNetworks, encoder: DepthEncoder | None, frames: dict[int, Tensor], known: dict[Any, Tensor]
-) -> dict[int, Tensor]:
-    """Poses from frame 0 to every other frame, composed of steps between neighbours; zeros where a frame is black.
-
-    Pose nets know neighbouring frames only, so frame -2 is reached by way of frame -1.
-
-    Args:
-        nets, encoder: the pose nets, and the teacher's encoder that some of them read.
-        frames: (B, 3, H, W) by frame id; black stands for a frame that does not exist.
-        known: poses from frame 0 that need not be predicted again.
-
-    Returns:
-        (B, 4, 4) by frame id, without gradient.
-    """
-    poses: dict[int, Tensor] = {}
-    exist = {frame_id: image.flatten(1).any(1) for frame_id, image in frames.items()}
-    for frame_id in sorted((i for i in frames if i != 0), key=abs):
-        nearer = frame_id + 1 if frame_id < 0 else frame_id - 1
-        if abs(frame_id) == 1 and frame_id in known:
-            pose = known[frame_id].detach()
-        else:
-            step = -1 if frame_id < 0 else 1
-            pose = nets(encoder, {0: frames[nearer], step: frames[frame_id]})[step]
-            if nearer != 0:
-                pose = compose(pose, poses[nearer])
-        poses[frame_id] = pose * exist[frame_id].view(-1, 1, 1)
-    return poses
-
-
-def augment_matching(current: Tensor, lookup: Tensor, poses: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Shows some samples a camera that stands still (the lookup frames are the current one), others no lookup frame.
-
-    Args:
-        current: (B, 3, H, W), not colour-jittered, so that it differs from what the net sees.
-        lookup: (B, F, 3, H, W).
-        poses: (B, F, 4, 4).
-
-    Returns:
-        Lookup frames and poses; (B,) bool, True where a sample was changed.
-    """
-    draw = torch.rand(len(current)).to(current.device)
-    static = draw < STATIC_SHARE
-    missing = (draw >= STATIC_SHARE) & (draw < STATIC_SHARE + MISSING_SHARE)
-    lookup = torch.where(static.view(-1, 1, 1, 1, 1), current[:, None], lookup)
-    poses = torch.where(missing.view(-1, 1, 1, 1), 0, poses)
-    return lookup, poses, static | missing
 
 
 def build_two_frame_net(options: ManydepthOptions, nets: DepthNets, resnet_weights: str) -> TwoFrameNet:
