@@ -28,7 +28,7 @@ _cpu_only = False
 
 
 class Shadow(types.ModuleType):
-    """A module with some names changed; the module behind it stays as it is."""
+    """A module with some names changed; the module that it stands for stays as it is."""
 
     def __init__(self, module: types.ModuleType, **names: Any) -> None:
         super().__init__(module.__name__)
@@ -92,7 +92,7 @@ class BeforeEpochStepLR(StepLR):
         self._begun = False
 
     def step(self, epoch: int | None = None) -> None:
-        """The first call is epoch 0, later ones go on by one."""
+        """The first call is epoch 0, each later call is the next epoch."""
         if self._begun:
             super().step(epoch)
             return

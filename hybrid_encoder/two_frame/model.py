@@ -86,7 +86,7 @@ class TwoFrameDepth(nn.Module):
         net: the two-frame net.
         bins: the tracked range.
         frozen: whether teacher and pose nets have stopped training.
-        range_unknown: whether nobody has followed the range of the bins yet: the next batch gives it.
+        range_unknown: whether the range of the bins has not been tracked yet: the next batch then sets it.
     """
 
     def __init__(self, options: ManydepthOptions, config: HybridEncoderConfig, resnet_weights: str) -> None:
@@ -107,8 +107,10 @@ class TwoFrameDepth(nn.Module):
         return {"encoder": self.net.encoder, "depth": self.net.depth, **teacher, **poses}
 
     def freeze_teacher(self) -> None:
-        """Teacher and pose nets stay as they are from now on, batch-norm statistics included; the range of the bins,
-        too, unless it has not been followed before (--freeze_teacher_and_pose)."""
+        """Stops the training of teacher and pose nets, batch-norm statistics included.
+
+        The range of the bins stays, too, unless it has never been tracked (--freeze_teacher_and_pose).
+        """
         self.frozen = True
         self.teacher.requires_grad_(False)
         for parameter in self.teacher.parameters():
@@ -136,7 +138,8 @@ class TwoFrameDepth(nn.Module):
         with torch.no_grad():
             mono_depths = {scale: self._full_depth(mono, scale) for scale in self.options.disparity_scales}
             mono_depth = self._full_depth(mono)
-        disparities, found, unchanged = self._match(batch, poses)
+        lookup, relative, unchanged = self._shown(batch, poses)
+        disparities, found = self.net(batch.augmented[0], lookup, relative, batch.K, (self.bins.near, self.bins.far))
         consistency_mask = self._trusted(found, mono_depth) & unchanged.view(-1, 1, 1, 1)
         two = two_frame_loss(disparities, view, poses, mono_depths, consistency_mask, self.objective)
         scalars.update(two.scalars(), confident_share=found.confidence.mean(), mean_depth=two.depth.mean())
@@ -149,16 +152,13 @@ class TwoFrameDepth(nn.Module):
         scalars.update(near_bin=self.bins.near.clone(), far_bin=self.bins.far.clone())
         return scalars
 
-    def _match(
-        self, batch: DepthBatch, poses: dict[FrameId, Tensor]
-    ) -> tuple[dict[tuple[str, int], Tensor], Matched, Tensor]:
-        """What `TwoFrameNet` gives, and (B,) bool: False for samples whose lookup frames were changed for training."""
+    def _shown(self, batch: DepthBatch, poses: dict[FrameId, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Lookup frames and their poses; (B,) bool, False for samples for which they were changed for training."""
         lookup, relative = self.lookup(batch, poses)
-        unchanged = torch.ones(len(lookup), dtype=torch.bool, device=lookup.device)
         if self.training and not self.options.no_matching_augmentation:
             lookup, relative, changed = augment_matching(batch.frames[0], lookup, relative)
-            unchanged = ~changed
-        return *self.net(batch.augmented[0], lookup, relative, batch.K, (self.bins.near, self.bins.far)), unchanged
+            return lookup, relative, ~changed
+        return lookup, relative, torch.ones(len(lookup), dtype=torch.bool, device=lookup.device)
 
     @torch.no_grad()
     def _trusted(self, found: Matched, mono_depth: Tensor) -> Tensor:

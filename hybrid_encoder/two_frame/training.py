@@ -39,8 +39,7 @@ class ManydepthTask:
         if options.freeze_teacher_and_pose:
             self.model.freeze_teacher()
         self.optimizer = build_optimizer(self.model, options)
-        # Parameters that freeze later stay in the optimiser: it passes over what has no gradient, and the schedule
-        # goes on.
+        # Parameters that freeze later stay in the optimiser: it skips what has no gradient, and the schedule continues.
         self.scheduler, self.schedule_per_step = build_scheduler(self.optimizer, options, steps_per_epoch)
         self.val_loader = val_loader
 
