@@ -28,7 +28,7 @@ _cpu_only = False
 
 
 class Shadow(types.ModuleType):
-    """A module with some names changed; the module behind it stays as it is."""
+    """A module with some names changed; the module that it stands for stays as it is."""
 
     def __init__(self, module: types.ModuleType, **names: Any) -> None:
         super().__init__(module.__name__)
@@ -64,6 +64,21 @@ def use_device(options: Any) -> None:
             kind.cuda = _stay  # type: ignore[method-assign]
 
 
+def settle(options: Any, check: Callable[[Any, Any], None]) -> None:
+    """Settles the device and, where the clone has them, the hybrid encoder's options.
+
+    Args:
+        options: the clone's `MonodepthOptions`, its `parser` and the parsed `options`.
+        check: from parser and parsed options; raises `UserError` for options that contradict each other.
+    """
+    use_device(options.options)
+    if hasattr(options.options, "encoder_option"):
+        try:
+            check(options.parser, options.options)
+        except UserError as error:
+            options.parser.error(str(error))
+
+
 class BeforeEpochStepLR(StepLR):
     """`StepLR` for trainers that step it when an epoch begins, as with torch 1.0: the first call changes no epoch.
 
@@ -77,7 +92,7 @@ class BeforeEpochStepLR(StepLR):
         self._begun = False
 
     def step(self, epoch: int | None = None) -> None:
-        """The first call is epoch 0, later ones go on by one."""
+        """The first call is epoch 0, each later call is the next epoch."""
         if self._begun:
             super().step(epoch)
             return

@@ -46,12 +46,12 @@ def measure(side: str, size: tuple[int, int, int], threads: int, wheel: Path) ->
     height, width = size[:2]
     arguments = inputs(*size)
     if side == "ours":
-        from hybrid_encoder.two_frame.cost_volume import depth_bins, match
+        from hybrid_encoder.two_frame.cost_volume import Lookup, depth_bins, match
 
-        bins = depth_bins(0.1, 20.0, BINS)
+        bins, lookup = depth_bins(0.1, 20.0, BINS), Lookup(*arguments[1:])
 
         def run() -> tuple[Tensor, Tensor]:
-            found = match(*arguments, bins)
+            found = match(arguments[0], lookup, bins)
             return found.cost, found.confidence
 
     else:

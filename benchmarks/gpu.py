@@ -24,7 +24,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from hybrid_encoder.commands.measuring import frames_in_memory, machine, median_seconds, training_step
 from hybrid_encoder.engine.inference import inference, prepare
 from hybrid_encoder.engine.processes import Processes, choose_device
-from hybrid_encoder.model.depth_model import encode
 from hybrid_encoder.stage2.model import MonoDepth
 from hybrid_encoder.stage2.options import Monodepth2Options
 from hybrid_encoder.stage2.training import build_optimizer
@@ -94,7 +93,7 @@ def measure_inference(net: str, size: int, given: argparse.Namespace, device: to
     image = torch.rand(size, 3, given.height, given.width, device=device).to(memory_format=torch.channels_last)
 
     def see() -> Any:
-        return encode(model.encoder, image)
+        return model.encoder.forward_features(image)
 
     def see_depth() -> Tensor:
         return model.disparity(image)
@@ -171,7 +170,7 @@ def profile_net(net: str, given: argparse.Namespace, device: torch.device) -> No
 
     def see() -> None:
         with inference(device, "bf16"):
-            encode(encoder, image)
+            encoder.forward_features(image)
 
     print_profile(f"{name(net)}, encoder, {height}x{width}, batch {size}, bf16", see, given, device)
     step = step_of(net, height, width, given.batch, "bf16", device)

@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from parts import PerImageText
-from torch import Tensor
 
 from hybrid_encoder.commands.measuring import frames_in_memory, machine, median_seconds, training_step
 from hybrid_encoder.engine.activation_checkpointing import checkpoint_activations
@@ -29,8 +27,8 @@ from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.model.backbones import build_clip
 from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.model.language import Language
-from hybrid_encoder.stage2 import losses, objective
-from hybrid_encoder.stage2.losses import SSIM_WEIGHT, Target
+from hybrid_encoder.stage2 import objective
+from hybrid_encoder.stage2.losses import photometric_error
 from hybrid_encoder.stage2.model import MonoDepth
 from hybrid_encoder.stage2.options import Monodepth2Options
 from hybrid_encoder.stage2.training import build_optimizer
@@ -49,22 +47,6 @@ ROWS = {
 }
 
 
-def plain_reprojection(target: Target, predicted: Tensor) -> Tensor:
-    """The loss as formulas, for autograd."""
-
-    def pool(x: Tensor) -> Tensor:
-        return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1)
-
-    a, b = predicted, target.image
-    mean_a, mean_b = pool(a), pool(b)
-    variance_a, variance_b = pool(a * a) - mean_a**2, pool(b * b) - mean_b**2
-    covariance = pool(a * b) - mean_a * mean_b
-    above = (2 * mean_a * mean_b + losses._C1) * (2 * covariance + losses._C2)
-    below = (mean_a**2 + mean_b**2 + losses._C1) * (variance_a + variance_b + losses._C2)
-    unlike = ((1 - above / below) / 2).clamp(0, 1).mean(1, keepdim=True)
-    return SSIM_WEIGHT * unlike + (1 - SSIM_WEIGHT) * (a - b).abs().mean(1, keepdim=True)
-
-
 def without(row: str, model: MonoDepth, clip: Any) -> None:
     """Takes a measure back, or switches an option on."""
     encoder = model.encoder
@@ -80,7 +62,7 @@ def without(row: str, model: MonoDepth, clip: Any) -> None:
         assert encoder.dino is not None
         encoder.dino.requires_grad_()
     elif row == "ssim":
-        objective.reprojection_loss = plain_reprojection
+        objective.reprojection_loss = lambda target, predicted: photometric_error(target.image, predicted)
     elif row == "checkpoint":
         checkpoint_activations(model)
 

@@ -28,6 +28,10 @@ MAX_SIDE = 16384
 """Pixels of a side beyond which a size is a mistake."""
 MAX_CROP_BOTTOM = 0.9
 """Share of an image's height beyond which cutting off below is a mistake."""
+MIN_DEPTH, MAX_DEPTH = 0.1, 100.0
+"""Nearest and farthest depth that a net can say, unless it is built for others; those of the Monodepth2 family."""
+SEED_OFFSETS = {"train": 0, "val": 50_000, "test": 90_000}
+"""Added to the seed of rendered scenes, so that the three parts share none."""
 _FEATURES = (
     "clip", "image_tower", "dino", "dino_blocks", "fusion", "prompt", "normalization", "position_resize", "text_norm",
 )  # fmt: skip

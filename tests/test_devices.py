@@ -19,7 +19,7 @@ from hybrid_encoder.stage1.model import Stage1Model, stage1_config
 from hybrid_encoder.stage1.options import PretrainOptions
 from hybrid_encoder.stage2.model import DepthBatch, MonoDepth
 from hybrid_encoder.stage2.options import Monodepth2Options
-from hybrid_encoder.two_frame.cost_volume import match
+from hybrid_encoder.two_frame.cost_volume import Lookup, match
 from hybrid_encoder.two_frame.model import TwoFrameDepth
 from hybrid_encoder.two_frame.options import ManydepthOptions
 
@@ -106,5 +106,6 @@ def test_matching_without_kept_pixels() -> None:
     with pretending(nn.Identity()):
         current, lookup = torch.rand(1, 8, 16, 24, device=GPU), torch.rand(1, 1, 8, 16, 24, device=GPU)
         eye = torch.eye(4, device=GPU).expand(1, 1, 4, 4)
-        found = match(current, lookup, eye, eye[:, 0, :3, :3], eye[:, 0, :3, :3], torch.linspace(1, 9, 4, device=GPU))
+        frames = Lookup(lookup, eye, eye[:, 0, :3, :3], eye[:, 0, :3, :3])
+        found = match(current, frames, torch.linspace(1, 9, 4, device=GPU))
         assert found.cost.device == GPU

@@ -14,8 +14,9 @@ from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.encoder import create_encoder
 from hybrid_encoder.model.resnet import ResnetEncoder
 from hybrid_encoder.stage2.geometry import pose_matrix
-from hybrid_encoder.two_frame.cost_volume import DepthBinTracker, depth_bins, match
-from hybrid_encoder.two_frame.encoder import HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
+from hybrid_encoder.two_frame.cost_volume import DepthBinTracker, Lookup, depth_bins, match
+from hybrid_encoder.two_frame.encoder import HybridMatchingEncoder, ResnetMatchingEncoder
+from hybrid_encoder.two_frame.matching import MatchingEncoder
 
 from .oracle import Original, download
 
@@ -72,7 +73,7 @@ def test_cost_volume_equals_the_original(
     bins = torch.as_tensor(reference.warp_depths[:, 0, 0, 0])
     torch.testing.assert_close(depth_bins(0.5, 10.0, BINS, binning), bins, rtol=1e-6, atol=0, check_dtype=False)
     for intrinsics in ((K, inv_K), (K[:, :3, :3], inv_K[:, :3, :3])):
-        found = match(current, lookup, poses, *intrinsics, bins)
+        found = match(current, Lookup(lookup, poses, *intrinsics), bins)
         torch.testing.assert_close(found.cost, expected, rtol=0, atol=1e-6, check_dtype=False)
         assert torch.equal(found.confidence, confident.bool())
     if not missing:
@@ -84,7 +85,7 @@ def test_single_precision_equals_the_original(original: Original) -> None:
     reference.compute_depth_bins(0.5, 10.0)
     arguments = scene(64, 1)
     expected, absent = reference.match_features(*arguments)
-    found = match(*arguments, depth_bins(0.5, 10.0, BINS))
+    found = match(arguments[0], Lookup(*arguments[1:]), depth_bins(0.5, 10.0, BINS))
     torch.testing.assert_close(found.cost, expected, rtol=0, atol=1e-5)
     assert torch.equal(found.confidence, reference.compute_confidence_mask(expected * (1 - absent)).bool())
 
@@ -98,13 +99,14 @@ def test_weights_pass_both_ways(original: Original, layers: int, binning: Any) -
     _, _, poses, K, inv_K = scene(3, 2)
     current, lookup = scene(3, 2, H, W)[:2]
     arguments = (current, lookup, poses, K, inv_K, 0.5, 10.0)
+    ours_too = (current, Lookup(lookup, poses, K, inv_K), (0.5, 10.0))
     for give in (
         lambda: ours.load_original_state_dict(theirs.state_dict(), "theirs"),
         lambda: theirs.load_state_dict(_shaken(ours).original_state_dict()),
     ):
         give()
         with torch.no_grad():
-            maps, lowest, confidence = ours(*arguments)
+            maps, lowest, confidence = ours(*ours_too)
             expected = theirs(*arguments)
         assert ours.num_ch_enc.tolist() == theirs.num_ch_enc.tolist()
         for mine, reference in zip(maps, expected[0], strict=True):
@@ -134,9 +136,9 @@ def test_bin_tracker_equals_the_original(original: Original) -> None:
 @pytest.mark.parametrize("max_bytes", [1, 100_000, 1 << 30])
 @pytest.mark.parametrize("frames", [1, 2])
 def test_chunks_change_nothing(max_bytes: int, frames: int) -> None:
-    arguments = scene(8, frames)
-    bins = depth_bins(0.5, 10.0, BINS)
-    whole, chunked = match(*arguments, bins), match(*arguments, bins, max_bytes=max_bytes)
+    current, *others = scene(8, frames)
+    lookup, bins = Lookup(*others), depth_bins(0.5, 10.0, BINS)
+    whole, chunked = match(current, lookup, bins), match(current, lookup, bins, max_bytes=max_bytes)
     assert torch.equal(whole.cost, chunked.cost)
     assert torch.equal(whole.confidence, chunked.confidence)
 
@@ -150,7 +152,7 @@ def test_finds_the_depth_of_a_plane() -> None:
     poses[..., 0, 3] = pixels * 4 / (0.58 * w)
     # Features that agree to the last bit count as unseen, so they are given some noise.
     current, lookup = wide[..., pixels : pixels + w], wide[:, None, ..., :w] + 0.01 * torch.rand(B, 1, 8, h, w)
-    found = match(current, lookup, poses, K, inv_K, torch.arange(1.0, 13.0))
+    found = match(current, Lookup(lookup, poses, K, inv_K), torch.arange(1.0, 13.0))
     assert 0.3 < found.confidence.float().mean() < 0.9
     assert (found.best[found.confidence] == 3).all()
 
@@ -162,7 +164,7 @@ def test_degenerate_motion_is_finite(poses: str) -> None:
         T = torch.zeros(B, 2, 4, 4) if poses == "none" else torch.eye(4).expand(B, 2, 4, 4)
         if poses.endswith("same image"):
             lookup = current[:, None].expand(-1, 2, -1, -1, -1)
-        maps, lowest, confidence = encoder(current, lookup, T, K, inv_K)
+        maps, lowest, confidence = encoder(current, Lookup(lookup, T, K, inv_K))
         assert all(torch.isfinite(m).all() for m in maps)
         assert torch.isfinite(lowest).all()
         assert (lowest > 0).all()
@@ -183,7 +185,7 @@ def test_hybrid_encoder_matches_the_image_tower_only() -> None:
     encoder.encoder.dino.register_forward_pre_hook(lambda _, images: dino.append(images[0]))
     current, lookup = scene(3, 2, H, W)[:2]
     poses, K, inv_K = scene(3, 2)[2:]
-    maps, _, _ = encoder(current, lookup, poses, K, inv_K, torch.tensor(0.5), torch.tensor(10.0))
+    maps, _, _ = encoder(current, Lookup(lookup, poses, K, inv_K), (torch.tensor(0.5), torch.tensor(10.0)))
     assert [tuple(m.shape) for m in maps] == [
         (B, int(c), H // 2 ** (i + 1), W // 2 ** (i + 1)) for i, c in enumerate(encoder.num_ch_enc)
     ]
@@ -200,7 +202,7 @@ def test_hybrid_encoder_starts_as_the_single_frame_one() -> None:
     encoder = hybrid().train()
     current, lookup = scene(3, 1, H, W)[:2]
     _, _, poses, K, inv_K = scene(3, 1)
-    features, _, confidence = encoder.forward_features(current, lookup, poses, K, inv_K)
+    features, _, confidence = encoder.forward_features(current, Lookup(lookup, poses, K, inv_K))
     expected = encoder.encoder.forward_features(current)
     assert confidence.any()
     for level, reference in zip(features.aligned, expected.aligned, strict=True):
@@ -216,7 +218,7 @@ def test_resnet_starts_from_a_single_frame_one() -> None:
     encoder.start_from(single)
     current, lookup = scene(3, 1, H, W)[:2]
     with torch.no_grad():
-        maps, _, confidence = encoder(current, lookup, *scene(3, 1)[2:])
+        maps, _, confidence = encoder(current, Lookup(lookup, *scene(3, 1)[2:]))
         expected = single(current)
     assert confidence.any()
     for found, reference in zip(maps, expected, strict=True):
@@ -228,7 +230,7 @@ def test_resnet_starts_from_a_single_frame_one() -> None:
 def test_lookup_frames_get_no_gradient() -> None:
     for encoder in (ResnetMatchingEncoder(18, "random", H, W, num_depth_bins=BINS), hybrid()):
         current, lookup = (x.requires_grad_() for x in scene(3, 1, H, W)[:2])
-        maps, lowest, _ = encoder(current, lookup, *scene(3, 1)[2:])
+        maps, lowest, _ = encoder(current, Lookup(lookup, *scene(3, 1)[2:]))
         maps[-1].sum().backward()
         assert current.grad is not None
         assert lookup.grad is None

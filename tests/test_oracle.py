@@ -16,8 +16,9 @@ from hybrid_encoder.model.encoder import create_encoder
 from hybrid_encoder.model.pose import PoseDecoder
 from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.stage2.geometry import pose_matrix, project, scale_intrinsics, warp
-from hybrid_encoder.stage2.losses import Target, reprojection_loss, smoothness_loss
+from hybrid_encoder.stage2.losses import smoothness_loss
 from hybrid_encoder.stage2.objective import ObjectiveOptions, View, self_supervised_loss
+from hybrid_encoder.stage2.ssim_kernel import Target, reprojection_loss
 
 from .oracle import Original, download
 

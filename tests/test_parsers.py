@@ -44,11 +44,12 @@ from hybrid_encoder.images import read_image
 from hybrid_encoder.model.decoder import DPTDecoder
 from hybrid_encoder.model.depth_model import DepthModel
 from hybrid_encoder.model.encoder import HybridEncoder, create_encoder
+from hybrid_encoder.model.nets import DepthNets
 from hybrid_encoder.options import EncoderOptions
 from hybrid_encoder.released.names import encoder_tensors, read_alignment, read_config
 from hybrid_encoder.stage1.checkpoint import load_stage1, save_stage1
 from hybrid_encoder.stage1.ordered_points import NUM_POINTS, TuSimpleSource, open_sources, read_labels
-from hybrid_encoder.stage2.checkpoint import NetDescription, encoder_extras, load_depth_model
+from hybrid_encoder.stage2.checkpoint import described_nets, encoder_extras, load_depth_model
 from hybrid_encoder.two_frame.checkpoint import is_two_frame, load_two_frame_model
 from hybrid_encoder.weights.reading import load_state, read_checkpoint, read_tensors, stated_bins, stated_size
 
@@ -798,9 +799,9 @@ extras = st.fixed_dictionaries(
 def test_any_description_in_encoder_pth_is_taken_or_refused(entries: dict[str, Any]) -> None:
     from hybrid_encoder.two_frame.checkpoint import _matching
 
-    found = read_or_refuse(lambda: NetDescription.of_entries(entries, "encoder.pth"), "encoder.pth")
+    found = read_or_refuse(lambda: described_nets(entries, "encoder.pth"), "encoder.pth")
     if found is not None:
-        assert found.kind in ("dpt", "unet")
+        assert found.decoder in ("dpt", "unet")
         assert found.head in ("sigmoid", "relu")
         assert 0 in found.scales
         assert set(found.scales) <= {0, 1, 2, 3}
@@ -822,7 +823,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
     encoder = create_encoder("tiny", pyramid=False)
     decoder = DPTDecoder(encoder)
     torch.save(decoder.state_dict(), path / "depth.pth")
-    return path, {**encoder.state_dict(), **encoder_extras(encoder, decoder, 64, 96, 0.1, 100.0)}
+    return path, {**encoder.state_dict(), **encoder_extras(DepthNets.of(encoder, decoder, 0.1, 100.0), 64, 96)}
 
 
 UNKNOWN_TOWER = json.dumps({**CONFIG["encoder"]["config"], "image_tower": "blip"})  # type: ignore[dict-item]

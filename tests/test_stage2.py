@@ -8,8 +8,9 @@ import torch.nn.functional as F
 
 from hybrid_encoder.model.disparity import disp_to_depth
 from hybrid_encoder.stage2.geometry import axis_angle_to_rotation, pose_matrix, project, scale_intrinsics, warp
-from hybrid_encoder.stage2.losses import Target, minimum_reprojection, reprojection_loss, smoothness_loss, text_bin_loss
+from hybrid_encoder.stage2.losses import minimum_reprojection, photometric_error, smoothness_loss, text_bin_loss
 from hybrid_encoder.stage2.objective import ObjectiveOptions, View, self_supervised_loss
+from hybrid_encoder.stage2.ssim_kernel import Target, reprojection_loss
 
 K = torch.tensor([[[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1]]])
 
@@ -70,6 +71,28 @@ def test_reprojection_of_an_image_on_itself_is_zero() -> None:
     assert reprojection_loss(Target.of(image), 1 - image).mean() > 0.3
     l1 = reprojection_loss(Target.of(image, ssim=False), image + 0.25)
     assert torch.allclose(l1, torch.full_like(l1, 0.25), atol=1e-6)
+
+
+@pytest.mark.parametrize("use_ssim", [True, False])
+@pytest.mark.parametrize("noise", [0.0, 0.01, 1.0])
+@pytest.mark.parametrize("size", [(3, 3), (5, 7), (48, 64)])
+def test_the_kernel_equals_the_formula(size: tuple[int, int], noise: float, use_ssim: bool) -> None:
+    """Values and gradients, also where windows are flat, equal or opposite, and where SSIM is clamped."""
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(2, 3, *size, generator=generator, dtype=torch.float64)
+    image[0] = 0.5
+    weight = torch.rand(2, 1, *size, generator=generator, dtype=torch.float64)
+    other = image + noise * torch.randn(image.shape, generator=generator, dtype=torch.float64)
+    found = []
+    for error in (
+        lambda predicted: photometric_error(image, predicted, use_ssim),
+        lambda predicted: reprojection_loss(Target.of(image, use_ssim), predicted),
+    ):
+        predicted = other.clone().requires_grad_()
+        loss = error(predicted)
+        found.append((loss.detach(), torch.autograd.grad((weight * loss).sum(), predicted)[0]))
+    for formula, kernel in zip(*found, strict=True):
+        torch.testing.assert_close(kernel, formula, rtol=0, atol=1e-9)
 
 
 def test_minimum_and_automask() -> None:

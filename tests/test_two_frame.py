@@ -18,7 +18,8 @@ from hybrid_encoder.stage2.geometry import pose_matrix
 from hybrid_encoder.stage2.model import DepthBatch
 from hybrid_encoder.stage2.objective import ObjectiveOptions, View
 from hybrid_encoder.two_frame.frames import LookupSource
-from hybrid_encoder.two_frame.model import MISSING_SHARE, STATIC_SHARE, TwoFrameDepth, augment_matching, matching_poses
+from hybrid_encoder.two_frame.lookup import MISSING_SHARE, STATIC_SHARE, augment_matching, matching_poses
+from hybrid_encoder.two_frame.model import TwoFrameDepth
 from hybrid_encoder.two_frame.objective import matching_agrees, two_frame_loss
 from hybrid_encoder.two_frame.options import ManydepthOptions
 from hybrid_encoder.two_frame.training import ManydepthTask, build_optimizer

@@ -16,7 +16,6 @@ from hybrid_encoder.commands.convert import convert
 from hybrid_encoder.data.calibration import read_intrinsics
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.model.depth_model import decode, encode
 from hybrid_encoder.stage2.checkpoint import load_depth_model
 from hybrid_encoder.stage2.options import Monodepth2Options
 from hybrid_encoder.stage2.training import build_model as build_single
@@ -144,9 +143,7 @@ def test_weights_load_into_a_new_run(run: ManydepthOptions) -> None:
     teacher.eval()
     with torch.no_grad():
         two = teacher.net(frames[0], frames[-1][:, None], poses, K)[0]["disp", 0]
-        one = decode(teacher.teacher.encoder, teacher.teacher.depth, encode(teacher.teacher.encoder, frames[0]))[
-            "disp", 0
-        ]
+        one = teacher.teacher.see(frames[0])[1]["disp", 0]
     torch.testing.assert_close(two, one)
     for (name, value), other in zip(
         teacher.teacher.state_dict().items(), model.teacher.state_dict().values(), strict=True

@@ -380,7 +380,7 @@ def test_hybrid_trains_saves_and_loads(
         assert torch.equal(decoder(encoder(image))["disp", 0], expected)
         ours = load_depth_model(folder)
         assert (ours.height, ours.width) == (H, W)
-        features = clone_networks.DepthEncoder.forward_features(ours.encoder, image)
+        features = clone_networks.ListedEncoder.forward_features(ours.encoder, image)
         decoded = ours.decoder(features if ours.encoder.pyramid is None else ours.encoder(image))
         torch.testing.assert_close(decoded["disp", 0], expected)
 
@@ -622,7 +622,7 @@ def test_manydepth(teacher: str, image: Tensor, tmp_path: Path) -> None:
         assert torch.equal(decoder(encoder(**call)[0])["disp", 0], expected)
         ours = load_two_frame_model(tmp_path)
         found = ours.net(
-            image, call["lookup_images"], pose, K[:, :3, :3] * torch.tensor([[4.0], [4.0], [1.0]]), 1.0, 30.0
+            image, call["lookup_images"], pose, K[:, :3, :3] * torch.tensor([[4.0], [4.0], [1.0]]), (1.0, 30.0)
         )
         torch.testing.assert_close(found[0]["disp", 0], expected, rtol=1e-4, atol=1e-5)
     assert load_depth_model(tmp_path, "mono_encoder", "mono_depth").height == H

@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hybrid_encoder.config import HybridEncoderConfig
 from hybrid_encoder.model.encoder import HybridEncoder
+from hybrid_encoder.model.nets import DepthNets
+from hybrid_encoder.two_frame.cost_volume import Lookup
 from hybrid_encoder.two_frame.encoder import HybridMatchingEncoder
 
-from ..clone_networks import HybridNetworks, Nets, listed
+from ..clone_networks import HybridNetworks, Start, listed
 
 
 class ListedMatchingEncoder(HybridMatchingEncoder):
@@ -26,26 +27,13 @@ class ListedMatchingEncoder(HybridMatchingEncoder):
         image_size: (H, W) of the last images.
     """
 
-    def __init__(self, nets: Nets, input_height: int, input_width: int, **settings: Any) -> None:
-        super().__init__(HybridEncoder(nets.encoder_config), input_height, input_width, **settings)
+    def __init__(self, nets: DepthNets, input_height: int, input_width: int, **settings: Any) -> None:
+        assert nets.config is not None
+        super().__init__(HybridEncoder(nets.config), input_height, input_width, **settings)
         self.nets = nets
         self.image_size = (input_height, input_width)
 
-    @property
-    def config(self) -> HybridEncoderConfig:
-        """Of the hybrid encoder inside."""
-        return self.encoder.config
-
-    @property
-    def aligned_channels(self) -> tuple[int, ...]:
-        """Of the hybrid encoder inside."""
-        return self.encoder.aligned_channels
-
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Of the hybrid encoder inside; the convolution that joins the cost volume is left to the rest."""
-        return self.encoder.parameter_groups(lr)
-
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         current_image: Tensor,
         lookup_images: Tensor,
@@ -56,10 +44,10 @@ class ListedMatchingEncoder(HybridMatchingEncoder):
         max_depth_bin: Tensor | float | None = None,
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """As the original's: a list of maps; 1 / depth of the lowest cost, on the CPU; confidence."""
-        features, lowest_cost, confidence = self.forward_features(
-            current_image, lookup_images, poses, K, invK, min_depth_bin, max_depth_bin
-        )
-        return listed(self.encoder, features), lowest_cost.detach().cpu(), confidence
+        lookup = Lookup(lookup_images, poses, K, invK)
+        known = None if min_depth_bin is None or max_depth_bin is None else (min_depth_bin, max_depth_bin)
+        features, lowest_cost, confidence = self.forward_features(current_image, lookup, known)
+        return listed(self, self.nets, features), lowest_cost.detach().cpu(), confidence
 
 
 class MatchingNetworks(HybridNetworks):
@@ -67,20 +55,22 @@ class MatchingNetworks(HybridNetworks):
 
     Args:
         networks: the original's module.
-        student, teacher: what to build for each; None: theirs.
+        student, teacher: what to build for each; without a hybrid encoder: theirs.
         their_scales: disparity scales of their own decoders, whatever is asked for; None: as asked for.
+        start: what encoders begin with; None: random numbers, or the weights that the config names.
         settings: of the two-frame net, whatever is asked for.
     """
 
     def __init__(
         self,
         networks: ModuleType,
-        student: Nets | None,
-        teacher: Nets | None,
+        student: DepthNets,
+        teacher: DepthNets,
         their_scales: tuple[int, ...] | None = None,
+        start: Start | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(networks, teacher, their_scales, ResnetEncoderMatching=self.matching_encoder)
+        super().__init__(networks, teacher, their_scales, start, ResnetEncoderMatching=self.matching_encoder)
         self.student = student
         self.settings = settings
 
@@ -88,7 +78,7 @@ class MatchingNetworks(HybridNetworks):
         self, num_layers: int, pretrained: bool, input_height: int, input_width: int, **settings: Any
     ) -> nn.Module:
         """In the place of `ResnetEncoderMatching`."""
-        if self.student is None:
+        if self.student.config is None:
             theirs: nn.Module = self._behind.ResnetEncoderMatching(
                 num_layers, pretrained, input_height, input_width, **settings
             )

@@ -33,12 +33,7 @@ def parsed(options: Any) -> None:
     Args:
         options: the clone's `MonodepthOptions`, its `parser` and the parsed `options`.
     """
-    old_libraries.use_device(options.options)
-    if hasattr(options.options, "encoder_option"):
-        try:
-            check_options(options.parser, options.options)
-        except UserError as error:
-            options.parser.error(str(error))
+    old_libraries.settle(options, check_options)
 
 
 def script_of_root(file: str) -> str:
@@ -58,9 +53,9 @@ def script_of_root(file: str) -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the hybrid encoder, for the two-frame net and for its teacher."""
-    from .. import clone_networks
+    from .. import clone_options
 
-    group = clone_networks.add_options(parser)
+    group = clone_options.add_options(parser)
     group.add_argument(
         "--teacher_encoder", choices=("resnet", "hybrid"), default="resnet", help="encoder of the single-frame teacher"
     )
@@ -73,9 +68,9 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     Raises:
         UserError: options that contradict each other.
     """
-    from .. import clone_networks
+    from .. import clone_options
 
-    clone_networks.check_options(parser, options, "hybrid" in (options.encoder, options.teacher_encoder))
+    clone_options.check_options(parser, options, "hybrid" in (options.encoder, options.teacher_encoder))
     if options.teacher_encoder != "hybrid" and options.teacher_decoder == "dpt":
         raise UserError("--teacher_decoder dpt reads the hybrid encoder's levels: add --teacher_encoder hybrid")
     options.teacher_decoder = options.teacher_decoder or ("dpt" if options.teacher_encoder == "hybrid" else "unet")
@@ -92,31 +87,32 @@ def networks(names: dict[str, Any], options: Any) -> Any:
     """
     if "hybrid" not in (options.encoder, options.teacher_encoder):
         return names["networks"]
-    from ..clone_networks import asked_nets
+    from hybrid_encoder.model.nets import DepthNets
+
+    from ..clone_networks import Start, asked_nets
     from .clone_networks import MatchingNetworks
 
-    student = teacher = None
+    student = teacher = DepthNets()
     loaded = options.models_to_load if options.load_weights_folder is not None else []
     if options.encoder == "hybrid":
         student = asked_nets(options, options.decoder, "encoder" in loaded)
     if options.teacher_encoder == "hybrid":
         filled = options.mono_weights_folder is not None or "mono_encoder" in loaded
         teacher = asked_nets(options, options.teacher_decoder, filled)
-    return MatchingNetworks(names["networks"], student, teacher)
+    start = Start(options.stage1, options.encoder_lr)
+    return MatchingNetworks(names["networks"], student, teacher, start=start)
 
 
 def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
     """Adds to encoder.pth and mono_encoder.pth what their nets are; nothing for the original's with usual settings."""
-    from .. import clone_networks
+    from .. import clone_weights
 
-    decoders = {"encoder": "depth", "mono_encoder": "mono_depth"}
-    if name not in decoders:
+    if name not in ("encoder", "mono_encoder"):
         return
     encoder = trainer.models[name]
-    inner = encoder.encoder if hasattr(encoder, "nets") and hasattr(encoder, "reduce_conv") else encoder
-    clone_networks.describe(to_save, inner, trainer.models[decoders[name]], trainer.opt)
+    clone_weights.describe(to_save, encoder, trainer.opt)
     matching = {"binning": trainer.opt.depth_binning, "frames": list(trainer.matching_ids[1:])}
-    if name == "encoder" and (inner is not encoder or matching != {"binning": "linear", "frames": [-1]}):
+    if name == "encoder" and (hasattr(encoder, "nets") or matching != {"binning": "linear", "frames": [-1]}):
         to_save["matching_config"] = json.dumps(matching)
 
 
@@ -126,9 +122,9 @@ def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
     Raises:
         UserError: what does not fit.
     """
-    from .. import clone_networks
+    from .. import clone_weights
 
-    clone_networks.check_weights(model, tensors, path)
+    clone_weights.check_weights(model, tensors, path)
 
 
 def networks_in(names: dict[str, Any], folder: str) -> Any:
@@ -138,25 +134,25 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
         names: `globals()` of the script.
         folder: holds encoder.pth, and mono_encoder.pth with the teacher.
     """
+    from hybrid_encoder.stage2.checkpoint import described_nets
     from hybrid_encoder.weights.reading import read_checkpoint
 
-    from ..clone_networks import Nets, unusual_scales
+    from ..clone_weights import unusual_scales
     from .clone_networks import MatchingNetworks
 
     files = [Path(folder).expanduser() / f"{name}.pth" for name in ("encoder", "mono_encoder")]
     entries = [read_checkpoint(path) if path.exists() else {} for path in files]
-    known = [(found, str(path)) for found, path in zip(entries, files, strict=True)]
-    student, teacher = (Nets.of_entries(found, source) for found, source in known)
+    student, teacher = (described_nets(found, str(path)) for found, path in zip(entries, files, strict=True))
     # One run has the same scales for both of its decoders.
-    scales = unusual_scales(*known[0]) or unusual_scales(*known[1])
-    if student is None and teacher is None and scales is None:
+    scales = unusual_scales(student) or unusual_scales(teacher)
+    if student.config is None and teacher.config is None and scales is None:
         return names["networks"]
     if not files[0].with_name("pose_encoder.pth").exists():
         raise UserError(
             f"{folder}: its poses come from the depth encoder, which only `hybrid-encoder evaluate` can read"
         )
     settings: dict[str, Any] = {}
-    if student is not None:
+    if student.config is not None:
         join = entries[0]["reduce_conv.0.weight"]
         settings["num_depth_bins"] = join.shape[1] - join.shape[0]
         settings["depth_binning"] = json.loads(entries[0].get("matching_config") or "{}").get("binning", "linear")

@@ -57,19 +57,14 @@ def parsed(options: Any) -> None:
     Args:
         options: the clone's `MonodepthOptions`, its `parser` and the parsed `options`.
     """
-    old_libraries.use_device(options.options)
-    if hasattr(options.options, "encoder_option"):
-        try:
-            check_options(options.parser, options.options)
-        except UserError as error:
-            options.parser.error(str(error))
+    old_libraries.settle(options, check_options)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the hybrid encoder, and `--pose_model_type class_token`."""
-    from .. import clone_networks
+    from .. import clone_options
 
-    clone_networks.add_options(parser)
+    clone_options.add_options(parser)
     pose = _action(parser, "pose_model_type")
     pose.choices = [*(pose.choices or ()), "class_token"]
 
@@ -80,10 +75,10 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     Raises:
         UserError: options that contradict each other.
     """
-    from .. import clone_networks
+    from .. import clone_options
 
     hybrid = options.encoder == "hybrid"
-    clone_networks.check_options(parser, options, hybrid)
+    clone_options.check_options(parser, options, hybrid)
     if options.head == "relu" and options.decoder != "dpt":
         raise UserError("--head relu is an end of the DPT decoder: use --encoder hybrid --decoder dpt")
     if hybrid and options.predictive_mask and options.decoder == "dpt":
@@ -106,10 +101,11 @@ def networks(names: dict[str, Any], options: Any) -> Any:
     """
     if options.encoder == "resnet":
         return names["networks"]
-    from ..clone_networks import HybridNetworks, asked_nets
+    from ..clone_networks import HybridNetworks, Start, asked_nets
 
     filled = options.load_weights_folder is not None and "encoder" in options.models_to_load
-    return HybridNetworks(names["networks"], asked_nets(options, options.decoder, filled))
+    start = Start(options.stage1, options.encoder_lr)
+    return HybridNetworks(names["networks"], asked_nets(options, options.decoder, filled), start=start)
 
 
 def class_token_pose(encoder: Any) -> nn.Module:
@@ -128,9 +124,9 @@ def class_token_pose(encoder: Any) -> nn.Module:
 def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
     """Adds to encoder.pth what its nets are."""
     if name == "encoder":
-        from .. import clone_networks
+        from .. import clone_weights
 
-        clone_networks.describe(to_save, trainer.models["encoder"], trainer.models["depth"], trainer.opt)
+        clone_weights.describe(to_save, trainer.models["encoder"], trainer.opt)
 
 
 def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
@@ -139,16 +135,16 @@ def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
     Raises:
         UserError: what does not fit.
     """
-    from .. import clone_networks
+    from .. import clone_weights
 
-    clone_networks.check_weights(model, tensors, path)
+    clone_weights.check_weights(model, tensors, path)
 
 
 def fitting_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """A loaded adam.pth, or a fresh start where it is of other parameters, such as another trainer's."""
-    from .. import clone_networks
+    from .. import clone_weights
 
-    return clone_networks.fitting_state(state, optimizer)
+    return clone_weights.fitting_state(state, optimizer)
 
 
 def networks_in(names: dict[str, Any], folder: str) -> Any:
@@ -158,14 +154,13 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
         names: `globals()` of the script.
         folder: holds encoder.pth.
     """
-    from hybrid_encoder.weights.reading import read_checkpoint
+    from ..clone_networks import HybridNetworks
+    from ..clone_weights import nets_of, unusual_scales
 
-    from ..clone_networks import HybridNetworks, Nets, unusual_scales
-
-    path = Path(folder).expanduser() / "encoder.pth"
-    entries = read_checkpoint(path)
-    nets, scales = Nets.of_entries(entries, str(path)), unusual_scales(entries, str(path))
-    return names["networks"] if nets is None and scales is None else HybridNetworks(names["networks"], nets, scales)
+    nets = nets_of(Path(folder).expanduser() / "encoder.pth")
+    scales = unusual_scales(nets)
+    theirs = nets.config is None and scales is None
+    return names["networks"] if theirs else HybridNetworks(names["networks"], nets, scales)
 
 
 def pose_networks_in(names: dict[str, Any], folder: str, pose_encoder_path: str) -> tuple[Any, str]:
@@ -173,13 +168,13 @@ def pose_networks_in(names: dict[str, Any], folder: str, pose_encoder_path: str)
 
     Pose nets that read the hybrid depth encoder have no pose_encoder.pth; for them the depth encoder stands in.
     """
-    from ..clone_networks import Nets
+    from ..clone_weights import nets_of
 
     path = Path(folder) / "encoder.pth"
     if Path(pose_encoder_path).exists() or not path.exists():
         return names["networks"], pose_encoder_path
-    nets = Nets.of_file(path)
-    if nets is None:
+    nets = nets_of(path)
+    if nets.config is None:
         return names["networks"], pose_encoder_path
     return _depth_encoder_poses(names["networks"], nets, Path(folder)), str(path)
 

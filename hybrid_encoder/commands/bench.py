@@ -30,7 +30,7 @@ from ..stage2.frames import open_source
 from ..stage2.model import MonoDepth
 from ..stage2.options import DataOptions, Monodepth2Options
 from ..stage2.training import build_optimizer
-from ..two_frame.cost_volume import depth_bins, match
+from ..two_frame.cost_volume import Lookup, depth_bins, match
 from .measuring import Measures, frames_in_memory, machine, median_seconds, peak_memory, training_step
 from .options import BenchOptions
 
@@ -192,8 +192,8 @@ def bench_cost_volume(options: BenchOptions, device: torch.device) -> Measures:
     poses = torch.eye(4, device=device).repeat(options.batch_size, 1, 1, 1)
     poses[..., 2, 3] = 0.5
     bins = depth_bins(0.1, 20.0, 96).to(device)
-    inverse = torch.linalg.inv(K)
-    seconds = median_seconds(lambda: match(current, lookup, poses, K, inverse, bins), options.repeats, device)
+    frames = Lookup(lookup, poses, K, torch.linalg.inv(K))
+    seconds = median_seconds(lambda: match(current, frames, bins), options.repeats, device)
     return {"cost_volume_seconds": seconds, **peak_memory(device)}
 
 

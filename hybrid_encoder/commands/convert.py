@@ -102,7 +102,7 @@ def convert(
         model.save_pretrained(out, training_data)
         return [out / name for name in (TENSOR_FILE, CONFIG_FILE, CARD_FILE)]
     assert isinstance(model, DepthModel)
-    extras = encoder_extras(model.encoder, model.decoder, model.height, model.width, model.min_depth, model.max_depth)
+    extras = encoder_extras(model.nets, model.height, model.width)
     contents: dict[str, dict[str, Any]] = {
         "encoder": {**model.encoder.state_dict(), **extras, "use_stereo": False},
         "depth": dict(model.decoder.state_dict()),

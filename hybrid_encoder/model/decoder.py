@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import HybridEncoderConfig, check_scales
+from ..config import check_scales
 from ..errors import UserError
-from .encoder import HybridFeatures
+from .contract import Decodable, EncoderFeatures
 from .precision import in_own_precision
 
-
-class _HasLevels(Protocol):
-    config: HybridEncoderConfig
-    aligned_channels: tuple[int, ...]
+Head = Literal["sigmoid", "relu"]
 
 
 class DPTDecoder(nn.Module):
@@ -31,19 +28,22 @@ class DPTDecoder(nn.Module):
         encoder: the encoder whose `forward_features` is decoded (its channels and decoder width are read).
         scales: which disparities to return, of 0, 1, 2, 3; 0 is always among them.
         head: "sigmoid" keeps disparity in (0, 1); "relu" is the released head, not negative and unbounded.
+
+    Raises:
+        UserError: an encoder without levels, or scales or a head that do not exist.
     """
 
-    def __init__(
-        self, encoder: _HasLevels, scales: Sequence[int] = (0,), head: Literal["sigmoid", "relu"] = "sigmoid"
-    ) -> None:
+    def __init__(self, encoder: Decodable, scales: Sequence[int] = (0,), head: Head = "sigmoid") -> None:
         super().__init__()
         if head not in ("sigmoid", "relu"):
             raise UserError(f"head={head!r}: expected 'sigmoid' or 'relu'")
         check_scales(scales)
+        if encoder.config is None:
+            raise UserError(f"the DPT decoder reads the levels of a HybridEncoder, this is a {type(encoder).__name__}")
         width = encoder.config.decoder_channels
         projected = (width, 2 * width, 4 * width, 4 * width)
         self.scales = tuple(sorted(set(scales)))
-        self.head = head
+        self.head: Head = head
         self.given_channels = tuple(encoder.aligned_channels)
         self.project = nn.ModuleList(
             nn.Conv2d(given, out, 1) for given, out in zip(encoder.aligned_channels, projected, strict=True)
@@ -62,7 +62,7 @@ class DPTDecoder(nn.Module):
         bias = -2.0 if head == "sigmoid" else 0.0
         self.heads = nn.ModuleDict({str(s): DisparityHead(width, bias) for s in self.scales})
 
-    def forward(self, features: HybridFeatures) -> dict[tuple[str, int], Tensor]:
+    def forward(self, features: EncoderFeatures) -> dict[tuple[str, int], Tensor]:
         """Features of (B, 3, H, W) -> {("disp", s): (B, 1, H / 2^s, W / 2^s)}, float32."""
         levels = [
             narrow(resize(project(level)))

@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import HybridEncoderConfig, check_image_size
+from ..config import MAX_DEPTH, MIN_DEPTH, check_image_size
 from ..errors import UserError
 from ..images import read_image, resize_image
 from ..weights.hub import HubModel, Saved
 from ..weights.reading import load_state
+from .contract import Decodable, DepthEncoder, EncoderFeatures
 from .decoder import DPTDecoder
 from .disparity import disp_to_depth
-from .encoder import HybridEncoder
-from .resnet import ResnetEncoder, UNetDecoder
-
-MIN_DEPTH, MAX_DEPTH = 0.1, 100.0
-"""Depth limits of the Monodepth2 family."""
+from .nets import DepthNets
+from .resnet import UNetDecoder
 
 
-def encode(encoder: nn.Module, image: Tensor) -> Any:
-    """What decoders and pose heads read of (B, 3, H, W): `HybridFeatures`, or a ResNet's five maps."""
-    return encoder.forward_features(image) if isinstance(encoder, HybridEncoder) else encoder(image)
-
-
-def decode(encoder: nn.Module, decoder: nn.Module, features: Any) -> dict[tuple[str, int], Tensor]:
-    """{("disp", s): (B, 1, H / 2^s, W / 2^s)} from `encode`'s features, whichever decoder reads them."""
-    if isinstance(encoder, HybridEncoder) and not isinstance(decoder, DPTDecoder):
-        features = encoder.drop_in_maps(features)
-    return cast("dict[tuple[str, int], Tensor]", decoder(features))
+def decode(encoder: Decodable, decoder: nn.Module, features: EncoderFeatures) -> dict[tuple[str, int], Tensor]:
+    """{("disp", s): (B, 1, H / 2^s, W / 2^s)} from an encoder's features: the DPT decoder reads their levels, any other
+    decoder the five drop-in maps."""
+    read = features if isinstance(decoder, DPTDecoder) else encoder.drop_in_maps(features)
+    disparities: dict[tuple[str, int], Tensor] = decoder(read)
+    return disparities
 
 
 class DepthModel(HubModel, nn.Module):
@@ -44,7 +38,7 @@ class DepthModel(HubModel, nn.Module):
         encoder: a `HybridEncoder`, or a `ResnetEncoder` for the U-Net decoder.
         decoder: a `DPTDecoder` or `UNetDecoder`.
         height, width: the size at which images are seen, multiples of 32.
-        min_depth, max_depth: depth limits behind the disparities, in the model's unit.
+        min_depth, max_depth: the depths that the disparities 1 and 0 stand for, in the model's unit.
 
     Raises:
         UserError: a size that is no multiple of 32, or a decoder that cannot read this encoder.
@@ -54,7 +48,7 @@ class DepthModel(HubModel, nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: DepthEncoder,
         decoder: nn.Module,
         height: int,
         width: int,
@@ -76,7 +70,7 @@ class DepthModel(HubModel, nn.Module):
 
     def forward(self, image: Tensor) -> dict[tuple[str, int], Tensor]:
         """(B, 3, H, W) in [0, 1], H and W multiples of 32 -> {("disp", s): (B, 1, H / 2^s, W / 2^s)}."""
-        return decode(self.encoder, self.decoder, encode(self.encoder, image))
+        return decode(self.encoder, self.decoder, self.encoder.forward_features(image))
 
     @torch.no_grad()
     def disparity(self, image: Tensor) -> Tensor:
@@ -118,26 +112,18 @@ class DepthModel(HubModel, nn.Module):
         disparity = cv2.resize(disparity, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         return (1 / np.clip(disparity, 1 / self.max_depth, 1 / self.min_depth)).astype(np.float32)
 
+    @property
+    def nets(self) -> DepthNets:
+        """Which nets these are.
+
+        Raises:
+            UserError: an encoder or decoder of a class that is not this package's.
+        """
+        return DepthNets.of(self.encoder, self.decoder, self.min_depth, self.max_depth)
+
     def hub_config(self) -> dict[str, Any]:
         """Both nets, the image size and the depth limits, as plain values."""
-        decoder = cast("DPTDecoder | UNetDecoder", self.decoder)
-        encoder: dict[str, Any]
-        if isinstance(self.encoder, HybridEncoder):
-            encoder = self.encoder.hub_config()["encoder"]
-        else:
-            encoder = {"kind": "resnet", "num_layers": cast(ResnetEncoder, self.encoder).num_layers}
-        return {
-            "encoder": encoder,
-            "decoder": {
-                "kind": "dpt" if isinstance(decoder, DPTDecoder) else "unet",
-                "scales": list(decoder.scales),
-                "head": decoder.head if isinstance(decoder, DPTDecoder) else "sigmoid",
-            },
-            "height": self.height,
-            "width": self.width,
-            "min_depth": self.min_depth,
-            "max_depth": self.max_depth,
-        }
+        return {**self.nets.to_dict(), "height": self.height, "width": self.width}
 
     @classmethod
     def from_pretrained(
@@ -170,30 +156,20 @@ class DepthModel(HubModel, nn.Module):
 
 
 def _from_config(config: dict[str, Any]) -> DepthModel:
-    encoder: HybridEncoder | ResnetEncoder
-    if config["encoder"]["kind"] == "hybrid":
-        encoder = HybridEncoder(HybridEncoderConfig.from_dict(config["encoder"]["config"]).without_downloads())
-    else:
-        encoder = ResnetEncoder(int(config["encoder"]["num_layers"]), "random")
-    decoder: nn.Module
-    if config["decoder"]["kind"] == "dpt":
-        decoder = DPTDecoder(cast(HybridEncoder, encoder), config["decoder"]["scales"], config["decoder"]["head"])
-    else:
-        decoder = UNetDecoder(encoder.num_ch_enc, config["decoder"]["scales"])
-    limits = float(config["min_depth"]), float(config["max_depth"])
-    return DepthModel(encoder, decoder, int(config["height"]), int(config["width"]), *limits)
+    nets = DepthNets.from_dict(config)
+    return DepthModel(*nets.build(), int(config["height"]), int(config["width"]), nets.min_depth, nets.max_depth)
 
 
-def _check_channels(encoder: nn.Module, decoder: nn.Module) -> None:
+def _check_channels(encoder: DepthEncoder, decoder: nn.Module) -> None:
     """Raises `UserError` unless the decoder was built for what the encoder gives."""
     if isinstance(decoder, DPTDecoder):
-        if not isinstance(encoder, HybridEncoder):
+        if not encoder.aligned_channels:
             raise UserError(f"the DPT decoder reads the levels of a HybridEncoder, this is a {type(encoder).__name__}")
         given, read = encoder.aligned_channels, decoder.given_channels
     elif isinstance(decoder, UNetDecoder):
-        if isinstance(encoder, HybridEncoder) and encoder.pyramid is None:
+        if encoder.config is not None and not encoder.config.pyramid:
             raise UserError("the U-Net decoder reads five maps: build the encoder with pyramid=True")
-        given, read = tuple(cast(Any, encoder).num_ch_enc.tolist()), decoder.given_channels
+        given, read = tuple(encoder.num_ch_enc.tolist()), decoder.given_channels
     else:
         return
     if given != read:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ..weights.hub import HubModel, Saved, looks_like_source
 from ..weights.published import towers_and_licences
 from ..weights.reading import load_state
 from .backbones import build_clip, build_timm
+from .contract import DepthEncoder, EncoderFeatures
 from .fusion import Fusion
 from .language import Language, align
 from .pyramid import NUM_CH_ENC, Pyramid
@@ -25,26 +25,11 @@ _GRID_WITHOUT_DINO = 16
 """Stride of the common grid where there is no DINO to give one."""
 
 
-@dataclass
-class HybridFeatures:
-    """What the encoder makes of an image (B, 3, H, W); h x w is DINO's grid, about H/14 x W/14.
-
-    Attributes:
-        fused: four levels (B, C, h, w), before language.
-        aligned: four levels (B, C', h, w), what decoders take: [logits, fused] under "concat".
-        logits: four levels (B, K, h, w), 100 x cosine with the K text features; empty without alignment.
-        class_token: (B, C_dino), None without DINO.
-        image_size: (H, W).
-    """
-
-    fused: list[Tensor]
-    aligned: list[Tensor]
-    logits: list[Tensor]
-    class_token: Tensor | None
-    image_size: tuple[int, int]
+HybridFeatures = EncoderFeatures
+"""The public name of what the hybrid encoder makes of an image."""
 
 
-class HybridEncoder(HubModel, nn.Module):
+class HybridEncoder(HubModel, DepthEncoder):
     """CLIP and DINO, fused under language about distance (Hybrid-depth, arXiv 2510.09320).
 
     Called on `image: (B, 3, H, W)`, RGB in [0, 1], H and W multiples of 32, it returns five maps at strides 2, 4, 8,
@@ -59,6 +44,7 @@ class HybridEncoder(HubModel, nn.Module):
     """
 
     hub_kind = "HybridEncoder"
+    config: HybridEncoderConfig
 
     def __init__(self, config: HybridEncoderConfig, weights_dir: str | Path | None = None) -> None:
         """
@@ -96,21 +82,17 @@ class HybridEncoder(HubModel, nn.Module):
         if config.alignment == "none":
             self.language.tokens.requires_grad_(False)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) in [0, 1] -> five maps at strides 2, 4, 8, 16, 32.
+    def drop_in_maps(self, features: EncoderFeatures) -> list[Tensor]:
+        """The five maps of `forward`, from features computed before.
 
         Raises:
-            UserError: a side is no multiple of 32, or the encoder was built with pyramid=False.
+            UserError: the encoder was built with pyramid=False.
         """
-        return self.drop_in_maps(self.forward_features(image))
-
-    def drop_in_maps(self, features: HybridFeatures) -> list[Tensor]:
-        """The five maps of `forward`, from features computed before."""
         if self.pyramid is None:
             raise UserError("this encoder was built with pyramid=False for a DPT decoder: build it with pyramid=True")
         return self.pyramid(features.aligned, features.image_size)
 
-    def forward_features(self, image: Tensor) -> HybridFeatures:
+    def forward_features(self, image: Tensor) -> EncoderFeatures:
         """(B, 3, H, W) in [0, 1] -> fused and aligned levels, logits and class token.
 
         Raises:
@@ -124,13 +106,21 @@ class HybridEncoder(HubModel, nn.Module):
         maps = self.image_tower(image) if self.image_tower is not None else None
         return self.combine(image, maps, text)
 
+    def class_token(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, class_width): DINO alone runs.
+
+        Raises:
+            UserError: there is no DINO.
+        """
+        token = None if self.dino is None else self.dino(image).class_token
+        return super().class_token(image) if token is None else token
+
     def text(self) -> Tensor | None:
         """(K, D) the depth tokens' text features; None without alignment."""
         return self.language.text_features() if self.config.alignment != "none" else None
 
-    def combine(self, image: Tensor, image_maps: list[Tensor] | None, text: Tensor | None) -> HybridFeatures:
-        """The rest of `forward_features` behind the image tower, for encoders that make its maps otherwise
-        (matching).
+    def combine(self, image: Tensor, image_maps: list[Tensor] | None, text: Tensor | None) -> EncoderFeatures:
+        """The rest of `forward_features` after the image tower; encoders that match frames make its maps themselves.
 
         Args:
             image: (B, 3, H, W).
@@ -150,7 +140,7 @@ class HybridEncoder(HubModel, nn.Module):
             aligned = logits
             if self.config.alignment == "concat":
                 aligned = [torch.cat(pair, dim=1) for pair in zip(logits, fused, strict=True)]
-        return HybridFeatures(fused, aligned, logits, seen.class_token if seen else None, (height, width))
+        return EncoderFeatures(fused, aligned, logits, seen.class_token if seen else None, (height, width))
 
     def parameter_groups(self, lr: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:
         """The trainable parameters for an optimiser: weight decay on matrices and kernels, none on tokens, norms and
@@ -249,11 +239,10 @@ def create_encoder(
     Raises:
         UserError: unknown preset or field, missing or unfit weights.
     """
-    if not isinstance(source, HybridEncoderConfig) and source not in PRESETS and looks_like_source(source):
+    if isinstance(source, HybridEncoderConfig):
+        return HybridEncoder(source.replace(**changes), weights_dir)
+    if source not in PRESETS and looks_like_source(source):
         return HybridEncoder.from_pretrained(source, **changes)
-    config = source if isinstance(source, HybridEncoderConfig) else preset(str(source))
-    config = config.replace(**changes)
-    encoder = HybridEncoder(config, weights_dir)
-    if not isinstance(source, HybridEncoderConfig):
-        encoder.about["preset"] = str(source) + (" with changes" if changes else "")
+    encoder = HybridEncoder(preset(str(source)).replace(**changes), weights_dir)
+    encoder.about["preset"] = str(source) + (" with changes" if changes else "")
     return encoder

@@ -11,7 +11,7 @@ NUM_CH_ENC = np.array([64, 64, 128, 256, 512])
 """Channels of a ResNet-18's five maps, which decoders of the Monodepth2 family are built for."""
 
 _SOURCE = (0, 0, 1, 2, 3)
-"""The aligned level behind each map: the first two maps share the finest one."""
+"""The aligned level that each map is made from: the first two maps share the finest one."""
 
 
 class Pyramid(nn.Module):

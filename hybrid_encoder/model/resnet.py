@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from ..config import SIZE_MULTIPLE, check_image_size, check_scales
 from ..errors import UserError
 from .backbones import build_timm
+from .contract import DepthEncoder, EncoderFeatures
 from .precision import in_own_precision
 
 RESNET_LAYERS = (18, 34, 50, 101, 152)
 
 
-class ResnetEncoder(nn.Module):
+class ResnetEncoder(DepthEncoder):
     """A ResNet as an encoder: five maps at strides 2, 4, 8, 16, 32.
 
     Args:
@@ -33,6 +34,7 @@ class ResnetEncoder(nn.Module):
     Attributes:
         num_layers: as given.
         num_ch_enc: channels of the maps.
+        fused_channels: the same, as a tuple.
     """
 
     def __init__(self, num_layers: int = 18, weights: str = "pretrained", num_input_images: int = 1) -> None:
@@ -46,10 +48,11 @@ class ResnetEncoder(nn.Module):
         self.encoder = build_timm(name, weights, "resnet", in_chans=3 * num_input_images)
         expansion = 4 if num_layers > 34 else 1
         self.num_ch_enc = np.array([64, *(c * expansion for c in (64, 128, 256, 512))])
+        self.fused_channels = tuple(int(channels) for channels in self.num_ch_enc)
         self.encoder.get_submodule("fc").requires_grad_(False)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, 3 n, H, W) in [0, 1] -> five maps at strides 2, 4, 8, 16, 32.
+    def forward_features(self, image: Tensor) -> EncoderFeatures:
+        """(B, 3 n, H, W) in [0, 1] -> five maps at strides 2, 4, 8, 16, 32, as the fused levels.
 
         Raises:
             UserError: a side is no multiple of 32.
@@ -62,7 +65,16 @@ class ResnetEncoder(nn.Module):
         maps.append(net.layer1(net.maxpool(maps[0])))  # type: ignore[operator]
         for layer in (net.layer2, net.layer3, net.layer4):
             maps.append(layer(maps[-1]))  # type: ignore[operator]
-        return maps
+        return EncoderFeatures(maps, [], [], None, (image.shape[-2], image.shape[-1]))
+
+    def drop_in_maps(self, features: EncoderFeatures) -> list[Tensor]:
+        """The fused levels, which are the five maps."""
+        return features.fused
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """One group without weight decay, as the family trains its ResNets."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return [{"params": trained, "lr": lr}] if trained else []
 
 
 class UNetDecoder(nn.Module):

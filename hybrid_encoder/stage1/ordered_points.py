@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..config import DEPTH_WORDS
+from ..config import DEPTH_WORDS, SEED_OFFSETS
 from ..data.calibration import CAMERAS, MAX_SIDE
 from ..data.splits import find_split, read_split, stays_inside
 from ..data.velodyne import read_scan_depth, scan_path
@@ -32,7 +32,7 @@ HOLD_OUT = 10
 
 
 RENDERED_SCENES = 480
-VALIDATION_SEED = 50_000
+VALIDATION_SEED = SEED_OFFSETS["val"]
 """Added to the seed of rendered validation scenes."""
 
 

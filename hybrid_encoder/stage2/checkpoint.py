@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
-from ..config import HybridEncoderConfig, check_scales
+from ..config import HybridEncoderConfig
 from ..errors import UserError, naming
-from ..model.decoder import DPTDecoder
+from ..model.contract import DepthEncoder
 from ..model.depth_model import DepthModel
-from ..model.encoder import HybridEncoder
-from ..model.resnet import ResnetEncoder, UNetDecoder
+from ..model.nets import DepthNets
 from ..weights.reading import load_state, read_checkpoint, stated_json, stated_size, tensors_of
 from ..writing import whole_folder, write_torch
-from .options import DepthOptions
+
+_DECODER_CONFIG = {
+    "kind": "decoder",
+    "scales": "scales",
+    "head": "head",
+    "min_depth": "min_depth",
+    "max_depth": "max_depth",
+}
+"""The entries of encoder.pth's `decoder_config`, and the fields of `DepthNets` that they are."""
 
 
 def weights_folder(run: Path, epoch: int | str) -> Path:
@@ -42,23 +47,36 @@ def save_weights(
         write_torch(partial / "adam.pth", optimizer.state_dict())
 
 
-def encoder_extras(
-    encoder: nn.Module, decoder: nn.Module, height: int, width: int, min_depth: float, max_depth: float
-) -> dict[str, Any]:
+def encoder_extras(nets: DepthNets, height: int, width: int) -> dict[str, Any]:
     """What encoder.pth says of the nets besides tensors, so that a folder can be opened without the options of its
     run."""
-    kind = "dpt" if isinstance(decoder, DPTDecoder) else "unet"
-    decoder_config = {
-        "kind": kind,
-        "scales": list(decoder.scales),  # type: ignore[arg-type]
-        "head": decoder.head if isinstance(decoder, DPTDecoder) else "sigmoid",
-        "min_depth": min_depth,
-        "max_depth": max_depth,
-    }
-    extras: dict[str, Any] = {"height": height, "width": width, "decoder_config": json.dumps(decoder_config)}
-    if isinstance(encoder, HybridEncoder):
-        extras["hybrid_config"] = json.dumps(encoder.config.without_downloads().to_dict())
+    decoder = {name: getattr(nets, field) for name, field in _DECODER_CONFIG.items()}
+    extras: dict[str, Any] = {"height": height, "width": width, "decoder_config": json.dumps(decoder)}
+    if nets.config is not None:
+        extras["hybrid_config"] = json.dumps(nets.config.without_downloads().to_dict())
     return extras
+
+
+def described_nets(entries: Mapping[str, Any], source: str) -> DepthNets:
+    """The nets that an encoder.pth is of; without a description, the original's.
+
+    The layers of a ResNet are not described: `resnet_layers` reads them off its tensors.
+
+    Args:
+        entries: what `read_checkpoint` returns.
+        source: names the file in messages.
+
+    Raises:
+        UserError: no such nets can be built.
+    """
+    decoder = stated_json(entries, "decoder_config", source)
+    config = stated_json(entries, "hybrid_config", source)
+    try:
+        fields = {_DECODER_CONFIG[name]: value for name, value in decoder.items()}
+        hybrid = HybridEncoderConfig.from_dict(config).without_downloads() if config else None
+        return DepthNets(config=hybrid, **fields)
+    except (UserError, KeyError, TypeError) as error:  # entries that nobody knows, or values of other kinds
+        raise UserError(f"{source} does not describe nets of this package: {error}") from error
 
 
 def load_weights(folder: Path, files: Mapping[str, nn.Module]) -> None:
@@ -80,8 +98,8 @@ def fill(module: nn.Module, path: Path) -> None:
     entries = read_checkpoint(path)
     if path.stem == "encoder":
         _check_single_frame(entries, path)
-    if isinstance(module, HybridEncoder):
-        check_config(module, entries, str(path))
+    if isinstance(module, DepthEncoder):
+        check_config(module.config, entries, str(path))
     load_state(module, tensors_of(entries, str(path)), str(path))
 
 
@@ -90,23 +108,31 @@ def _check_single_frame(entries: Mapping[str, Any], path: Path) -> None:
         raise UserError(f"{path} is of a two-frame run: its single-frame teacher is the mono_encoder.pth beside it")
 
 
-def check_same_depth(options: DepthOptions, path: Path) -> None:
-    """Raises `UserError` where an encoder's file says that its depth net means other depths by the same numbers."""
+def check_same_depth(nets: DepthNets, path: Path) -> None:
+    """Raises `UserError` where an encoder's file says that its depth net means other depths by the same numbers.
+
+    Args:
+        nets: those that are to be filled from the file.
+    """
     entries = read_checkpoint(path)
     if "decoder_config" not in entries:
         return
-    described = NetDescription.of_entries(entries, str(path))
-    for name in ("min_depth", "max_depth", *(("head",) if options.decoder_kind == described.kind == "dpt" else ())):
+    described = described_nets(entries, str(path))
+    for name in ("min_depth", "max_depth", *(("head",) if nets.decoder == described.decoder == "dpt" else ())):
         theirs = getattr(described, name)
-        if getattr(options, name) != theirs:
-            raise UserError(f"{path} was trained with --{name} {theirs}: give the same, not {getattr(options, name)}")
+        if getattr(nets, name) != theirs:
+            raise UserError(f"{path} was trained with --{name} {theirs}: give the same, not {getattr(nets, name)}")
 
 
-def check_config(encoder: HybridEncoder, entries: Mapping[str, Any], source: str) -> None:
-    """Raises `UserError` where a file says that its hybrid encoder computes something else with the same tensors."""
-    saved = NetDescription.of_entries(entries, source).config
-    if saved is not None:
-        encoder.config.check_same_features(saved, source)
+def check_config(config: HybridEncoderConfig | None, entries: Mapping[str, Any], source: str) -> None:
+    """Raises `UserError` where a file says that its hybrid encoder computes something else with the same tensors.
+
+    Args:
+        config: of the encoder that is to be filled; None: a ResNet.
+    """
+    saved = described_nets(entries, source).config
+    if config is not None and saved is not None:
+        config.check_same_features(saved, source)
 
 
 def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_file: str = "depth") -> DepthModel:
@@ -124,73 +150,16 @@ def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_
     entries = read_checkpoint(path)
     if encoder_file == "encoder":
         _check_single_frame(entries, path)
-    described = NetDescription.of_entries(entries, str(path))
+    nets = described_nets(entries, str(path))
     sizes_from = path if "height" in entries else folder / "encoder.pth"
     height, width = stated_size(entries if sizes_from == path else read_checkpoint(sizes_from), str(sizes_from))
-    encoder: nn.Module
-    if described.config is not None:
-        with naming(path):
-            encoder = HybridEncoder(described.config)
-    else:
-        encoder = ResnetEncoder(resnet_layers(entries, str(folder)), "random")
-    decoder = described.decoder(encoder)
+    if nets.config is None:
+        nets = dataclasses.replace(nets, num_layers=resnet_layers(entries, str(folder)))
+    with naming(path):
+        encoder, decoder = nets.build()
     load_state(encoder, tensors_of(entries, str(path)), str(path))
     fill(decoder, folder / f"{decoder_file}.pth")
-    return DepthModel(encoder, decoder, height, width, described.min_depth, described.max_depth).eval()
-
-
-@dataclass(frozen=True)
-class NetDescription:
-    """What encoder.pth says of its nets besides tensors; the defaults are the original's nets.
-
-    Attributes:
-        config: of the hybrid encoder; None: a ResNet.
-        kind: of the decoder, "dpt" or "unet".
-        scales: of its disparities.
-        head: end of a DPT decoder.
-        min_depth, max_depth: limits of depth.
-    """
-
-    config: HybridEncoderConfig | None = None
-    kind: str = "unet"
-    scales: tuple[int, ...] = (0, 1, 2, 3)
-    head: str = "sigmoid"
-    min_depth: float = 0.1
-    max_depth: float = 100.0
-
-    @classmethod
-    def of_entries(cls, entries: Mapping[str, Any], source: str) -> NetDescription:
-        """From what `read_checkpoint` returns.
-
-        Args:
-            source: names the file in messages.
-
-        Raises:
-            UserError: no such nets can be built.
-        """
-        values = stated_json(entries, "decoder_config", source)
-        config = stated_json(entries, "hybrid_config", source)
-        try:
-            found = cls(HybridEncoderConfig.from_dict(config).without_downloads() if config else None)
-            found = dataclasses.replace(found, **values)
-            if found.kind not in ("dpt", "unet") or found.head not in ("sigmoid", "relu"):
-                raise UserError(f"no decoder {found.kind!r} with the head {found.head!r}")
-            if not isinstance(found.scales, list | tuple) or not all(type(scale) is int for scale in found.scales):
-                raise UserError(f"scales={found.scales!r}: expected whole numbers")
-            check_scales(found.scales)
-            if not 0 < found.min_depth < found.max_depth < math.inf:
-                raise UserError(f"depth from {found.min_depth} to {found.max_depth}")
-            if found.kind == "dpt" and found.config is None:
-                raise UserError("a DPT decoder reads a hybrid encoder, and none is described")
-        except (UserError, TypeError) as error:  # TypeError: entries or values of other kinds
-            raise UserError(f"{source} does not describe nets of this package: {error}") from error
-        return dataclasses.replace(found, scales=tuple(found.scales))
-
-    def decoder(self, encoder: nn.Module) -> nn.Module:
-        """The decoder for an encoder of this description, its weights random."""
-        if self.kind == "dpt":
-            return DPTDecoder(cast(HybridEncoder, encoder), self.scales, cast(Any, self.head))
-        return UNetDecoder(cast(Any, encoder).num_ch_enc, self.scales)
+    return DepthModel(encoder, decoder, height, width, nets.min_depth, nets.max_depth).eval()
 
 
 def newest_weights(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..config import SEED_OFFSETS
 from ..data.calibration import read_intrinsics
 from ..data.dataset import FrameSource
 from ..data.kitti import KittiOdometrySource, KittiRawSource
@@ -21,8 +22,6 @@ from ..synthetic.sequence import SyntheticSource
 from .options import DataOptions
 
 Part = Literal["train", "val", "test"]
-_SEED_OFFSET = {"train": 0, "val": 50_000, "test": 90_000}
-"""Rendered scenes of the three parts never share a seed."""
 
 
 def open_source(options: DataOptions, part: Part, frame_ids: tuple[FrameId, ...], seed: int = 0) -> FrameSource:
@@ -42,7 +41,7 @@ def open_source(options: DataOptions, part: Part, frame_ids: tuple[FrameId, ...]
         count = options.scenes if part == "train" else max(options.scenes // 8, 4)
         reach = max(abs(frame_id) for frame_id in frame_ids if frame_id != "s")
         return SyntheticSource(
-            seed=seed + _SEED_OFFSET[part],
+            seed=seed + SEED_OFFSETS[part],
             sequences=count,
             frames=3 + 2 * reach,
             height=options.height,

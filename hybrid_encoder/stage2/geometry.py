@@ -1,4 +1,4 @@
-"""Geometry of self-supervised depth, as pure functions: disparity, poses, and warping one view into another.
+"""Geometry of self-supervised depth, as pure functions: poses, intrinsics, and warping one view into another.
 
 Pixel centres lie at integer coordinates; a camera looks along +z, x to the right, y down.
 """
@@ -11,7 +11,12 @@ from torch import Tensor
 
 
 def axis_angle_to_rotation(axis_angle: Tensor) -> Tensor:
-    """(B, 3) axis times angle in radians -> (B, 3, 3) rotations, by Rodrigues' formula; differentiable at zero."""
+    """(B, 3) axis times angle in radians -> (B, 3, 3) rotations, by Rodrigues' formula; differentiable at zero.
+
+    >>> quarter = axis_angle_to_rotation(torch.tensor([[0.0, 0.0, torch.pi / 2]]))
+    >>> (quarter @ torch.tensor([1.0, 0.0, 0.0])).round().abs().tolist()
+    [[0.0, 1.0, 0.0]]
+    """
     angle = (axis_angle.square().sum(1) + 1e-14).sqrt()[:, None, None]
     x, y, z = axis_angle.unbind(1)
     zero = torch.zeros_like(x)
@@ -21,7 +26,11 @@ def axis_angle_to_rotation(axis_angle: Tensor) -> Tensor:
 
 
 def pose_matrix(axis_angle: Tensor, translation: Tensor, invert: bool = False) -> Tensor:
-    """(B, 3) axis-angle and (B, 3) translation -> (B, 4, 4), x -> R x + t, or its inverse; not rounded by autocast."""
+    """(B, 3) axis-angle and (B, 3) translation -> (B, 4, 4), x -> R x + t, or its inverse; not rounded by autocast.
+
+    >>> pose_matrix(torch.zeros(1, 3), torch.tensor([[1.0, 2.0, 3.0]]), invert=True)[0, :3, 3].tolist()
+    [-1.0, -2.0, -3.0]
+    """
     with torch.autocast(axis_angle.device.type, enabled=False):
         rotation = axis_angle_to_rotation(axis_angle)
         shift = translation[:, :, None]
@@ -44,12 +53,21 @@ def invert_intrinsics(K: Tensor) -> Tensor:
 
 
 def scale_intrinsics(K: Tensor, x: float, y: float) -> Tensor:
-    """(..., 3, 3) intrinsics of an image resized by x and y: the first row times x, the second times y."""
+    """(..., 3, 3) intrinsics of an image resized by x and y: the first row times x, the second times y.
+
+    >>> scale_intrinsics(torch.tensor([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]]), 0.5, 0.25).tolist()
+    [[30.0, 0.0, 16.0], [0.0, 15.0, 6.0], [0.0, 0.0, 1.0]]
+    """
     return torch.stack([x * K[..., 0, :], y * K[..., 1, :], K[..., 2, :]], dim=-2)
 
 
 def project(depth: Tensor, K: Tensor, T: Tensor) -> Tensor:
-    """Where the pixels of a depth map lie in another camera's image.
+    """Where the pixels of a depth map lie in another camera's image (Monodepth2, section 3.1).
+
+    >>> K = torch.tensor([[[2.0, 0, 1], [0, 2, 1], [0, 0, 1]]])
+    >>> still = torch.eye(4)[None]
+    >>> project(torch.ones(1, 1, 3, 3), K, still)[0, 0, 2].round(decimals=4).tolist()  # stays in its corner
+    [1.0, -1.0]
 
     Args:
         depth: (B, 1, H, W).

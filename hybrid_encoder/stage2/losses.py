@@ -1,129 +1,68 @@
-"""The losses of self-supervised depth, as pure functions (METHOD, section 4; Monodepth2, section 3).
+"""The losses of self-supervised depth, as pure functions (METHOD, section 4).
 
-The target's SSIM statistics are computed once and serve every source, scale and the identity loss.
+Monodepth2 (https://arxiv.org/abs/1806.01260), section 3. `photometric_error` is the formula to read; what trains is its
+kernel in `ssim_kernel`, which is equal and faster.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_C1 = 0.01**2
-_C2 = 0.03**2
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+"""The constants that keep SSIM's denominators off 0, for images in [0, 1]."""
 SSIM_WEIGHT = 0.85
-_SHARE = 1 / 9  # of a pixel in the mean of a 3x3 window
+"""Share of SSIM in the photometric error; the rest is L1."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """An image to be reconstructed, (B, 3, H, W), and what SSIM needs of its 3x3 windows (None without SSIM).
+def ssim(first: Tensor, second: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004) of 3x3 windows, the images reflected at their borders.
 
-    No gradient reaches it.
-
-    Attributes:
-        image: as given.
-        mean: of every window.
-        luminance, contrast: its share of SSIM's two denominators, mean^2 + C1 and variance + C2.
-    """
-
-    image: Tensor
-    mean: Tensor | None
-    luminance: Tensor | None
-    contrast: Tensor | None
-
-    @classmethod
-    def of(cls, image: Tensor, ssim: bool = True) -> Target:
-        """Prepares a target once for many comparisons."""
-        if not ssim:
-            return cls(image, None, None, None)
-        share = image * _SHARE
-        mean, square = _window_sum(torch.cat([share, share * image], dim=1)).chunk(2, dim=1)
-        mean_square = mean.square()
-        return cls(image, mean, mean_square + _C1, square - mean_square + _C2)
-
-
-def reprojection_loss(target: Target, predicted: Tensor) -> Tensor:
-    """0.85 (1 - SSIM) / 2 + 0.15 L1, averaged over channels; L1 alone for a target without SSIM.
-
-    SSIM is that of 3x3 windows; (B, 3, H, W) -> (B, 1, H, W).
-    """
-    if target.mean is None or target.luminance is None or target.contrast is None:
-        return (target.image - predicted).abs().mean(1, keepdim=True)
-    if torch.compiler.is_compiling():  # which joins the steps of the plain formula by itself
-        image, share = target.image, predicted * _SHARE
-        statistics = _window_sum(torch.cat([share, share * predicted, share * image], dim=1))
-        ssim = 4 * _QuarterSsim(statistics, target.mean, target.luminance, target.contrast).quarter.clamp(-0.25, 0.25)
-        loss = SSIM_WEIGHT / 2 * (1 - ssim) + (1 - SSIM_WEIGHT) * (image - predicted).abs()
-        return loss.mean(1, keepdim=True)
-    found: Tensor = _Reprojection.apply(predicted, target.image, target.mean, target.luminance, target.contrast)
-    return found
-
-
-class _Reprojection(torch.autograd.Function):
-    """The loss with its gradient in closed form: less than half of the memory and time that autograd takes."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, predicted: Tensor, image: Tensor, mean: Tensor, luminance: Tensor, contrast: Tensor
-    ) -> Tensor:
-        batch, channels, height, width = predicted.shape
-        statistics = predicted.new_empty(batch, 3 * channels, height, width)
-        own, square, product = statistics.chunk(3, dim=1)
-        torch.mul(predicted, _SHARE, out=own)
-        torch.mul(own, predicted, out=square)
-        torch.mul(own, image, out=product)
-        similarity = _QuarterSsim(_window_sum(statistics), mean, luminance, contrast)
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(predicted, image, similarity.derive())
-        ssim = similarity.quarter.clamp_(-0.25, 0.25).mean(1, keepdim=True).mul_(4)
-        l1 = (image - predicted).abs_().mean(1, keepdim=True)
-        return (1 - ssim).mul_(SSIM_WEIGHT / 2).add_(l1, alpha=1 - SSIM_WEIGHT)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        predicted, image, derivatives = ctx.saved_tensors
-        grad = grad / predicted.shape[1]
-        by_statistics = _window_sum(derivatives * (-2 * SSIM_WEIGHT * _SHARE * grad), adjoint=True)
-        by_mean, by_square, by_product = by_statistics.chunk(3, dim=1)
-        by_l1 = (predicted - image).sign_().mul_((1 - SSIM_WEIGHT) * grad)
-        by_image = by_l1.add_(by_mean).addcmul_(predicted, by_square, value=2).addcmul_(image, by_product)
-        return by_image, None, None, None, None
-
-
-class _QuarterSsim:
-    """A quarter of SSIM, so that its numerator is made of halves, for every pixel's window.
+    >>> image = torch.rand(1, 3, 8, 8)
+    >>> bool((ssim(image, image) > 0.999).all())
+    True
 
     Args:
-        statistics: (B, 9, H, W), window means of the prediction, of its square, and of its product with the target.
-        mean, luminance, contrast: (B, 3, H, W), of the target.
+        first, second: (B, C, H, W) in [0, 1].
+
+    Returns:
+        (B, C, H, W), at most 1, where both windows are equal.
     """
 
-    def __init__(self, statistics: Tensor, mean: Tensor, luminance: Tensor, contrast: Tensor) -> None:
-        self.statistics, self.mean = statistics, mean
-        own, square, product = statistics.chunk(3, dim=1)
-        both, own_square = own * mean, own.square()
-        self.contrast = (product - both).add_(_C2 / 2)
-        self.luminance = both.add_(_C1 / 2)
-        self.luminance_scale = luminance + own_square
-        self.contrast_scale = (square - own_square).add_(contrast)
-        self.scales = self.luminance_scale * self.contrast_scale
-        self.quarter = (self.luminance * self.contrast).div_(self.scales)
+    def window_mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, stride=1)
 
-    def derive(self) -> Tensor:
-        """Its derivatives by the statistics, (B, 9, H, W), written over them; 0 where SSIM will be clamped."""
-        own, by_square, by_product = self.statistics.chunk(3, dim=1)
-        value, unit = (_clamped(part, self.quarter) for part in (self.quarter, self.scales.reciprocal()))
-        torch.mul(unit, self.luminance, out=by_product)
-        torch.div(value, self.contrast_scale, out=by_square).neg_()
-        by_numerator = unit.mul_(self.mean).mul_(self.contrast - self.luminance)
-        by_scales = value.div_(self.luminance_scale).add_(by_square)
-        torch.addcmul(by_numerator, own, by_scales, value=-2, out=own)
-        return self.statistics
+    mean1, mean2 = window_mean(first), window_mean(second)
+    variance1 = window_mean(first**2) - mean1**2
+    variance2 = window_mean(second**2) - mean2**2
+    covariance = window_mean(first * second) - mean1 * mean2
+    luminance = (2 * mean1 * mean2 + SSIM_C1) / (mean1**2 + mean2**2 + SSIM_C1)
+    structure = (2 * covariance + SSIM_C2) / (variance1 + variance2 + SSIM_C2)
+    return luminance * structure
+
+
+def photometric_error(target: Tensor, predicted: Tensor, use_ssim: bool = True) -> Tensor:
+    """0.85 (1 - SSIM) / 2 + 0.15 L1, averaged over channels; or L1 alone (Monodepth2, section 3.1).
+
+    >>> image = torch.full((1, 3, 4, 4), 0.5)
+    >>> photometric_error(image, image + 0.25, use_ssim=False).unique().item()
+    0.25
+
+    Args:
+        target, predicted: (B, 3, H, W) in [0, 1].
+
+    Returns:
+        (B, 1, H, W).
+    """
+    l1 = (target - predicted).abs()
+    if not use_ssim:
+        return l1.mean(1, keepdim=True)
+    unlike = ((1 - ssim(target, predicted)) / 2).clamp(0, 1)
+    return (SSIM_WEIGHT * unlike + (1 - SSIM_WEIGHT) * l1).mean(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -141,6 +80,12 @@ def minimum_reprojection(
     """Per-pixel minimum over source frames, with auto-masking of pixels that do not move (Monodepth2, equations 4 and
     5).
 
+    >>> warped = torch.tensor([[[[0.5, 0.1]], [[0.2, 0.4]]]])
+    >>> still = torch.tensor([[[[0.3, 0.05]], [[0.9, 0.9]]]])
+    >>> best = minimum_reprojection(warped, still)
+    >>> best.loss.item(), best.auto_mask.flatten().tolist()
+    (0.125, [True, False])
+
     Args:
         reprojections: (B, S, H, W), losses of the S warped sources.
         identities: (B, S, H, W), losses of the unwarped sources, ties already broken by noise; None: no auto-masking.
@@ -152,7 +97,7 @@ def minimum_reprojection(
     if identities is None:
         return Photometric(best.mean(), torch.ones_like(best, dtype=torch.bool))
     still = identities.mean(1, keepdim=True) if average else identities.amin(1, keepdim=True)
-    auto_mask = ~(best >= still)  # so that what is not a number shows in the loss
+    auto_mask = ~(best >= still)  # written so that a non-finite error reaches the loss
     if mean_over_mask:
         return Photometric(torch.where(auto_mask, best, 0).sum() / (auto_mask.sum() + 1e-7), auto_mask)
     return Photometric(torch.minimum(best, still).mean(), auto_mask)
@@ -160,7 +105,11 @@ def minimum_reprojection(
 
 def smoothness_loss(disp: Tensor, image: Tensor) -> Tensor:
     """Edge-aware smoothness of mean-normalised disparity: (B, 1, H, W) and (B, 3, H, W) -> scalar (Monodepth2,
-    equation 3)."""
+    equation 3).
+
+    >>> smoothness_loss(torch.full((1, 1, 4, 4), 7.0), torch.rand(1, 3, 4, 4)).item()
+    0.0
+    """
     disp = disp / (disp.mean((2, 3), keepdim=True) + 1e-7)
     total = disp.new_zeros(())
     for dim in (2, 3):
@@ -171,6 +120,10 @@ def smoothness_loss(disp: Tensor, image: Tensor) -> Tensor:
 
 def text_bin_loss(logits: Tensor, depth: Tensor, min_depth: float, max_depth: float) -> Tensor:
     """Pixel-wise text supervision: a pixel's K logits should pick the bin of its predicted depth.
+
+    >>> nearest = torch.tensor([[[[50.0]], [[0.0]]]])
+    >>> text_bin_loss(nearest, torch.tensor([[[[1.0]]]]), min_depth=0.1, max_depth=100.0).item() < 1e-6
+    True
 
     The K tokens stand for K bins, evenly spaced in log depth, near to far. The depth is the target, so no gradient
     flows to it: language learns to name what the decoder measures.
@@ -188,35 +141,3 @@ def text_bin_loss(logits: Tensor, depth: Tensor, min_depth: float, max_depth: fl
     low, high = math.log(min_depth), math.log(max_depth)
     index = ((small - low) / (high - low) * bins).long().clamp(0, bins - 1)
     return F.cross_entropy(logits.float(), index)
-
-
-def _clamped(grad: Tensor, quarter: Tensor) -> Tensor:
-    """A gradient behind the clamp of a quarter of SSIM; `torch.where` takes ten times as long on a CPU."""
-    return torch.ops.aten.hardtanh_backward(grad, quarter, -0.25, 0.25)
-
-
-def _window_sum(x: Tensor, adjoint: bool = False) -> Tensor:
-    """3x3 sums of the image reflected at its borders: (B, C, H, W) -> same; `x` may be overwritten.
-
-    Sums of shifted images: `avg_pool2d` takes ten times as long on a CPU.
-
-    Args:
-        adjoint: the transposed map, which carries gradients back.
-    """
-    if torch.compiler.is_compiling() and not adjoint:  # what is compiled cannot be written in place
-        x = F.pad(x, (1, 1, 1, 1), mode="reflect")
-        rows = x[..., :-2] + x[..., 1:-1] + x[..., 2:]
-        return rows[..., :-2, :] + rows[..., 1:-1, :] + rows[..., 2:, :]
-    rows = torch.empty_like(x)
-    for dim, given, found in ((-1, x, rows), (-2, rows, x)):
-        size = x.shape[dim]
-        inner = torch.add(
-            given.narrow(dim, 0, size - 2), given.narrow(dim, 1, size - 2), out=found.narrow(dim, 1, size - 2)
-        )
-        inner.add_(given.narrow(dim, 2, size - 2))
-        for border, next_ in ((0, 1), (size - 1, size - 2)):
-            at, beside = given.select(dim, border), given.select(dim, next_)
-            torch.add(at, beside, alpha=1 if adjoint else 2, out=found.select(dim, border))
-            if adjoint:
-                found.select(dim, next_).add_(at)
-    return x

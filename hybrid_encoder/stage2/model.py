@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ..config import HybridEncoderConfig
 from ..data.augment import color_jitter
 from ..data.sample import FrameId
-from ..model.depth_model import decode, encode
-from ..model.encoder import HybridFeatures
+from ..model.contract import EncoderFeatures
+from ..model.depth_model import decode
 from .losses import text_bin_loss
-from .networks import PoseNetworks, build_decoder, build_encoder
+from .networks import PoseNetworks, asked_nets, build_encoder
 from .objective import Objective, View, self_supervised_loss
 from .options import DepthOptions
 
@@ -55,7 +55,12 @@ def to_batch(collated: dict[str, Any], frame_ids: tuple[FrameId, ...], device: t
 class MonoDepth(nn.Module):
     """Depth encoder, depth decoder and pose nets; called on a `DepthBatch` it returns scalars, among them "loss".
 
+    Args:
+        config: of a hybrid encoder.
+        resnet_weights: "pretrained" (ImageNet), "random", or a file.
+
     Attributes:
+        nets: which depth nets these are.
         encoder, depth: the depth net.
         poses: the pose nets.
     """
@@ -64,8 +69,9 @@ class MonoDepth(nn.Module):
         super().__init__()
         self.options = options
         self.objective = options.objective()
-        self.encoder = build_encoder(options, config, resnet_weights)
-        self.depth = build_decoder(self.encoder, options)
+        self.nets = asked_nets(options, config)
+        self.encoder = build_encoder(self.nets, options.stage1, resnet_weights)
+        self.depth = self.nets.build_decoder(self.encoder)
         self.poses = PoseNetworks(options, self.encoder, resnet_weights) if len(options.frame_ids) > 1 else None
 
     def files(self) -> dict[str, nn.Module]:
@@ -77,7 +83,12 @@ class MonoDepth(nn.Module):
             files["pose"] = self.poses.pose
         return files
 
-    def predict_poses(self, batch: DepthBatch, features: Any) -> dict[FrameId, Tensor]:
+    def see(self, image: Tensor) -> tuple[EncoderFeatures, dict[tuple[str, int], Tensor]]:
+        """(B, 3, H, W) in [0, 1] -> features, and {("disp", s): (B, 1, H / 2^s, W / 2^s)}."""
+        features = self.encoder.forward_features(image)
+        return features, decode(self.encoder, self.depth, features)
+
+    def predict_poses(self, batch: DepthBatch, features: EncoderFeatures) -> dict[FrameId, Tensor]:
         """(B, 4, 4) from frame 0 to each source."""
         poses: dict[FrameId, Tensor] = {}
         if self.poses is not None:
@@ -87,10 +98,9 @@ class MonoDepth(nn.Module):
             poses["s"] = batch.stereo_T
         return poses
 
-    def compute(self, batch: DepthBatch) -> tuple[Objective, Any]:
+    def compute(self, batch: DepthBatch) -> tuple[Objective, EncoderFeatures]:
         """The objective of a batch, and the features of frame 0."""
-        features = encode(self.encoder, batch.augmented[0])
-        disparities = decode(self.encoder, self.depth, features)
+        features, disparities = self.see(batch.augmented[0])
         poses = self.predict_poses(batch, features)
         with torch.autocast(batch.K.device.type, enabled=False):
             view = View.of(batch.frames, batch.K, self.objective)
@@ -101,7 +111,7 @@ class MonoDepth(nn.Module):
         objective, features = self.compute(batch)
         scalars = objective.scalars()
         scalars["mean_depth"] = objective.depth.mean()
-        if self.options.text_weight and isinstance(features, HybridFeatures):
+        if self.options.text_weight and features.logits:
             low, high = self.options.min_depth, self.options.max_depth
             named = [text_bin_loss(logits, objective.depth, low, high) for logits in features.logits]
             scalars["text"] = torch.stack(named).mean()
@@ -110,5 +120,4 @@ class MonoDepth(nn.Module):
 
     def disparity(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, 1, H, W) disparity of the finest scale."""
-        disparities = decode(self.encoder, self.depth, encode(self.encoder, image))
-        return disparities["disp", min(scale for _, scale in disparities)]
+        return self.see(image)[1]["disp", 0]

@@ -3,67 +3,106 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..config import HybridEncoderConfig
-from ..model.decoder import DPTDecoder
-from ..model.depth_model import encode
-from ..model.encoder import HybridEncoder, HybridFeatures
+from ..model.contract import DepthEncoder, EncoderFeatures
+from ..model.encoder import HybridEncoder
+from ..model.nets import DepthNets
 from ..model.pose import ClassTokenPose, PoseDecoder
-from ..model.resnet import ResnetEncoder, UNetDecoder
+from ..model.resnet import ResnetEncoder
+from ..stage1.checkpoint import load_stage1
 from .geometry import pose_matrix
 from .options import DepthOptions
 
 
-def build_encoder(options: DepthOptions, config: HybridEncoderConfig, resnet_weights: str) -> nn.Module:
-    """The depth encoder of `--encoder`."""
-    if options.encoder == "resnet":
-        return ResnetEncoder(options.num_layers, resnet_weights)
-    return HybridEncoder(config.replace(pyramid=options.decoder_kind == "unet"))
+def asked_nets(options: DepthOptions, config: HybridEncoderConfig) -> DepthNets:
+    """The depth nets that the options ask for.
+
+    Args:
+        config: of a hybrid encoder; the five maps are built only for a decoder that reads them.
+    """
+    unet = options.decoder_kind == "unet"
+    return DepthNets(
+        config=config.replace(pyramid=unet) if options.encoder == "hybrid" else None,
+        num_layers=options.num_layers,
+        decoder="unet" if unet else "dpt",
+        scales=tuple(sorted(set(options.disparity_scales))),
+        head="sigmoid" if unet else options.head,
+        min_depth=options.min_depth,
+        max_depth=options.max_depth,
+    )
 
 
-def build_decoder(encoder: nn.Module, options: DepthOptions) -> nn.Module:
-    """The depth decoder of `--decoder`."""
-    if options.decoder_kind == "dpt":
-        return DPTDecoder(encoder, options.disparity_scales, options.head)  # type: ignore[arg-type]
-    return UNetDecoder(encoder.num_ch_enc, options.disparity_scales)  # type: ignore[arg-type]
+def starting_weights(options: Any) -> tuple[HybridEncoderConfig, str]:
+    """What the nets of a run are built with: the hybrid encoder's config, and the ResNets' weights.
+
+    Nothing is downloaded that stage 1 or a weights folder fills afterwards.
+
+    Args:
+        options: of a trainer: `RunOptions`, `DepthOptions` and `EncoderOptions`.
+    """
+    config = options.config()
+    filled = options.load_weights_folder is not None
+    if filled or options.stage1 is not None:
+        config = config.without_downloads()
+    return config, "random" if filled or options.weights_init == "scratch" else "pretrained"
+
+
+def build_encoder(nets: DepthNets, stage1: Path | None, resnet_weights: str) -> DepthEncoder:
+    """The depth encoder; a hybrid one starts from stage 1 where there is one."""
+    return nets.build_encoder(resnet_weights) if nets.config is None else build_hybrid(nets.config, stage1)
+
+
+def build_hybrid(config: HybridEncoderConfig, stage1: Path | None) -> HybridEncoder:
+    """A hybrid encoder, which starts from stage 1 where there is one."""
+    encoder = HybridEncoder(config)
+    if stage1 is not None:
+        load_stage1(encoder, stage1)
+    return encoder
 
 
 class PoseNetworks(nn.Module):
     """Camera motion by `--pose_model_type`.
+
+    Args:
+        encoder: the depth encoder, which shared and class_token read; separate_resnet needs none.
+        resnet_weights: of the pose ResNet: "pretrained" (ImageNet), "random", or a file.
 
     Attributes:
         pose_encoder: the pose ResNet of separate_resnet, else None.
         pose: the head.
     """
 
-    def __init__(self, options: DepthOptions, encoder: nn.Module, resnet_weights: str) -> None:
+    def __init__(self, options: DepthOptions, encoder: DepthEncoder | None, resnet_weights: str) -> None:
         super().__init__()
         self.kind = options.pose_model_type
         self.pose_encoder: ResnetEncoder | None = None
         if self.kind == "separate_resnet":
             self.pose_encoder = ResnetEncoder(options.num_layers, resnet_weights, num_input_images=2)
             self.pose: nn.Module = PoseDecoder(int(self.pose_encoder.num_ch_enc[-1]), num_inputs=1, num_poses=2)
-        elif self.kind == "shared":
-            channels = (
-                encoder.fused_channels[-1] if isinstance(encoder, HybridEncoder) else int(encoder.num_ch_enc[-1])  # type: ignore[index]
-            )
-            self.pose = PoseDecoder(channels, num_inputs=2, num_poses=1)
+            return
+        assert encoder is not None
+        if self.kind == "shared":
+            self.pose = PoseDecoder(encoder.fused_channels[-1], num_inputs=2, num_poses=1)
         else:
-            self.pose = ClassTokenPose(int(encoder.class_width))  # type: ignore[arg-type]
+            self.pose = ClassTokenPose(encoder.class_width)
 
-    def forward(self, encoder: nn.Module, frames: dict[int, Tensor], features: Any | None = None) -> dict[int, Tensor]:
+    def forward(
+        self, encoder: DepthEncoder | None, frames: dict[int, Tensor], features: EncoderFeatures | None = None
+    ) -> dict[int, Tensor]:
         """Poses from frame 0 to every other frame.
 
         The nets see each pair in order of time; the motion of an earlier frame is inverted.
 
         Args:
-            encoder: the depth encoder, which shared and class_token read.
+            encoder: as given to the constructor.
             frames: (B, 3, H, W) by frame id, 0 among them.
-            features: `encode`'s features of frame 0, where they exist already.
+            features: the encoder's, of frame 0, where they exist already.
 
         Returns:
             (B, 4, 4) by frame id.
@@ -90,18 +129,21 @@ class PoseNetworks(nn.Module):
             return self.pose([[earlier], [later]])
         return self.pose(earlier, later)
 
-    def _see(self, encoder: nn.Module, frames: dict[int, Tensor], features: Any | None) -> dict[int, Tensor]:
+    def _see(
+        self, encoder: DepthEncoder | None, frames: dict[int, Tensor], features: EncoderFeatures | None
+    ) -> dict[int, Tensor]:
         """What the head reads of each frame: the image itself, the coarsest map, or the class token."""
         if self.kind == "separate_resnet":
             return frames
-        seen = {}
+        assert encoder is not None
+        seen: dict[int, Tensor] = {}
         for frame_id, image in frames.items():
-            if self.kind == "class_token" and not (frame_id == 0 and features is not None):
-                seen[frame_id] = encoder.dino(image).class_token  # type: ignore[operator]
-                continue
-            read = features if frame_id == 0 and features is not None else encode(encoder, image)
-            if self.kind == "class_token":
-                seen[frame_id] = read.class_token
+            known = features if frame_id == 0 else None
+            if self.kind == "shared":
+                read = encoder.forward_features(image) if known is None else known
+                seen[frame_id] = read.fused[-1]
+            elif known is not None and known.class_token is not None:
+                seen[frame_id] = known.class_token
             else:
-                seen[frame_id] = read.fused[-1] if isinstance(read, HybridFeatures) else read[-1]
+                seen[frame_id] = encoder.class_token(image)
         return seen

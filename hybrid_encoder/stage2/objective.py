@@ -1,10 +1,11 @@
 """From disparities and poses to the self-supervised loss of a batch: view synthesis, minimum reprojection, smoothness.
 
-METHOD, section 4; Monodepth2, section 3. Shared by all trainers.
+METHOD, section 4; Monodepth2 (https://arxiv.org/abs/1806.01260), section 3. Shared by all trainers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor
 from ..data.sample import FrameId
 from ..model.disparity import disp_to_depth
 from .geometry import project, warp
-from .losses import Target, minimum_reprojection, reprojection_loss, smoothness_loss
+from .losses import minimum_reprojection, smoothness_loss
 from .options import ObjectiveOptions
+from .ssim_kernel import Target, reprojection_loss
 
 TIE_BREAK = 1e-5
 """Noise on the identity loss, so that a pixel that is equally good moved and unmoved counts as unmoved half the
@@ -86,6 +88,57 @@ class View:
         return torch.cat(losses, dim=1)
 
 
+@dataclass(frozen=True)
+class ScaleMeans:
+    """The loss over all scales of a net's disparities.
+
+    Attributes:
+        loss: scalar, averaged over scales.
+        terms: scalars by name, averaged over scales, without gradient: the data terms, and "smoothness" before
+            weighting.
+        depth: (B, 1, H, W) of the finest scale, without gradient.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    depth: Tensor
+
+
+def mean_over_scales(
+    disparities: dict[tuple[str, int], Tensor],
+    view: View,
+    options: ObjectiveOptions,
+    data_terms: Callable[[int, Tensor], dict[str, Tensor]],
+) -> ScaleMeans:
+    """Data terms and smoothness of every scale, compared at the full resolution.
+
+    Args:
+        disparities: {("disp", s): (B, 1, H / 2^s, W / 2^s)}.
+        view: the frames.
+        options: weights and depth limits.
+        data_terms: from a scale and its depth, resized to (B, 1, H, W), to scalars by name, which are added up.
+    """
+    height, width = view.target.image.shape[-2:]
+    total = zero = view.K.new_zeros(())
+    means: dict[str, Tensor] = {}
+    finest = min(scale for _, scale in disparities)
+    for (_, scale), disp in disparities.items():
+        full = disp
+        if disp.shape[-2:] != (height, width):
+            full = F.interpolate(disp, (height, width), mode="bilinear", align_corners=False)
+        _, depth = disp_to_depth(full, options.min_depth, options.max_depth)
+        terms = data_terms(scale, depth)
+        image = view.target.image if scale == 0 else F.avg_pool2d(view.target.image, 2**scale)
+        smooth = smoothness_loss(disp, image)
+        total = sum(terms.values(), total) + options.disparity_smoothness * smooth / 2**scale
+        for name, value in {**terms, "smoothness": smooth}.items():
+            means[name] = means.get(name, zero) + value.detach()
+        if scale == finest:
+            finest_depth = depth.detach()
+    count = len(disparities)
+    return ScaleMeans(total / count, {name: value / count for name, value in means.items()}, finest_depth)
+
+
 def self_supervised_loss(
     disparities: dict[tuple[str, int], Tensor], view: View, poses: dict[FrameId, Tensor], options: ObjectiveOptions
 ) -> Objective:
@@ -97,24 +150,15 @@ def self_supervised_loss(
         poses: (B, 4, 4) from frame 0 to each source.
         options: weights and switches.
     """
-    height, width = view.target.image.shape[-2:]
+    masks: dict[int, Tensor] = {}
+
+    def photometric(scale: int, depth: Tensor) -> dict[str, Tensor]:
+        best = minimum_reprojection(
+            view.reprojections(depth, poses), view.identities, options.avg_reprojection, options.mean_over_mask
+        )
+        masks[scale] = best.auto_mask
+        return {"photometric": best.loss}
+
     with torch.autocast(view.K.device.type, enabled=False):
-        total = view.K.new_zeros(())
-        photometric, smoothness = total, total
-        finest = min(scale for _, scale in disparities)
-        for (_, scale), disp in disparities.items():
-            full = disp
-            if disp.shape[-2:] != (height, width):
-                full = F.interpolate(disp, (height, width), mode="bilinear", align_corners=False)
-            _, depth = disp_to_depth(full, options.min_depth, options.max_depth)
-            best = minimum_reprojection(
-                view.reprojections(depth, poses), view.identities, options.avg_reprojection, options.mean_over_mask
-            )
-            image = view.target.image if scale == 0 else F.avg_pool2d(view.target.image, 2**scale)
-            smooth = smoothness_loss(disp, image)
-            total = total + best.loss + options.disparity_smoothness * smooth / 2**scale
-            photometric, smoothness = photometric + best.loss.detach(), smoothness + smooth.detach()
-            if scale == finest:
-                finest_depth, auto_mask = depth.detach(), best.auto_mask
-        count = len(disparities)
-        return Objective(total / count, photometric / count, smoothness / count, finest_depth, auto_mask)
+        means = mean_over_scales(disparities, view, options, photometric)
+    return Objective(means.loss, means.terms["photometric"], means.terms["smoothness"], means.depth, masks[min(masks)])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..config import MAX_CROP_BOTTOM, MAX_SIDE, SIZE_MULTIPLE, check_image_size, check_scales
+from ..config import MAX_CROP_BOTTOM, MAX_DEPTH, MAX_SIDE, MIN_DEPTH, SIZE_MULTIPLE, check_image_size, check_scales
 from ..data.sample import FrameId
 from ..engine.options import RESUMABLE, TrainingOptions
 from ..errors import UserError
@@ -24,8 +24,8 @@ class ObjectiveOptions:
     `mean_over_mask` is ManyDepth's photometric loss: the mean over the pixels that auto-masking leaves in.
     """
 
-    min_depth: float = 0.1
-    max_depth: float = 100.0
+    min_depth: float = MIN_DEPTH
+    max_depth: float = MAX_DEPTH
     disparity_smoothness: float = 1e-3
     no_ssim: bool = False
     avg_reprojection: bool = False
@@ -113,8 +113,8 @@ class DepthOptions(Options):
         None, "disparity scales (default: 0 for dpt, 0 1 2 3 for unet)", at_least=0, at_most=3
     )
     use_stereo: bool = option(False, "the other camera's frame is a source, too")
-    min_depth: float = option(0.1, "nearest depth", above=0)
-    max_depth: float = option(100.0, "farthest depth", above=0)
+    min_depth: float = option(MIN_DEPTH, "nearest depth", above=0)
+    max_depth: float = option(MAX_DEPTH, "farthest depth", above=0)
     disparity_smoothness: float = option(1e-3, "weight of smoothness", at_least=0)
     avg_reprojection: bool = option(False, "average over source frames in place of the minimum")
     disable_automasking: bool = option(False, "keep pixels that do not move")

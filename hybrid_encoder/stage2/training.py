@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
@@ -19,26 +16,22 @@ from torch.utils.data import DataLoader
 
 from ..data.dataset import FrameSource, SelfSupervisedDataset
 from ..data.loader import make_loader
-from ..data.sample import FrameId
+from ..data.sample import FrameId, Sample
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.same_run import identity
 from ..errors import UserError, naming
-from ..evaluation import evaluate_depths
 from ..model.disparity import disp_to_depth
-from ..model.encoder import HybridEncoder
-from ..stage1.checkpoint import load_stage1
 from ..synthetic.sequence import SyntheticSource
 from .checkpoint import check_same_depth, encoder_extras, load_weights, newest_weights, save_weights, weights_folder
-from .evaluate import usual_crop
-from .frames import Part, ground_truth, open_source
+from .frames import Part, open_source
 from .model import DepthBatch, MonoDepth, to_batch
-from .options import DataOptions, Monodepth2Options, RunOptions
+from .networks import starting_weights
+from .options import Monodepth2Options, RunOptions
+from .validation import depth_metrics, mean_scalars
 
 WARM_UP = 0.1
 """Share of a one-cycle run in which the learning rate rises."""
-MAX_TRUTHS = 60
-"""Validation frames whose depth is compared with the truth; evenly spaced."""
 
 
 class Monodepth2Task:
@@ -70,15 +63,19 @@ class Monodepth2Task:
         metrics = mean_scalars(self.model(self.to_device(batch, processes.device)) for batch in self.val_loader)
         dataset = self.val_loader.dataset
         assert isinstance(dataset, SelfSupervisedDataset)
-        metrics.update(depth_metrics(self.model, dataset, self.options, processes.device))
+
+        @torch.no_grad()
+        def predict(sample: Sample) -> dict[str, Tensor]:
+            disparity = self.model.disparity(sample["frames"][:1].to(processes.device).float() / 255)
+            return {"": disp_to_depth(disparity, self.options.min_depth, self.options.max_depth)[0]}
+
+        metrics.update(depth_metrics(predict, dataset, dataset.source, self.options))
         return metrics
 
     def save(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
         """Weights of the epoch, and of the best one under `weights_best`."""
         options = self.options
-        extras = encoder_extras(
-            self.model.encoder, self.model.depth, options.height, options.width, options.min_depth, options.max_depth
-        )
+        extras = encoder_extras(self.model.nets, options.height, options.width)
         extras["use_stereo"] = options.use_stereo
         for name in (str(epoch), *(["best"] if best else [])):
             save_weights(weights_folder(options.folder, name), self.model.files(), self.optimizer, extras)
@@ -106,39 +103,22 @@ def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
     return fit(task, loader, loop_options(options), processes)
 
 
-def mean_scalars(batches: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
-    """The mean over batches of each scalar of a model in evaluation; empty for no batch."""
-    losses = [{name: float(value) for name, value in scalars.items()} for scalars in batches]
-    return {name: float(np.mean([loss[name] for loss in losses])) for name in (losses[0] if losses else ())}
-
-
 def build_model(options: Monodepth2Options) -> MonoDepth:
     """The nets with the weights that the options name: pretrained towers, then stage 1, then a weights folder."""
-    config = options.config()
-    if options.load_weights_folder is not None or options.stage1 is not None:
-        config = config.without_downloads()
-    # What a weights folder fills need not be downloaded first.
-    scratch = options.weights_init == "scratch" or options.load_weights_folder is not None
-    model = MonoDepth(options, config, "random" if scratch else "pretrained")
-    if options.stage1 is not None and isinstance(model.encoder, HybridEncoder):
-        load_stage1(model.encoder, options.stage1)
+    model = MonoDepth(options, *starting_weights(options))
     if options.load_weights_folder is not None:
         folder = newest_weights(options.load_weights_folder)
-        check_same_depth(options, folder / "encoder.pth")
+        check_same_depth(model.nets, folder / "encoder.pth")
         load_weights(folder, model.files())
     return model
 
 
 def build_optimizer(model: MonoDepth, options: Monodepth2Options) -> torch.optim.Optimizer:
     """AdamW with the hybrid encoder, Adam with a ResNet, as published; the encoder's rate may differ."""
-    encoder_lr = options.lr_of_encoder(options.learning_rate)
     others = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("encoder.")]
-    rest = {"params": others, "lr": options.learning_rate}
-    if isinstance(model.encoder, HybridEncoder):
-        groups = [*model.encoder.parameter_groups(encoder_lr), rest]
-        return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
-    own = [p for p in model.encoder.parameters() if p.requires_grad]
-    return torch.optim.Adam([{"params": own, "lr": encoder_lr}, rest], lr=options.learning_rate, fused=True)
+    groups = model.encoder.parameter_groups(options.lr_of_encoder(options.learning_rate))
+    kind = torch.optim.AdamW if options.encoder == "hybrid" else torch.optim.Adam
+    return kind([*groups, {"params": others, "lr": options.learning_rate}], lr=options.learning_rate, fused=True)
 
 
 def build_scheduler(
@@ -195,16 +175,6 @@ def load_samples(
     return loader
 
 
-def depth_errors(disparities: list[np.ndarray], truths: list[np.ndarray], options: DataOptions) -> dict[str, float]:
-    """AbsRel and a1 of 1 / depth, median-scaled, in the crop that `evaluate` takes by itself; NaN of broken nets."""
-    if not all(np.isfinite(disparity).all() for disparity in disparities):
-        return {"abs_rel": math.nan, "a1": math.nan}
-    errors = evaluate_depths(
-        disparities, truths, crop=usual_crop(options.dataset), crop_bottom=options.crop_bottom
-    ).mean
-    return {"abs_rel": errors.abs_rel, "a1": errors.a1}
-
-
 def loop_options(options: RunOptions) -> LoopOptions:
     """The training loop's part of a trainer's options."""
     return LoopOptions.of(
@@ -219,28 +189,3 @@ def loop_options(options: RunOptions) -> LoopOptions:
         # As the original leaves it.
         notes={"models/opt.json": json.dumps(dataclasses.asdict(options), indent=2, default=str) + "\n"},
     )
-
-
-@torch.no_grad()
-def depth_metrics(
-    model: Any, dataset: SelfSupervisedDataset, options: Monodepth2Options, device: torch.device
-) -> dict[str, float]:
-    """AbsRel and a1 (median-scaled, up to 80 m) over validation frames whose depth is known; empty where none is."""
-    indices = np.unique(np.linspace(0, len(dataset) - 1, MAX_TRUTHS).round().astype(int))
-    disparities, truths = [], []
-    for index in indices.tolist():
-        try:
-            truth = ground_truth(options, dataset.source, index)
-            if truth is None:
-                continue
-            image = dataset[index]["frames"][:1].to(device).float() / 255
-        except UserError:
-            if not options.skip_bad:  # else the loader counts it
-                raise
-            continue
-        scaled, _ = disp_to_depth(model.disparity(image), options.min_depth, options.max_depth)
-        disparities.append(scaled[0, 0].float().cpu().numpy())
-        truths.append(truth)
-    if not truths:
-        return {}
-    return depth_errors(disparities, truths, options)

@@ -6,6 +6,7 @@ size and the range of the bins, and what the nets are where they are not the ori
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, naming
-from ..model.encoder import HybridEncoder
-from ..model.resnet import ResnetEncoder
+from ..model.contract import DepthEncoder
+from ..model.nets import DepthNets
 from ..released.single_frame import is_released
 from ..released.two_frame import load_released_matching
 from ..stage2.checkpoint import (
-    NetDescription,
     check_config,
+    described_nets,
     encoder_extras,
     fill,
     load_depth_model,
@@ -39,7 +40,8 @@ from ..weights.reading import (
     tensors_of,
 )
 from ..writing import whole_folder, write_torch
-from .encoder import HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
+from .encoder import HybridMatchingEncoder, build_matching_encoder
+from .matching import MatchingEncoder
 from .model import TwoFrameDepth, TwoFrameNet
 from .predictor import TwoFrameModel
 
@@ -51,20 +53,22 @@ MAX_FRAMES = 100
 def save_weights(folder: Path, model: TwoFrameDepth, optimizer: torch.optim.Optimizer) -> None:
     """Writes every net to its file. The folder is replaced as a whole."""
     options = model.options
-    limits = (options.height, options.width, options.min_depth, options.max_depth)
+    size = (options.height, options.width)
     encoder = model.net.encoder
-    extras = encoder_extras(_single_frame(encoder), model.net.depth, *limits)
-    extras.update(min_depth_bin=float(model.bins.near), max_depth_bin=float(model.bins.far))
-    extras["matching_config"] = json.dumps({"binning": encoder.depth_binning, "frames": list(options.matching_ids)})
+    matching = {"binning": encoder.depth_binning, "frames": list(options.matching_ids)}
+    described = {
+        "encoder": {
+            **encoder_extras(model.nets, *size),
+            "min_depth_bin": float(model.bins.near),
+            "max_depth_bin": float(model.bins.far),
+            "matching_config": json.dumps(matching),
+        },
+        "mono_encoder": encoder_extras(model.teacher.nets, *size),
+    }
     with whole_folder(folder) as partial:
         for name, net in model.files().items():
-            content: dict[str, Any] = dict(net.state_dict())
-            if name == "encoder":
-                tensors = encoder.original_state_dict() if isinstance(encoder, ResnetMatchingEncoder) else content
-                content = {**tensors, **extras}
-            elif name == "mono_encoder":
-                content.update(encoder_extras(net, model.teacher.depth, *limits))
-            write_torch(partial / f"{name}.pth", content)
+            tensors = encoder.original_state_dict() if net is encoder else net.state_dict()
+            write_torch(partial / f"{name}.pth", {**tensors, **described.get(name, {})})
         write_torch(partial / "adam.pth", optimizer.state_dict())
 
 
@@ -123,7 +127,7 @@ def load_two_frame_model(folder: str | Path, max_bytes: int | None = None) -> Tw
         raise UserError(f"{path} says no range of depth bins: expected the weights of a two-frame (ManyDepth) run")
     size = stated_size(entries, str(path))
     binning, matching_ids = _matching(entries, str(path))
-    described = NetDescription.of_entries(entries, str(path))
+    nets = described_nets(entries, str(path))
     settings = {"adaptive_bins": True, "depth_binning": binning, "max_bytes": max_bytes}
     encoder: MatchingEncoder
     decoder: nn.Module
@@ -134,9 +138,9 @@ def load_two_frame_model(folder: str | Path, max_bytes: int | None = None) -> Tw
         encoder.compute_depth_bins(released.min_depth_bin, released.max_depth_bin)
         decoder = released.decoder
     else:
-        encoder = _build_encoder(entries, described, size, settings, str(folder))
+        encoder = _build_encoder(entries, nets, size, settings, str(folder))
         _fill_encoder(encoder, path)
-        decoder = described.decoder(_single_frame(encoder))
+        decoder = nets.build_decoder(encoder)
         fill(decoder, folder / "depth.pth")
     poses, read_by_poses = _load_poses(folder)
     model = TwoFrameModel(
@@ -145,7 +149,7 @@ def load_two_frame_model(folder: str | Path, max_bytes: int | None = None) -> Tw
         read_by_poses,
         matching_ids,
         size,
-        (described.min_depth, described.max_depth),
+        (nets.min_depth, nets.max_depth),
     )
     return model.eval()
 
@@ -166,22 +170,17 @@ def _matching(entries: dict[str, Any], source: str) -> tuple[Any, tuple[int, ...
     return binning, tuple(frames)
 
 
-def _single_frame(encoder: MatchingEncoder) -> nn.Module:
-    return encoder.encoder if isinstance(encoder, HybridMatchingEncoder) else encoder
-
-
 def _build_encoder(
-    entries: dict[str, Any], described: NetDescription, size: tuple[int, int], settings: dict[str, Any], source: str
+    entries: dict[str, Any], nets: DepthNets, size: tuple[int, int], settings: dict[str, Any], source: str
 ) -> MatchingEncoder:
     join = entries.get("reduce_conv.0.weight")
     if not isinstance(join, Tensor) or join.ndim != 4 or join.shape[1] <= join.shape[0]:
         raise UserError(f"{source}: encoder.pth has no reduce_conv: expected the weights of a two-frame run")
-    settings = {**settings, "num_depth_bins": join.shape[1] - join.shape[0]}
-    if described.config is not None:
-        with naming(source):
-            return HybridMatchingEncoder(HybridEncoder(described.config), *size, **settings)
-    layers = resnet_layers({f"encoder.{name}": value for name, value in entries.items()}, source)
-    return ResnetMatchingEncoder(layers, "random", *size, **settings)
+    if nets.config is None:
+        layers = resnet_layers({f"encoder.{name}": value for name, value in entries.items()}, source)
+        nets = dataclasses.replace(nets, num_layers=layers)
+    with naming(source):
+        return build_matching_encoder(nets, size, num_depth_bins=join.shape[1] - join.shape[0], **settings)
 
 
 def _fill_encoder(encoder: MatchingEncoder, path: Path) -> tuple[float, float]:
@@ -189,22 +188,18 @@ def _fill_encoder(encoder: MatchingEncoder, path: Path) -> tuple[float, float]:
     entries = read_checkpoint(path)
     found = tensors_of(entries, str(path))
     tensors = {name: value for name, value in found.items() if name not in (*_BINS, "height", "width")}
-    if isinstance(encoder, ResnetMatchingEncoder):
-        encoder.load_original_state_dict(tensors, str(path))
-    else:
-        assert isinstance(encoder, HybridMatchingEncoder)
-        check_config(encoder.encoder, entries, str(path))
-        load_state(encoder, tensors, str(path))
+    check_config(encoder.config, entries, str(path))
+    encoder.load_original_state_dict(tensors, str(path))
     near, far = stated_bins(entries, str(path))
     encoder.compute_depth_bins(near, far)
     return near, far
 
 
-def _load_poses(folder: Path) -> tuple[PoseNetworks, nn.Module]:
-    """The pose nets, and the teacher's encoder where they read it (else nothing of use)."""
+def _load_poses(folder: Path) -> tuple[PoseNetworks, DepthEncoder | None]:
+    """The pose nets, and the teacher's encoder where they read it."""
     head_path, resnet_path = folder / "pose.pth", folder / "pose_encoder.pth"
     head = read_tensors(head_path)
-    reader: nn.Module = nn.Identity()
+    reader: DepthEncoder | None = None
     if resnet_path.exists():
         tensors = read_tensors(resnet_path)
         poses = PoseNetworks(
@@ -217,7 +212,6 @@ def _load_poses(folder: Path) -> tuple[PoseNetworks, nn.Module]:
     else:
         reader = load_depth_model(folder, "mono_encoder", "mono_depth").encoder
         kind = "class_token" if "linear.weight" in head else "shared"
-        name = "resnet" if isinstance(reader, ResnetEncoder) else "hybrid"
-        poses = PoseNetworks(DepthOptions(encoder=name, pose_model_type=kind), reader, "random")  # type: ignore[arg-type]
+        poses = PoseNetworks(DepthOptions(pose_model_type=kind), reader, "random")  # type: ignore[arg-type]
     load_state(poses.pose, head, str(head_path))
     return poses, reader

@@ -1,16 +1,19 @@
 """The cost volume of two-frame depth: how well every depth bin explains a pixel by the frames before it.
 
-METHOD, section 4; ManyDepth (arXiv 2104.14540), section 3. Pure functions, and the running range of the bins.
+METHOD, section 4; ManyDepth (https://arxiv.org/abs/2104.14540), section 3. Pure functions, and the running range of the
+bins.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..config import MIN_DEPTH
 
 Binning = Literal["linear", "inverse"]
 
@@ -23,6 +26,22 @@ DEFAULT_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
 TRACKER_MOMENTUM = 0.99
 
 _EPSILON = 1e-7
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """The F frames that a frame is matched with, as images or as their features.
+
+    Attributes:
+        frames: (B, F, C, h, w).
+        poses: (B, F, 4, 4), from the current camera to each lookup camera; all zeros: there is no such frame.
+        K, inv_K: (B, 3, 3) or (B, 4, 4), pixels of the features that are matched.
+    """
+
+    frames: Tensor
+    poses: Tensor
+    K: Tensor
+    inv_K: Tensor
 
 
 @dataclass(frozen=True)
@@ -42,7 +61,13 @@ class CostVolume:
 
 
 def depth_bins(near: Tensor | float, far: Tensor | float, count: int, binning: Binning = "linear") -> Tensor:
-    """(count,) depths, near to far, evenly spaced in depth ("linear") or in 1 / depth ("inverse")."""
+    """(count,) depths, near to far, evenly spaced in depth ("linear") or in 1 / depth ("inverse").
+
+    >>> depth_bins(1.0, 4.0, 4).tolist()
+    [1.0, 2.0, 3.0, 4.0]
+    >>> depth_bins(1.0, 4.0, 4, "inverse").tolist()
+    [1.0, 1.3333333730697632, 2.0, 4.0]
+    """
     near, far = torch.as_tensor(near), torch.as_tensor(far)
     steps = torch.linspace(0, 1, count, dtype=near.dtype, device=near.device)
     if binning == "linear":
@@ -53,7 +78,11 @@ def depth_bins(near: Tensor | float, far: Tensor | float, count: int, binning: B
 def inner_pixels(
     height: int, width: int, dtype: torch.dtype | None = None, device: torch.device | None = None
 ) -> Tensor:
-    """(3, n): x, y, 1 of the pixels that are farther than `BORDER` from the border, row by row."""
+    """(3, n): x, y, 1 of the pixels that are farther than `BORDER` from the border, row by row.
+
+    >>> inner_pixels(5, 6).tolist()
+    [[2.0, 3.0], [2.0, 2.0], [1.0, 1.0]]
+    """
     dtype = torch.get_default_dtype() if dtype is None else dtype
     y, x = torch.meshgrid(
         torch.arange(BORDER, max(height - BORDER, BORDER), dtype=dtype, device=device),
@@ -66,10 +95,7 @@ def inner_pixels(
 @torch.no_grad()
 def match(
     current: Tensor,
-    lookup: Tensor,
-    poses: Tensor,
-    K: Tensor,
-    inv_K: Tensor,
+    lookup: Lookup,
     depths: Tensor,
     pixels: Tensor | None = None,
     max_bytes: int | None = None,
@@ -81,40 +107,26 @@ def match(
 
     Args:
         current: (B, C, h, w) features.
-        lookup: (B, F, C, h, w) features of the lookup frames.
-        poses: (B, F, 4, 4), from the current camera to each lookup camera; all zeros: there is no such frame.
-        K, inv_K: (B, 3, 3) or (B, 4, 4), pixels of the h x w features.
+        lookup: (B, F, C, h, w) features, poses and intrinsics of the lookup frames.
         depths: (D,) of the bins.
         pixels: `inner_pixels(h, w)`, where it is kept as a buffer.
         max_bytes: working memory that is not exceeded, besides inputs and result (but at least one pixel is worked on);
             default `DEFAULT_BYTES`.
     """
-    batch, frames, channels, height, width = lookup.shape
+    batch, frames, channels, height, width = lookup.frames.shape
     inner = (max(height - 2 * BORDER, 0), max(width - 2 * BORDER, 0))
-    pixels = inner_pixels(height, width, K.dtype, K.device) if pixels is None else pixels
-    rays, shift = _rays(poses, K, inv_K, pixels)
-    exists = (poses != 0).flatten(2).any(2)
+    pixels = inner_pixels(height, width, lookup.K.dtype, lookup.K.device) if pixels is None else pixels
     # One table holds the pixels of all lookup frames and of the current one as rows of C numbers: bilinear sampling
     # and the difference to the current feature are a weighted sum of five rows, which reads memory in whole cache
     # lines.
-    table = torch.cat([_rows(lookup.flatten(0, 1)), _rows(current)])
-    first_row = torch.arange(batch * frames, device=table.device).view(batch, 1, frames, 1) * (height * width)
-    own_row = batch * frames * height * width + _own_rows(batch, height, width, table.device)
-
-    samples = batch * inner[0] * inner[1]
+    table = torch.cat([_rows(lookup.frames.flatten(0, 1)), _rows(current)])
+    samples = _samples(lookup, pixels, inner)
     per_pixel = frames * len(depths) * (channels * table.element_size() + _BYTES_PER_SAMPLE)
     chunk = max((max_bytes or DEFAULT_BYTES.get(table.device.type, 64 << 20)) // per_pixel, 1)
-    expand = (batch, inner[0] * inner[1], frames)
-    rays, shift = rays.reshape(samples, frames, 3), shift.expand(*expand, 3).reshape(samples, frames, 3)
-    first_row = first_row.expand(*expand, 1).reshape(samples, frames, 1).to(torch.int32)
-    exists = exists[:, None, :, None].expand(*expand, 1).reshape(samples, frames, 1)
-
-    cost = table.new_empty(samples, len(depths))
-    for start in range(0, samples, chunk):
+    cost = table.new_empty(len(samples.own_row), len(depths))
+    for start in range(0, len(cost), chunk):
         part = slice(start, start + chunk)
-        rows, weights, seen = _five_rows(
-            rays[part], shift[part], depths, first_row[part], own_row[part], (height, width), exists[part]
-        )
+        rows, weights, seen = _five_rows(_Samples(*(values[part] for values in samples)), depths, (height, width))
         difference = F.embedding_bag(rows.flatten(0, -2), table, per_sample_weights=weights.flatten(0, -2), mode="sum")
         l1 = difference.abs_().mean(1).view(seen.shape).mul_(seen)
         cost[part] = l1[:, 0] if frames == 1 else l1.sum(1) / ((l1 > 0).sum(1) + _EPSILON)
@@ -131,16 +143,16 @@ class DepthBinTracker(nn.Module):
     """Follows the range of depths that the teacher sees, so that the bins cover it (ManyDepth, section 3.3).
 
     Attributes:
-        near, far: scalars, the running range; they start at 0.1 and 10.
+        near, far: scalars, the running range; they start at `MIN_DEPTH` and 10.
     """
 
     near: Tensor
     far: Tensor
 
-    def __init__(self, min_depth: float = 0.1) -> None:
+    def __init__(self, min_depth: float = MIN_DEPTH) -> None:
         super().__init__()
         self.min_depth = min_depth
-        self.register_buffer("near", torch.tensor(0.1))
+        self.register_buffer("near", torch.tensor(MIN_DEPTH))
         self.register_buffer("far", torch.tensor(10.0))
 
     @torch.no_grad()
@@ -156,11 +168,41 @@ _BYTES_PER_SAMPLE = 5 * 8 + 12 * 4
 """Rows and weights of five, and the coordinates on the way to them."""
 
 
-def _rays(poses: Tensor, K: Tensor, inv_K: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, n, F, 3) and (B, 1, F, 3): a pixel at depth d is seen by a lookup camera at d * ray + shift."""
-    K, inv_K = K[:, None, :3, :3], inv_K[:, None, :3, :3]
-    homography = K @ poses[:, :, :3, :3] @ inv_K
-    return (homography @ pixels).permute(0, 3, 1, 2), (K @ poses[:, :, :3, 3:])[..., 0][:, None]
+class _Samples(NamedTuple):
+    """What warping needs of n pixels and F lookup frames, the pixels of all images in one row.
+
+    A pixel at depth d is seen by a lookup camera at d * ray + shift.
+
+    Attributes:
+        rays, shift: (n, F, 3).
+        first_row: (n, F, 1) int32, the table's row where the lookup frame begins.
+        own_row: (n,) int32, the table's row of the pixel itself.
+        exists: (n, F, 1) bool.
+    """
+
+    rays: Tensor
+    shift: Tensor
+    first_row: Tensor
+    own_row: Tensor
+    exists: Tensor
+
+
+def _samples(lookup: Lookup, pixels: Tensor, inner: tuple[int, int]) -> _Samples:
+    """The pixels inside the border, of whom there are rows x columns in an image, as `match` works on them."""
+    batch, frames, _, height, width = lookup.frames.shape
+    each, all_ = (batch, inner[0] * inner[1], frames), batch * inner[0] * inner[1]
+    K, inv_K = lookup.K[:, None, :3, :3], lookup.inv_K[:, None, :3, :3]
+    rays = (K @ lookup.poses[:, :, :3, :3] @ inv_K @ pixels).permute(0, 3, 1, 2)
+    shift = (K @ lookup.poses[:, :, :3, 3:])[..., 0][:, None]
+    first_row = torch.arange(batch * frames, device=pixels.device).view(batch, 1, frames, 1) * (height * width)
+    exists = (lookup.poses != 0).flatten(2).any(2)[:, None, :, None]
+    return _Samples(
+        rays.reshape(all_, frames, 3),
+        shift.expand(*each, 3).reshape(all_, frames, 3),
+        first_row.expand(*each, 1).reshape(all_, frames, 1).to(torch.int32),
+        batch * frames * height * width + _own_rows(batch, height, width, pixels.device),
+        exists.expand(*each, 1).reshape(all_, frames, 1),
+    )
 
 
 def _rows(features: Tensor) -> Tensor:
@@ -175,32 +217,25 @@ def _own_rows(batch: int, height: int, width: int, device: torch.device) -> Tens
     return rows[:, BORDER : height - BORDER, BORDER : width - BORDER].flatten()
 
 
-def _five_rows(
-    rays: Tensor,
-    shift: Tensor,
-    depths: Tensor,
-    first_row: Tensor,
-    own_row: Tensor,
-    size: tuple[int, int],
-    exists: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _five_rows(samples: _Samples, depths: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (n, F, D, 5) and weights of: the four neighbours of where a bin is seen, minus the current pixel; seen
     (n, F, D)."""
     height, width = size
+    rays, shift = samples.rays, samples.shift
     x, y, z = (torch.addcmul(shift[..., i, None], rays[..., i, None], depths) for i in range(3))
     z = z.add_(_EPSILON)
     x, y = x.div_(z), y.div_(z)
-    seen = (x >= BORDER) & (x <= width - BORDER) & (y >= BORDER) & (y <= height - BORDER) & exists
+    seen = (x >= BORDER) & (x <= width - BORDER) & (y >= BORDER) & (y <= height - BORDER) & samples.exists
     x, y = torch.where(seen, x, 0), torch.where(seen, y, 0)
     left, top = x.to(torch.int32), y.to(torch.int32)
     x, y = x.sub_(left), y.sub_(top)
-    corner = top.mul_(width).add_(left).add_(first_row)
+    corner = top.mul_(width).add_(left).add_(samples.first_row)
     rows = torch.stack([corner, corner + 1, corner + width, corner + (width + 1)], dim=-1)
     right_below = x * y
     right_above, left_below = x - right_below, y - right_below
     left_above = 1 - x - left_below
     return (
-        torch.cat([rows, own_row.view(-1, 1, 1, 1).expand(*rows.shape[:-1], 1)], dim=-1),
+        torch.cat([rows, samples.own_row.view(-1, 1, 1, 1).expand(*rows.shape[:-1], 1)], dim=-1),
         torch.stack([left_above, right_above, left_below, right_below, x.new_full((), -1).expand_as(x)], dim=-1),
         seen,
     )

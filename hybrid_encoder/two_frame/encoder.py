@@ -1,111 +1,26 @@
 """Encoders that match a frame against the frames before it: a ResNet, and the hybrid encoder with a cost volume inside.
 
-Both are called as the original's matching encoder is, and return what it returns:
-
-    features, lowest_cost, confidence = encoder(current, lookup, poses, K, inv_K, min_depth_bin, max_depth_bin)
+maps, lowest_cost, confidence = encoder(current, Lookup(frames, poses, K, inv_K), bin_range)
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import check_image_size
-from ..model.encoder import HybridEncoder, HybridFeatures
+from ..model.contract import DepthEncoder, EncoderFeatures
+from ..model.encoder import HybridEncoder
+from ..model.nets import DepthNets
 from ..model.resnet import ResnetEncoder
+from ..stage2.networks import build_hybrid
 from ..weights.reading import load_state
-from .cost_volume import Binning, depth_bins, inner_pixels, match
-
-MATCHING_STRIDE = 4
-
-
-class MatchingEncoder(nn.Module):
-    """Common to both encoders: bins, matching, and the convolution that joins the cost volume to the current map.
-
-    Args:
-        channels: of the maps that are matched.
-        input_height, input_width: of the images.
-        min_depth_bin, max_depth_bin: range of the bins until another is given.
-        num_depth_bins: how many.
-        adaptive_bins: take the range of the bins from the call.
-        depth_binning: bins evenly spaced in depth ("linear") or in 1 / depth ("inverse").
-        max_bytes: working memory of matching; None: what suits the device.
-
-    Raises:
-        UserError: a side that is no multiple of 32.
-    """
-
-    depth_bins: Tensor
-    pixels: Tensor
-
-    def __init__(
-        self,
-        channels: int,
-        input_height: int,
-        input_width: int,
-        min_depth_bin: float = 0.1,
-        max_depth_bin: float = 20.0,
-        num_depth_bins: int = 96,
-        adaptive_bins: bool = False,
-        depth_binning: Binning = "linear",
-        max_bytes: int | None = None,
-    ) -> None:
-        super().__init__()
-        check_image_size(input_height, input_width)
-        self.input_height, self.input_width = input_height, input_width
-        self.matching_height, self.matching_width = input_height // MATCHING_STRIDE, input_width // MATCHING_STRIDE
-        self.num_depth_bins, self.adaptive_bins, self.depth_binning = num_depth_bins, adaptive_bins, depth_binning
-        self.max_bytes = max_bytes
-        self.register_buffer("pixels", inner_pixels(self.matching_height, self.matching_width), persistent=False)
-        self.register_buffer("depth_bins", torch.empty(num_depth_bins), persistent=False)
-        self.compute_depth_bins(min_depth_bin, max_depth_bin)
-        self.reduce_conv = nn.Sequential(nn.Conv2d(channels + num_depth_bins, channels, 3, padding=1), nn.ReLU())
-
-    @torch.no_grad()
-    def compute_depth_bins(self, min_depth_bin: Tensor | float, max_depth_bin: Tensor | float) -> None:
-        """Sets the range of the bins; called after loading, with the range that was saved."""
-        self.depth_bins.copy_(depth_bins(min_depth_bin, max_depth_bin, self.num_depth_bins, self.depth_binning))
-
-    @torch.no_grad()
-    def ignore_costs(self) -> None:
-        """Makes the joining convolution the identity on the current map, which is not negative.
-
-        The layers behind it then see what they know, and learn to use the costs from there.
-        """
-        convolution = self.reduce_conv[0]
-        assert isinstance(convolution, nn.Conv2d)
-        assert convolution.bias is not None
-        convolution.weight.zero_()
-        nn.init.dirac_(convolution.weight[:, : convolution.out_channels])
-        convolution.bias.zero_()
-
-    def join(
-        self, current: Tensor, lookup: Tensor, poses: Tensor, K: Tensor, inv_K: Tensor, near: Any, far: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Matches features and joins the cost volume to the current ones.
-
-        Args:
-            current: (B, C, H/4, W/4).
-            lookup: (B, F, C, H/4, W/4), without gradient.
-            poses, K, inv_K: as `match` takes them.
-            near, far: range of the bins, used if `adaptive_bins`.
-
-        Returns:
-            (B, C, H/4, W/4); 1 / depth of the lowest cost (B, H/4, W/4); confidence (B, H/4, W/4), 0 or 1.
-        """
-        if self.adaptive_bins and near is not None and far is not None:
-            self.compute_depth_bins(near, far)
-        with torch.autocast(current.device.type, enabled=False):
-            found = match(current, lookup, poses, K, inv_K, self.depth_bins, self.pixels, self.max_bytes)
-        confidence = found.confidence.to(found.cost.dtype)
-        # Where some bin was out of sight the costs say little: the decoder is to rely on the image alone there.
-        cost = found.cost * confidence[:, None]
-        joined = self.reduce_conv(torch.cat([current, cost.to(current.dtype)], dim=1))
-        return joined, 1 / self.depth_bins[found.best], confidence
+from .cost_volume import Lookup
+from .matching import BinRange, Matched, MatchingEncoder
 
 
 class ResnetMatchingEncoder(MatchingEncoder):
@@ -116,15 +31,12 @@ class ResnetMatchingEncoder(MatchingEncoder):
         weights: "pretrained" (ImageNet), "random", or a file.
         input_height, input_width, settings: as `MatchingEncoder` takes them.
 
-    Attributes:
-        num_ch_enc: channels of the five maps.
     """
 
     def __init__(self, num_layers: int, weights: str, input_height: int, input_width: int, **settings: Any) -> None:
         resnet = ResnetEncoder(num_layers, weights)
         super().__init__(int(resnet.num_ch_enc[1]), input_height, input_width, **settings)
-        self.num_layers = num_layers
-        self.num_ch_enc: np.ndarray = resnet.num_ch_enc
+        self.num_ch_enc = resnet.num_ch_enc
         net: Any = resnet.encoder
         self.layer0 = nn.Sequential(net.conv1, net.bn1, nn.ReLU())
         self.layer1 = nn.Sequential(nn.MaxPool2d(3, 2, 1), net.layer1)
@@ -132,51 +44,32 @@ class ResnetMatchingEncoder(MatchingEncoder):
         # Computes nothing: a part of the original's checkpoints that its own code does not use either.
         self.prematching_conv = nn.Sequential(nn.Conv2d(64, 16, 1), nn.ReLU()).requires_grad_(False)
 
-    def forward(
-        self,
-        current: Tensor,
-        lookup: Tensor,
-        poses: Tensor,
-        K: Tensor,
-        inv_K: Tensor,
-        min_depth_bin: Tensor | float | None = None,
-        max_depth_bin: Tensor | float | None = None,
-    ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Matches a batch of frames against their lookup frames.
-
-        Args:
-            current: (B, 3, H, W), RGB in [0, 1].
-            lookup: (B, F, 3, H, W), the frames before.
-            poses: (B, F, 4, 4), from the current camera to each lookup camera; all zeros: there is no such frame.
-            K, inv_K: (B, 3, 3) or (B, 4, 4), of images at a quarter of the size.
-            min_depth_bin, max_depth_bin: range of the bins, used if `adaptive_bins`.
-
-        Returns:
-            Five maps at strides 2, 4, 8, 16, 32, the second of them before matching; 1 / depth of the lowest cost
-            (B, H/4, W/4); confidence (B, H/4, W/4), 1 where every bin was seen, else 0.
-        """
+    def forward_features(self, current: Tensor, lookup: Lookup, bin_range: BinRange | None = None) -> Matched:
+        """As `MatchingEncoder.forward_features`; the features are five maps, the second of them before matching."""
         maps = self._shallow(current)
         with torch.no_grad():
-            seen = self._shallow(lookup.flatten(0, 1))[1].unflatten(0, lookup.shape[:2])
-        joined, lowest_cost, confidence = self.join(maps[1], seen, poses, K, inv_K, min_depth_bin, max_depth_bin)
+            seen = self._shallow(lookup.frames.flatten(0, 1))[1].unflatten(0, lookup.frames.shape[:2])
+        joined, lowest_cost, confidence = self.join(maps[1], dataclasses.replace(lookup, frames=seen), bin_range)
         maps.append(self.layer2(joined))
         maps.append(self.layer3(maps[-1]))
         maps.append(self.layer4(maps[-1]))
-        return maps, lowest_cost, confidence
+        size = (current.shape[-2], current.shape[-1])
+        return Matched(EncoderFeatures(maps, [], [], None, size), lowest_cost, confidence)
+
+    def drop_in_maps(self, features: EncoderFeatures) -> list[Tensor]:
+        """The fused levels, which are the five maps."""
+        return features.fused
 
     def _shallow(self, image: Tensor) -> list[Tensor]:
         first = self.layer0((image - 0.45) / 0.225)
         return [first, self.layer1(first)]
 
-    def start_from(self, encoder: ResnetEncoder) -> None:
-        """Takes over a single-frame encoder's weights; until trained further, the cost volume has no effect.
-
-        Raises:
-            UserError: an encoder with another number of layers.
-        """
+    def start_from(self, encoder: DepthEncoder) -> None:
+        """As `MatchingEncoder.start_from`, from a ResNet of as many layers."""
         first = {"conv1": "layer0.0", "bn1": "layer0.1", "layer1": "layer1.1"}
         tensors = {k: v for k, v in self.state_dict().items() if k.startswith(("reduce_conv", "prematching_conv"))}
-        for name, value in encoder.encoder.state_dict().items():
+        for name, value in encoder.state_dict().items():
+            name = name.removeprefix("encoder.")
             part, _, rest = name.partition(".")
             if part != "fc":
                 tensors[f"{first.get(part, part)}.{rest}"] = value
@@ -198,12 +91,9 @@ class ResnetMatchingEncoder(MatchingEncoder):
         }
 
     def load_original_state_dict(self, tensors: Mapping[str, Tensor], source: str) -> None:
-        """Fills the encoder from an original's encoder.pth of any image size; its fixed grids are left aside.
-
-        Raises:
-            UserError: tensors missing, surplus or of another shape; `source` names the file.
-        """
-        load_state(self, {k: v for k, v in tensors.items() if not k.startswith("backprojector.")}, source)
+        """As `MatchingEncoder.load_original_state_dict`, of any image size; the fixed grids are left aside."""
+        kept = {k: v for k, v in tensors.items() if not k.startswith("backprojector.")}
+        super().load_original_state_dict(kept, source)
 
 
 class HybridMatchingEncoder(MatchingEncoder):
@@ -216,9 +106,6 @@ class HybridMatchingEncoder(MatchingEncoder):
         encoder: its image tower must be convolutional.
         input_height, input_width, settings: as `MatchingEncoder` takes them.
 
-    Attributes:
-        num_ch_enc: channels of the five maps of `forward`.
-
     Raises:
         UserError: an image tower without a stride-4 map.
     """
@@ -227,49 +114,50 @@ class HybridMatchingEncoder(MatchingEncoder):
         channels = encoder.matching_tower.channels[0]
         super().__init__(channels, input_height, input_width, **settings)
         self.encoder = encoder
-        self.num_ch_enc: np.ndarray = encoder.num_ch_enc
+        self.num_ch_enc, self.aligned_channels = encoder.num_ch_enc, encoder.aligned_channels
+        self.config = encoder.config
         self.ignore_costs()
 
-    def forward(
-        self,
-        current: Tensor,
-        lookup: Tensor,
-        poses: Tensor,
-        K: Tensor,
-        inv_K: Tensor,
-        min_depth_bin: Tensor | float | None = None,
-        max_depth_bin: Tensor | float | None = None,
-    ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """As `ResnetMatchingEncoder.forward`; the cost volume is in the last three maps, as in the original. Needs an
-        encoder with its pyramid."""
-        features, lowest_cost, confidence = self.forward_features(
-            current, lookup, poses, K, inv_K, min_depth_bin, max_depth_bin
-        )
-        return self.encoder.drop_in_maps(features), lowest_cost, confidence
-
-    def start_from(self, encoder: HybridEncoder) -> None:
-        """Takes over a single-frame encoder's weights; until trained further, the cost volume has no effect.
-
-        Raises:
-            UserError: an encoder of another architecture.
-        """
-        load_state(self.encoder, encoder.state_dict(), "the teacher's encoder")
-        self.ignore_costs()
-
-    def forward_features(
-        self,
-        current: Tensor,
-        lookup: Tensor,
-        poses: Tensor,
-        K: Tensor,
-        inv_K: Tensor,
-        min_depth_bin: Tensor | float | None = None,
-        max_depth_bin: Tensor | float | None = None,
-    ) -> tuple[HybridFeatures, Tensor, Tensor]:
-        """As `forward`, with the features that a DPT decoder reads in place of the five maps."""
+    def forward_features(self, current: Tensor, lookup: Lookup, bin_range: BinRange | None = None) -> Matched:
+        """As `MatchingEncoder.forward_features`; the features are the single-frame encoder's."""
         tower, text = self.encoder.matching_tower, self.encoder.text()
         shallow = tower.shallow(current)
         with torch.no_grad():
-            seen = tower.shallow(lookup.flatten(0, 1)).unflatten(0, lookup.shape[:2])
-        joined, lowest_cost, confidence = self.join(shallow, seen, poses, K, inv_K, min_depth_bin, max_depth_bin)
-        return self.encoder.combine(current, [shallow, *tower.deep(joined)], text), lowest_cost, confidence
+            seen = tower.shallow(lookup.frames.flatten(0, 1)).unflatten(0, lookup.frames.shape[:2])
+        joined, lowest_cost, confidence = self.join(shallow, dataclasses.replace(lookup, frames=seen), bin_range)
+        features = self.encoder.combine(current, [shallow, *tower.deep(joined)], text)
+        return Matched(features, lowest_cost, confidence)
+
+    def drop_in_maps(self, features: EncoderFeatures) -> list[Tensor]:
+        """The single-frame encoder's pyramid; needs an encoder that was built with it."""
+        return self.encoder.drop_in_maps(features)
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Those of the hybrid encoder inside; the convolution that joins the cost volume goes with the rest."""
+        return self.encoder.parameter_groups(lr)
+
+    def start_from(self, encoder: DepthEncoder) -> None:
+        """As `MatchingEncoder.start_from`, from a hybrid encoder of the same config."""
+        load_state(self.encoder, encoder.state_dict(), "the teacher's encoder")
+        self.ignore_costs()
+
+
+def build_matching_encoder(
+    nets: DepthNets,
+    size: tuple[int, int],
+    resnet_weights: str = "random",
+    stage1: Path | None = None,
+    **settings: Any,
+) -> MatchingEncoder:
+    """The matching encoder of a two-frame net.
+
+    Args:
+        nets: what it is made of.
+        size: height and width of the images.
+        resnet_weights: "pretrained" (ImageNet), "random", or a file.
+        stage1: what a hybrid encoder starts from.
+        settings: as `MatchingEncoder` takes them.
+    """
+    if nets.config is None:
+        return ResnetMatchingEncoder(nets.num_layers, resnet_weights, *size, **settings)
+    return HybridMatchingEncoder(build_hybrid(nets.config, stage1), *size, **settings)

@@ -9,26 +9,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import HybridEncoderConfig
-from ..model.depth_model import decode, encode
+from ..data.sample import FrameId
+from ..model.contract import DepthEncoder, EncoderFeatures
+from ..model.depth_model import decode
 from ..model.disparity import disp_to_depth
-from ..model.encoder import HybridEncoder, HybridFeatures
-from ..model.resnet import UNetDecoder
-from ..stage2.geometry import compose, invert_intrinsics, scale_intrinsics
+from ..model.nets import DepthNets
+from ..stage2.geometry import invert_intrinsics, scale_intrinsics
 from ..stage2.losses import text_bin_loss
 from ..stage2.model import DepthBatch, MonoDepth
-from ..stage2.networks import PoseNetworks, build_decoder
+from ..stage2.networks import asked_nets
 from ..stage2.objective import View, self_supervised_loss
 from ..weights.reading import load_state
-from .cost_volume import TRACKER_MOMENTUM, DepthBinTracker
-from .encoder import MATCHING_STRIDE, HybridMatchingEncoder, MatchingEncoder, ResnetMatchingEncoder
+from .cost_volume import TRACKER_MOMENTUM, DepthBinTracker, Lookup
+from .encoder import build_matching_encoder
+from .lookup import augment_matching, matching_poses
+from .matching import MATCHING_STRIDE, BinRange, Matched, MatchingEncoder
 from .objective import matching_agrees, two_frame_loss
 from .options import ManydepthOptions
-
-STATIC_SHARE = 0.25
-MISSING_SHARE = 0.25
-"""Shares of training samples that are shown a static camera, or no lookup frame at all (ManyDepth, section 3.5)."""
-
-Features = HybridFeatures | list[Tensor]
 
 
 class TwoFrameNet(nn.Module):
@@ -44,24 +41,18 @@ class TwoFrameNet(nn.Module):
         self.encoder = encoder
         self.depth = depth
 
-    def start_from(self, encoder: nn.Module, depth: nn.Module) -> None:
+    def start_from(self, encoder: DepthEncoder, depth: nn.Module) -> None:
         """Takes over a single-frame net's weights, so that both give the same depth at first.
 
         Raises:
             UserError: a net of another architecture.
         """
-        self.encoder.start_from(encoder)  # type: ignore[operator]
+        self.encoder.start_from(encoder)
         load_state(self.depth, depth.state_dict(), "the teacher's decoder")
 
     def forward(
-        self,
-        current: Tensor,
-        lookup: Tensor,
-        poses: Tensor,
-        K: Tensor,
-        near: Tensor | float | None = None,
-        far: Tensor | float | None = None,
-    ) -> tuple[dict[tuple[str, int], Tensor], Tensor, Tensor, Features]:
+        self, current: Tensor, lookup: Tensor, poses: Tensor, K: Tensor, bin_range: BinRange | None = None
+    ) -> tuple[dict[tuple[str, int], Tensor], Matched]:
         """Depth of a frame from itself and its lookup frames.
 
         Args:
@@ -69,22 +60,15 @@ class TwoFrameNet(nn.Module):
             lookup: (B, F, 3, H, W).
             poses: (B, F, 4, 4), from the current camera to each lookup camera; all zeros: there is no such frame.
             K: (B, 3, 3), pixels of H x W.
-            near, far: range of the bins; None: that of the last call or of loading.
+            bin_range: of the depth bins; None: that of the last call or of loading.
 
         Returns:
-            {("disp", s): (B, 1, H / 2^s, W / 2^s)}; 1 / depth of the lowest cost and confidence, (B, H/4, W/4) each;
-            the encoder's features.
+            {("disp", s): (B, 1, H / 2^s, W / 2^s)}; what the encoder found.
         """
         small = scale_intrinsics(K, 1 / MATCHING_STRIDE, 1 / MATCHING_STRIDE)
-        geometry = (poses, small, invert_intrinsics(small), near, far)
-        features: Features
-        if isinstance(self.encoder, HybridMatchingEncoder):
-            features, lowest_cost, confidence = self.encoder.forward_features(current, lookup, *geometry)
-            disparities = decode(self.encoder.encoder, self.depth, features)
-        else:
-            features, lowest_cost, confidence = self.encoder(current, lookup, *geometry)
-            disparities = self.depth(features)
-        return disparities, lowest_cost, confidence, features
+        frames = Lookup(lookup, poses, small, invert_intrinsics(small))
+        found = self.encoder.forward_features(current, frames, bin_range)
+        return decode(self.encoder, self.depth, found.features), found
 
 
 class TwoFrameDepth(nn.Module):
@@ -92,12 +76,17 @@ class TwoFrameDepth(nn.Module):
 
     In training mode it also tracks the range of the teacher's depth.
 
+    Args:
+        config: of hybrid encoders.
+        resnet_weights: "pretrained" (ImageNet), "random", or a file.
+
     Attributes:
         teacher: the single-frame net and the pose nets.
+        nets: which nets the two-frame net is made of.
         net: the two-frame net.
         bins: the tracked range.
         frozen: whether teacher and pose nets have stopped training.
-        range_unknown: whether nobody has followed the range of the bins yet: the next batch gives it.
+        range_unknown: whether the range of the bins has not been tracked yet: the next batch then sets it.
     """
 
     def __init__(self, options: ManydepthOptions, config: HybridEncoderConfig, resnet_weights: str) -> None:
@@ -105,7 +94,8 @@ class TwoFrameDepth(nn.Module):
         self.options = options
         self.objective = options.objective()
         self.teacher = MonoDepth(options.teacher(), config, resnet_weights)
-        self.net = build_two_frame_net(options, config, resnet_weights)
+        self.nets = asked_nets(options, config)
+        self.net = build_two_frame_net(options, self.nets, resnet_weights)
         self.bins = DepthBinTracker(options.min_depth)
         self.frozen = False
         self.range_unknown = False
@@ -117,8 +107,10 @@ class TwoFrameDepth(nn.Module):
         return {"encoder": self.net.encoder, "depth": self.net.depth, **teacher, **poses}
 
     def freeze_teacher(self) -> None:
-        """Teacher and pose nets stay as they are from now on, batch-norm statistics included; the range of the bins,
-        too, unless it has not been followed before (--freeze_teacher_and_pose)."""
+        """Stops the training of teacher and pose nets, batch-norm statistics included.
+
+        The range of the bins stays, too, unless it has never been tracked (--freeze_teacher_and_pose).
+        """
         self.frozen = True
         self.teacher.requires_grad_(False)
         for parameter in self.teacher.parameters():
@@ -138,61 +130,69 @@ class TwoFrameDepth(nn.Module):
         with torch.autocast(batch.K.device.type, enabled=False):
             view = View.of(known, batch.K, self.objective)
         with torch.set_grad_enabled(learns):
-            features = encode(self.teacher.encoder, batch.augmented[0])
-            mono_disparities = decode(self.teacher.encoder, self.teacher.depth, features)
+            features, mono = self.teacher.see(batch.augmented[0])
             poses = self.teacher.predict_poses(batch, features)
         scalars: dict[str, Tensor] = {}
         if learns or not self.training:
-            mono = self_supervised_loss(mono_disparities, view, poses, self.objective)
-            scalars["teacher_loss"] = mono.loss
+            scalars["teacher_loss"] = self_supervised_loss(mono, view, poses, self.objective).loss
         with torch.no_grad():
-            mono_depths = {scale: self._full_depth(mono_disparities, scale) for scale in self.options.disparity_scales}
-            mono_depth = self._full_depth(mono_disparities)
-            lookup, relative = self.lookup(batch, poses)
-            consistency_mask = torch.ones_like(mono_depth, dtype=torch.bool)
-            if self.training and not self.options.no_matching_augmentation:
-                lookup, relative, changed = augment_matching(batch.frames[0], lookup, relative)
-                consistency_mask &= ~changed.view(-1, 1, 1, 1)
-        disparities, lowest_cost, confidence, seen = self.net(
-            batch.augmented[0], lookup, relative, batch.K, self.bins.near, self.bins.far
-        )
-        if not self.options.disable_motion_masking:
-            confident = F.interpolate(confidence[:, None], consistency_mask.shape[-2:], mode="nearest") > 0
-            consistency_mask &= confident & matching_agrees(lowest_cost, mono_depth)
+            mono_depths = {scale: self._full_depth(mono, scale) for scale in self.options.disparity_scales}
+            mono_depth = self._full_depth(mono)
+        lookup, relative, unchanged = self._shown(batch, poses)
+        disparities, found = self.net(batch.augmented[0], lookup, relative, batch.K, (self.bins.near, self.bins.far))
+        consistency_mask = self._trusted(found, mono_depth) & unchanged.view(-1, 1, 1, 1)
         two = two_frame_loss(disparities, view, poses, mono_depths, consistency_mask, self.objective)
-        scalars.update(two.scalars(), confident_share=confidence.mean(), mean_depth=two.depth.mean())
+        scalars.update(two.scalars(), confident_share=found.confidence.mean(), mean_depth=two.depth.mean())
         if learns or (self.training and self.options.freeze_teacher_and_pose):
             self.bins.update(mono_depth, 0.0 if self.range_unknown else TRACKER_MOMENTUM)
         if learns:
             scalars["loss"] = scalars["loss"] + scalars["teacher_loss"]
-        if self.options.text_weight:
-            taught = [(seen, two.depth), *([(features, mono_depth)] if learns else [])]
-            named = [
-                text_bin_loss(logits, depth, self.objective.min_depth, self.objective.max_depth)
-                for read, depth in taught
-                if isinstance(read, HybridFeatures)
-                for logits in read.logits
-            ]
-            if named:  # a teacher alone may have logits, and no more to learn
-                scalars["text"] = torch.stack(named).mean()
-                scalars["loss"] = scalars["loss"] + self.options.text_weight * scalars["text"]
+        taught = [(found.features, two.depth), *([(features, mono_depth)] if learns else [])]
+        self._teach_text(scalars, taught)
         scalars.update(near_bin=self.bins.near.clone(), far_bin=self.bins.far.clone())
         return scalars
+
+    def _shown(self, batch: DepthBatch, poses: dict[FrameId, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Lookup frames and their poses; (B,) bool, False for samples for which they were changed for training."""
+        lookup, relative = self.lookup(batch, poses)
+        if self.training and not self.options.no_matching_augmentation:
+            lookup, relative, changed = augment_matching(batch.frames[0], lookup, relative)
+            return lookup, relative, ~changed
+        return lookup, relative, torch.ones(len(lookup), dtype=torch.bool, device=lookup.device)
+
+    @torch.no_grad()
+    def _trusted(self, found: Matched, mono_depth: Tensor) -> Tensor:
+        """(B, 1, H, W) bool: matching saw every bin and agrees with the teacher's depth (B, 1, H, W)."""
+        if self.options.disable_motion_masking:
+            return torch.ones_like(mono_depth, dtype=torch.bool)
+        confident = F.interpolate(found.confidence[:, None], mono_depth.shape[-2:], mode="nearest") > 0
+        return confident & matching_agrees(found.lowest_cost, mono_depth)
+
+    def _teach_text(self, scalars: dict[str, Tensor], taught: list[tuple[EncoderFeatures, Tensor]]) -> None:
+        """Adds pixel-wise text supervision to the scalars.
+
+        Args:
+            taught: features of the nets that learn, and the depth (B, 1, H, W) that each has found.
+        """
+        if not self.options.text_weight:
+            return
+        low, high = self.objective.min_depth, self.objective.max_depth
+        named = [text_bin_loss(logits, depth, low, high) for features, depth in taught for logits in features.logits]
+        if named:  # a teacher alone may have logits, and no more to learn
+            scalars["text"] = torch.stack(named).mean()
+            scalars["loss"] = scalars["loss"] + self.options.text_weight * scalars["text"]
 
     @torch.no_grad()
     def inverse_depths(self, batch: DepthBatch) -> tuple[Tensor, Tensor]:
         """1 / depth, (B, 1, H, W), of the two-frame net and of the teacher."""
-        features = encode(self.teacher.encoder, batch.augmented[0])
-        mono = decode(self.teacher.encoder, self.teacher.depth, features)
+        _, mono = self.teacher.see(batch.augmented[0])
         lookup, relative = self.lookup(batch, {})
-        two, *_ = self.net(batch.augmented[0], lookup, relative, batch.K, self.bins.near, self.bins.far)
+        two, _ = self.net(batch.augmented[0], lookup, relative, batch.K, (self.bins.near, self.bins.far))
         return 1 / self._full_depth(two), 1 / self._full_depth(mono)
 
-    def _full_depth(self, disparities: dict[tuple[str, int], Tensor], scale: int | None = None) -> Tensor:
+    def _full_depth(self, disparities: dict[tuple[str, int], Tensor], scale: int = 0) -> Tensor:
         """(B, 1, H, W) of a scale, or of the finest where the net has no such scale."""
-        disp = disparities["disp", min(scale for _, scale in disparities)]
-        if scale is not None:
-            disp = disparities.get(("disp", scale), disp)
+        disp = disparities.get(("disp", scale), disparities["disp", 0])
         size = (self.options.height, self.options.width)
         if disp.shape[-2:] != size:
             disp = F.interpolate(disp, size, mode="bilinear", align_corners=False)
@@ -212,68 +212,16 @@ class TwoFrameDepth(nn.Module):
         return torch.stack([frames[i] for i in ids], dim=1), torch.stack([relative[i] for i in ids], dim=1)
 
 
-def matching_poses(
-    nets: PoseNetworks, encoder: nn.Module, frames: dict[int, Tensor], known: dict[Any, Tensor]
-) -> dict[int, Tensor]:
-    """Poses from frame 0 to every other frame, composed of steps between neighbours; zeros where a frame is black.
-
-    Pose nets know neighbouring frames only, so frame -2 is reached by way of frame -1.
-
-    Args:
-        nets, encoder: the pose nets, and the teacher's encoder that some of them read.
-        frames: (B, 3, H, W) by frame id; black stands for a frame that does not exist.
-        known: poses from frame 0 that need not be predicted again.
-
-    Returns:
-        (B, 4, 4) by frame id, without gradient.
-    """
-    poses: dict[int, Tensor] = {}
-    exist = {frame_id: image.flatten(1).any(1) for frame_id, image in frames.items()}
-    for frame_id in sorted((i for i in frames if i != 0), key=abs):
-        nearer = frame_id + 1 if frame_id < 0 else frame_id - 1
-        if abs(frame_id) == 1 and frame_id in known:
-            pose = known[frame_id].detach()
-        else:
-            step = -1 if frame_id < 0 else 1
-            pose = nets(encoder, {0: frames[nearer], step: frames[frame_id]})[step]
-            if nearer != 0:
-                pose = compose(pose, poses[nearer])
-        poses[frame_id] = pose * exist[frame_id].view(-1, 1, 1)
-    return poses
-
-
-def augment_matching(current: Tensor, lookup: Tensor, poses: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Shows some samples a camera that stands still (the lookup frames are the current one), others no lookup frame.
-
-    Args:
-        current: (B, 3, H, W), not colour-jittered, so that it differs from what the net sees.
-        lookup: (B, F, 3, H, W).
-        poses: (B, F, 4, 4).
-
-    Returns:
-        Lookup frames and poses; (B,) bool, True where a sample was changed.
-    """
-    draw = torch.rand(len(current)).to(current.device)
-    static = draw < STATIC_SHARE
-    missing = (draw >= STATIC_SHARE) & (draw < STATIC_SHARE + MISSING_SHARE)
-    lookup = torch.where(static.view(-1, 1, 1, 1, 1), current[:, None], lookup)
-    poses = torch.where(missing.view(-1, 1, 1, 1), 0, poses)
-    return lookup, poses, static | missing
-
-
-def build_two_frame_net(options: ManydepthOptions, config: HybridEncoderConfig, resnet_weights: str) -> TwoFrameNet:
-    """The nets of `--encoder` and `--decoder`."""
-    settings: dict[str, Any] = {
-        "num_depth_bins": options.num_depth_bins,
-        "adaptive_bins": True,
-        "depth_binning": options.depth_binning,
-        "max_bytes": None if options.matching_memory is None else options.matching_memory << 20,
-    }
-    if options.encoder == "resnet":
-        resnet = ResnetMatchingEncoder(options.num_layers, resnet_weights, options.height, options.width, **settings)
-        return TwoFrameNet(resnet, UNetDecoder(resnet.num_ch_enc, options.disparity_scales))
-    hybrid = HybridEncoder(config.replace(pyramid=options.decoder_kind == "unet"))
-    return TwoFrameNet(
-        HybridMatchingEncoder(hybrid, options.height, options.width, **settings),
-        build_decoder(hybrid, options.student()),
+def build_two_frame_net(options: ManydepthOptions, nets: DepthNets, resnet_weights: str) -> TwoFrameNet:
+    """The two-frame net of `--encoder` and `--decoder`."""
+    encoder = build_matching_encoder(
+        nets,
+        (options.height, options.width),
+        resnet_weights,
+        options.stage1,
+        num_depth_bins=options.num_depth_bins,
+        adaptive_bins=True,
+        depth_binning=options.depth_binning,
+        max_bytes=None if options.matching_memory is None else options.matching_memory << 20,
     )
+    return TwoFrameNet(encoder, nets.build_decoder(encoder))

@@ -1,6 +1,6 @@
 """The loss of a two-frame depth net: photometric where matching can be trusted, the teacher's depth where it cannot.
 
-ManyDepth (arXiv 2104.14540), sections 3.4 and 3.5.
+ManyDepth (https://arxiv.org/abs/2104.14540), sections 3.4 and 3.5.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.sample import FrameId
-from ..model.disparity import disp_to_depth
-from ..stage2.losses import smoothness_loss
-from ..stage2.objective import ObjectiveOptions, View
+from ..stage2.objective import ObjectiveOptions, View, mean_over_scales
 
 AGREEMENT = 2.0
 """Matching and teacher agree where their depths differ by less than this factor."""
@@ -52,6 +50,10 @@ class TwoFrameObjective:
 def matching_agrees(lowest_cost: Tensor, teacher_depth: Tensor) -> Tensor:
     """Where the best-matching depth is within a factor of `AGREEMENT` of the teacher's: False on what moves.
 
+    >>> teacher = torch.tensor([[[[4.0, 4.0]]]])
+    >>> matching_agrees(1 / torch.tensor([[[5.0, 9.0]]]), teacher).tolist()
+    [[[[True, False]]]]
+
     Args:
         lowest_cost: (B, h, w), 1 / depth.
         teacher_depth: (B, 1, H, W).
@@ -82,29 +84,15 @@ def two_frame_loss(
             not move.
         options: weights and switches.
     """
-    height, width = view.target.image.shape[-2:]
     poses = {frame_id: pose.detach() for frame_id, pose in poses.items()}
+
+    def compare(scale: int, depth: Tensor) -> dict[str, Tensor]:
+        losses = view.reprojections(depth, poses)
+        best = losses.mean(1, keepdim=True) if options.avg_reprojection else losses.amin(1, keepdim=True)
+        explained = torch.where(consistency_mask, best, 0).sum() / (consistency_mask.sum() + 1e-7)
+        follows = torch.where(consistency_mask, 0, (depth - teacher_depths[scale].detach()).abs()).mean()
+        return {"photometric": explained, "consistency": follows}
+
     with torch.autocast(view.K.device.type, enabled=False):
-        total = view.K.new_zeros(())
-        photometric, consistency, smoothness = total, total, total
-        finest = min(scale for _, scale in disparities)
-        for (_, scale), disp in disparities.items():
-            full = disp
-            if disp.shape[-2:] != (height, width):
-                full = F.interpolate(disp, (height, width), mode="bilinear", align_corners=False)
-            _, depth = disp_to_depth(full, options.min_depth, options.max_depth)
-            losses = view.reprojections(depth, poses)
-            best = losses.mean(1, keepdim=True) if options.avg_reprojection else losses.amin(1, keepdim=True)
-            explained = torch.where(consistency_mask, best, 0).sum() / (consistency_mask.sum() + 1e-7)
-            follows = torch.where(consistency_mask, 0, (depth - teacher_depths[scale].detach()).abs()).mean()
-            image = view.target.image if scale == 0 else F.avg_pool2d(view.target.image, 2**scale)
-            smooth = smoothness_loss(disp, image)
-            total = total + explained + follows + options.disparity_smoothness * smooth / 2**scale
-            photometric, consistency = photometric + explained.detach(), consistency + follows.detach()
-            smoothness = smoothness + smooth.detach()
-            if scale == finest:
-                finest_depth = depth.detach()
-        count = len(disparities)
-        return TwoFrameObjective(
-            total / count, photometric / count, consistency / count, smoothness / count, finest_depth, consistency_mask
-        )
+        means = mean_over_scales(disparities, view, options, compare)
+    return TwoFrameObjective(**means.terms, loss=means.loss, depth=means.depth, consistency_mask=consistency_mask)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..model.contract import DepthEncoder
 from ..model.disparity import disp_to_depth
 from ..stage2.networks import PoseNetworks
-from .model import TwoFrameNet, matching_poses
+from .lookup import matching_poses
+from .model import TwoFrameNet
 
 
 class TwoFrameModel(nn.Module):
@@ -18,7 +19,7 @@ class TwoFrameModel(nn.Module):
     Args:
         net: the two-frame net; its bins are set.
         poses: the pose nets.
-        read_by_poses: the teacher's encoder, which some pose nets read.
+        read_by_poses: the teacher's encoder, where the pose nets read it.
         matching_ids: the lookup frames, in the order in which the net was trained with them.
         size: height and width of the images.
         limits: nearest and farthest depth.
@@ -28,7 +29,7 @@ class TwoFrameModel(nn.Module):
         self,
         net: TwoFrameNet,
         poses: PoseNetworks,
-        read_by_poses: nn.Module,
+        read_by_poses: DepthEncoder | None,
         matching_ids: tuple[int, ...],
         size: tuple[int, int],
         limits: tuple[float, float],
@@ -55,11 +56,8 @@ class TwoFrameModel(nn.Module):
         poses = matching_poses(self.poses, self.read_by_poses, {0: current, **known}, {})
         lookup = torch.stack([known[i] for i in self.matching_ids], dim=1)
         relative = torch.stack([poses[i] for i in self.matching_ids], dim=1)
-        disparities, *_ = self.net(current, lookup, relative, K.to(device))
-        finest = disparities["disp", min(scale for _, scale in disparities)]
-        if finest.shape[-2:] != current.shape[-2:]:
-            finest = F.interpolate(finest, current.shape[-2:], mode="bilinear", align_corners=False)
-        return disp_to_depth(finest, self.min_depth, self.max_depth)[0]
+        disparities, _ = self.net(current, lookup, relative, K.to(device))
+        return disp_to_depth(disparities["disp", 0], self.min_depth, self.max_depth)[0]
 
     def disparity(self, image: Tensor) -> Tensor:
         """1 / depth of single images, (B, 3, height, width) -> (B, 1, height, width): nothing to match with."""

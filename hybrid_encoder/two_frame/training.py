@@ -7,23 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
 from ..data.dataset import SelfSupervisedDataset
+from ..data.sample import Sample
 from ..engine.loop import fit
 from ..engine.processes import Processes
-from ..errors import UserError
-from ..model.encoder import HybridEncoder
-from ..stage1.checkpoint import load_stage1
 from ..stage2.checkpoint import check_same_depth, newest_weights, weights_folder
-from ..stage2.frames import Part, ground_truth
+from ..stage2.frames import Part
 from ..stage2.model import DepthBatch, to_batch
-from ..stage2.training import MAX_TRUTHS, build_scheduler, depth_errors, load_samples, loop_options, mean_scalars
+from ..stage2.networks import starting_weights
+from ..stage2.training import build_scheduler, load_samples, loop_options
+from ..stage2.validation import depth_metrics, mean_scalars
 from .checkpoint import load_teacher, load_weights, save_weights
-from .encoder import HybridMatchingEncoder
 from .frames import LookupSource, open_lookup_source
 from .model import TwoFrameDepth
 from .options import ManydepthOptions
@@ -41,8 +39,7 @@ class ManydepthTask:
         if options.freeze_teacher_and_pose:
             self.model.freeze_teacher()
         self.optimizer = build_optimizer(self.model, options)
-        # Parameters that freeze later stay in the optimiser: it passes over what has no gradient, and the schedule
-        # goes on.
+        # Parameters that freeze later stay in the optimiser: it skips what has no gradient, and the schedule continues.
         self.scheduler, self.schedule_per_step = build_scheduler(self.optimizer, options, steps_per_epoch)
         self.val_loader = val_loader
 
@@ -64,7 +61,15 @@ class ManydepthTask:
         """The loss on the validation part; where the truth is known, the errors of the two-frame net and the
         teacher."""
         metrics = mean_scalars(self.model(self.to_device(batch, processes.device)) for batch in self.val_loader)
-        metrics.update(self._depth_metrics(processes.device))
+        dataset = self.val_loader.dataset
+        assert isinstance(dataset, SelfSupervisedDataset)
+        source = dataset.source.source if isinstance(dataset.source, LookupSource) else dataset.source
+
+        def predict(sample: Sample) -> dict[str, Tensor]:
+            batch = self.to_device(default_collate([sample]), processes.device)
+            return dict(zip(("", "teacher_"), self.model.inverse_depths(batch), strict=True))
+
+        metrics.update(depth_metrics(predict, dataset, source, self.options))
         return metrics
 
     def save(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
@@ -78,35 +83,6 @@ class ManydepthTask:
     def load_extra_state(self, state: dict[str, Any]) -> None:
         if state["frozen"]:
             self.model.freeze_teacher()
-
-    def _depth_metrics(self, device: torch.device) -> dict[str, float]:
-        dataset = self.val_loader.dataset
-        assert isinstance(dataset, SelfSupervisedDataset)
-        source = dataset.source.source if isinstance(dataset.source, LookupSource) else dataset.source
-        indices = np.unique(np.linspace(0, len(dataset) - 1, MAX_TRUTHS).round().astype(int))
-        found: dict[str, list[np.ndarray]] = {"": [], "teacher_": []}
-        truths = []
-        for index in indices.tolist():
-            try:
-                truth = ground_truth(self.options, source, index)
-                if truth is None:
-                    continue
-                batch = self.to_device(default_collate([dataset[index]]), device)
-            except UserError:
-                if not self.options.skip_bad:  # else the loader counts it
-                    raise
-                continue
-            truths.append(truth)
-            inverse = self.model.inverse_depths(batch)
-            for values, predicted in zip(found.values(), inverse, strict=True):
-                values.append(predicted[0, 0].float().cpu().numpy())
-        if not truths:
-            return {}
-        metrics = {}
-        for net, predictions in found.items():
-            errors = depth_errors(predictions, truths, self.options)
-            metrics.update({f"{net}{name}": value for name, value in errors.items()})
-        return metrics
 
 
 def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
@@ -127,24 +103,17 @@ def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
 
 def build_model(options: ManydepthOptions) -> TwoFrameDepth:
     """The nets with the weights that the options name: pretrained towers, then stage 1, then weights folders."""
-    config = options.config()
-    if options.load_weights_folder is not None or options.stage1 is not None:
-        config = config.without_downloads()
-    scratch = options.weights_init == "scratch" or options.load_weights_folder is not None
-    model = TwoFrameDepth(options, config, "random" if scratch else "pretrained")
-    if options.stage1 is not None:
-        for encoder in _hybrid_encoders(model):
-            load_stage1(encoder, options.stage1)
+    model = TwoFrameDepth(options, *starting_weights(options))
     if options.mono_weights_folder is not None:
         folder = newest_weights(options.mono_weights_folder)
         own = folder / "mono_encoder.pth"
-        check_same_depth(options.teacher(), own if own.exists() else folder / "encoder.pth")
+        check_same_depth(model.teacher.nets, own if own.exists() else folder / "encoder.pth")
         load_teacher(folder, model)
         if options.start_from_teacher:
             model.net.start_from(model.teacher.encoder, model.teacher.depth)
     if options.load_weights_folder is not None:
         folder = newest_weights(options.load_weights_folder)
-        check_same_depth(options, folder / "encoder.pth")
+        check_same_depth(model.nets, folder / "encoder.pth")
         load_weights(folder, model)
     return model
 
@@ -152,16 +121,16 @@ def build_model(options: ManydepthOptions) -> TwoFrameDepth:
 def build_optimizer(model: TwoFrameDepth, options: ManydepthOptions) -> torch.optim.Optimizer:
     """AdamW where a hybrid encoder trains, else Adam; the encoders' rate may differ."""
     encoder_lr = options.lr_of_encoder(options.learning_rate)
-    hybrid = [encoder for encoder in _hybrid_encoders(model) if any(p.requires_grad for p in encoder.parameters())]
-    groups = [group for encoder in hybrid for group in encoder.parameter_groups(encoder_lr)]
+    kinds = ((model.net.encoder, options.encoder), (model.teacher.encoder, options.teacher_encoder))
+    groups = [group for encoder, kind in kinds if kind == "hybrid" for group in encoder.parameter_groups(encoder_lr)]
+    optimizer = torch.optim.AdamW if groups else torch.optim.Adam
     taken = {id(p) for group in groups for p in group["params"]}
     for nets, lr in (((model.net.encoder, model.teacher.encoder), encoder_lr), ((model,), options.learning_rate)):
         rest = [p for p in nn.ModuleList(nets).parameters() if p.requires_grad and id(p) not in taken]
         taken.update(id(p) for p in rest)
         if rest:
             groups.append({"params": rest, "lr": lr})
-    kind = torch.optim.AdamW if hybrid else torch.optim.Adam
-    return kind(groups, lr=options.learning_rate, fused=True)
+    return optimizer(groups, lr=options.learning_rate, fused=True)
 
 
 def open_loader(options: ManydepthOptions, part: Part, processes: Processes) -> DataLoader[Any]:
@@ -174,12 +143,3 @@ def open_loader(options: ManydepthOptions, part: Part, processes: Processes) -> 
     optional = tuple(i for i in options.loaded_ids if i not in required)
     source = open_lookup_source(options, part, required, optional, options.seed)
     return load_samples(source, options.loaded_ids, options, part, processes)
-
-
-def _hybrid_encoders(model: TwoFrameDepth) -> list[HybridEncoder]:
-    encoders = []
-    if isinstance(model.net.encoder, HybridMatchingEncoder):
-        encoders.append(model.net.encoder.encoder)
-    if isinstance(model.teacher.encoder, HybridEncoder):
-        encoders.append(model.teacher.encoder)
-    return encoders

@@ -1,0 +1,113 @@
+"""The encoder contract: what decoders, pose heads, losses and trainers ask of a depth encoder, ResNet or hybrid.
+
+A new encoder is one subclass of `DepthEncoder`. The contract is a base class rather than a `Protocol`, since every
+encoder is an `nn.Module`, too; what decoders read is also offered by encoders of two frames, so that is a `Protocol`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from ..config import HybridEncoderConfig
+from ..errors import UserError
+
+
+@dataclass
+class EncoderFeatures:
+    """What an encoder makes of images (B, 3, H, W); h x w is DINO's grid, about H/14 x W/14.
+
+    Attributes:
+        fused: the hybrid encoder's four levels (B, C, h, w), before language; a ResNet's five maps, coarsest last.
+        aligned: four levels (B, C', h, w) for the DPT decoder: [logits, fused] under "concat"; empty for a ResNet.
+        logits: four levels (B, K, h, w), 100 x cosine with the K text features; empty without alignment.
+        class_token: (B, C_dino), None without DINO.
+        image_size: (H, W).
+    """
+
+    fused: list[Tensor]
+    aligned: list[Tensor]
+    logits: list[Tensor]
+    class_token: Tensor | None
+    image_size: tuple[int, int]
+
+
+class Decodable(Protocol):
+    """What a decoder reads of an encoder, be it one of single frames or of two.
+
+    Attributes:
+        num_ch_enc: channels of the five drop-in maps, which U-Net decoders take.
+        aligned_channels: channels of the four aligned levels, which the DPT decoder takes; empty: there are none.
+        config: of a hybrid encoder; else None.
+    """
+
+    num_ch_enc: np.ndarray
+    aligned_channels: tuple[int, ...]
+
+    @property
+    def config(self) -> HybridEncoderConfig | None: ...
+
+    def drop_in_maps(self, features: EncoderFeatures) -> list[Tensor]:
+        """Five maps at strides 2, 4, 8, 16, 32, from features computed before."""
+        ...
+
+
+class DepthEncoder(nn.Module, ABC):
+    """A depth encoder: images in; feature levels, or five drop-in maps, out.
+
+    Called on `image: (B, 3, H, W)`, RGB in [0, 1], H and W multiples of 32, it returns five maps at strides 2, 4, 8,
+    16, 32 with `num_ch_enc` channels.
+
+    Attributes:
+        config: of a hybrid encoder; else None.
+        num_ch_enc: channels of the five maps.
+        fused_channels, aligned_channels: channels of the features' levels; no aligned ones: the DPT decoder cannot
+            read this encoder.
+        class_width: length of the class token, 0 without one.
+    """
+
+    config: HybridEncoderConfig | None = None
+    num_ch_enc: np.ndarray
+    fused_channels: tuple[int, ...]
+    aligned_channels: tuple[int, ...] = ()
+    class_width: int = 0
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) in [0, 1] -> five maps at strides 2, 4, 8, 16, 32.
+
+        Raises:
+            UserError: a side is no multiple of 32, or the encoder was built without these maps.
+        """
+        return self.drop_in_maps(self.forward_features(image))
+
+    @abstractmethod
+    def forward_features(self, image: Tensor) -> EncoderFeatures:
+        """(B, 3, H, W) in [0, 1] -> what decoders, pose heads and losses read.
+
+        Raises:
+            UserError: no batch of RGB images, or a side is no multiple of 32.
+        """
+
+    @abstractmethod
+    def drop_in_maps(self, features: EncoderFeatures) -> list[Tensor]:
+        """The five maps of `forward`, from features computed before.
+
+        Raises:
+            UserError: the encoder was built without them.
+        """
+
+    @abstractmethod
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """The trainable parameters as groups for an optimiser; empty where nothing trains."""
+
+    def class_token(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, class_width), without the rest of the features.
+
+        Raises:
+            UserError: the encoder has no class token.
+        """
+        raise UserError(f"a {type(self).__name__} has no class token: use a hybrid encoder with DINO")

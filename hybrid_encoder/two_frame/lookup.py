@@ -1,0 +1,65 @@
+"""The lookup frames of a batch: their poses, and what training changes about them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..model.contract import DepthEncoder
+from ..stage2.geometry import compose
+from ..stage2.networks import PoseNetworks
+
+STATIC_SHARE = 0.25
+MISSING_SHARE = 0.25
+"""Shares of training samples that are shown a static camera, or no lookup frame at all (ManyDepth, section 3.5)."""
+
+
+def matching_poses(
+    nets: PoseNetworks, encoder: DepthEncoder | None, frames: dict[int, Tensor], known: dict[Any, Tensor]
+) -> dict[int, Tensor]:
+    """Poses from frame 0 to every other frame, composed of steps between neighbours; zeros where a frame is black.
+
+    Pose nets know neighbouring frames only, so frame -2 is reached by way of frame -1.
+
+    Args:
+        nets, encoder: the pose nets, and the teacher's encoder that some of them read.
+        frames: (B, 3, H, W) by frame id; black stands for a frame that does not exist.
+        known: poses from frame 0 that need not be predicted again.
+
+    Returns:
+        (B, 4, 4) by frame id, without gradient.
+    """
+    poses: dict[int, Tensor] = {}
+    exist = {frame_id: image.flatten(1).any(1) for frame_id, image in frames.items()}
+    for frame_id in sorted((i for i in frames if i != 0), key=abs):
+        nearer = frame_id + 1 if frame_id < 0 else frame_id - 1
+        if abs(frame_id) == 1 and frame_id in known:
+            pose = known[frame_id].detach()
+        else:
+            step = -1 if frame_id < 0 else 1
+            pose = nets(encoder, {0: frames[nearer], step: frames[frame_id]})[step]
+            if nearer != 0:
+                pose = compose(pose, poses[nearer])
+        poses[frame_id] = pose * exist[frame_id].view(-1, 1, 1)
+    return poses
+
+
+def augment_matching(current: Tensor, lookup: Tensor, poses: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Shows some samples a camera that stands still (the lookup frames are the current one), others no lookup frame.
+
+    Args:
+        current: (B, 3, H, W), not colour-jittered, so that it differs from what the net sees.
+        lookup: (B, F, 3, H, W).
+        poses: (B, F, 4, 4).
+
+    Returns:
+        Lookup frames and poses; (B,) bool, True where a sample was changed.
+    """
+    draw = torch.rand(len(current)).to(current.device)
+    static = draw < STATIC_SHARE
+    missing = (draw >= STATIC_SHARE) & (draw < STATIC_SHARE + MISSING_SHARE)
+    lookup = torch.where(static.view(-1, 1, 1, 1, 1), current[:, None], lookup)
+    poses = torch.where(missing.view(-1, 1, 1, 1), 0, poses)
+    return lookup, poses, static | missing
