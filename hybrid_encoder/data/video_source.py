@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import median_low
 from typing import Literal, Protocol
 
 import numpy as np
@@ -140,7 +140,7 @@ def runs_without_gap(stems: Sequence[str]) -> list[range]:
         return [range(len(stems))]
     steps = [_step(before, after) for before, after in pairwise(stems)]
     known = [step for step in steps if step is not None]
-    longest = _GAP * median(known) if known else 0
+    longest = _GAP * median_low(known) if known else 0
     starts = [0, *(i + 1 for i, step in enumerate(steps) if step is None or step > longest)]
     return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(stems)], strict=True)]
 
