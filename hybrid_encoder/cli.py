@@ -113,6 +113,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--scale_factor", type=float, default=1.0, help="metres per unit of depth; 5.4 after stereo training"
     )
     predict.add_argument("--batch_size", type=int, default=4, help="images at a time (default: 4)")
+    predict.add_argument(
+        "--video_codec",
+        choices=["browser", "mpeg4"],
+        default="browser",
+        help="browser: H.264 or VP9, which browsers play; mpeg4: written much faster (default: browser)",
+    )
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     predict.add_argument(
         "--precision", choices=["float32", "bf16"], default="float32", help="bf16: mixed precision (default: float32)"
@@ -289,6 +295,7 @@ def _predict(arguments: Arguments) -> int:
         batch_size=given.batch_size,
         crop_bottom=given.crop_bottom,
         camera=None if given.intrinsics is None else read_intrinsics(given.intrinsics),
+        video_codec=given.video_codec,
     )
     if is_two_frame(given.weights):
         matching = prepare(load_two_frame_model(given.weights), device, given.compile)
