@@ -632,7 +632,7 @@ def numbers(source: VideoSource) -> list[int]:
     return [int(source.name(index).split()[-1]) for index in range(len(source))]
 
 
-def test_a_gap_in_the_numbers_of_frames_ends_a_clip(tmp_path: Path) -> None:
+def test_a_gap_in_the_numbers_of_frames_ends_a_clip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = [*range(1, 11), *range(101, 121)]
     for n in names:
         write(tmp_path / f"frame_{n}.png", np.full((32, 48, 3), n, np.uint8))
@@ -644,12 +644,22 @@ def test_a_gap_in_the_numbers_of_frames_ends_a_clip(tmp_path: Path) -> None:
             assert (this - before, after - this) == (1, 1)
     assert numbers(train) == [*range(1, 9), *range(11, 26)]
     assert numbers(val) == [28]
+    assert "gaps in the numbers of its 30 frames make 2 clips" in caplog.text
 
 
 def test_a_constant_step_is_no_gap(tmp_path: Path) -> None:
     for n in range(10):
         write(tmp_path / f"{5 * n:06d}.png", textured(32, 48, n))
     assert numbers(VideoSource(tmp_path, read_intrinsics("45,45,24,16"))) == [1, 2, 3, 4, 5]
+
+
+def test_the_images_of_two_cameras_in_one_folder_are_two_clips(tmp_path: Path) -> None:
+    for n in range(8):
+        for offset, camera in ((0, "left"), (100, "right")):
+            write(tmp_path / f"{n}_{camera}.png", np.full((32, 48, 3), n + offset, np.uint8))
+    train = VideoSource(tmp_path, read_intrinsics("45,45,24,16"))
+    seen = [[int(train.read(index, i)[0, 0, 0]) for i in (-1, 0, 1)] for index in range(len(train))]
+    assert seen == [[n - 1, n, n + 1] for n in (1, 2, 3, 4, 5, 6, 101, 102, 103)]
 
 
 def test_frames_by_name() -> None:

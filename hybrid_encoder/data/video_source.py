@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ HELD_OUT = 0.1
 """Part of all frames, at the end, that validates."""
 _GAP = 1.5
 """Frames whose numbers are more than this many usual steps apart are no neighbours."""
+
+_log = logging.getLogger(__name__)
 
 
 class Frames(Protocol):
@@ -127,7 +130,7 @@ def runs_without_gap(stems: Sequence[str]) -> list[range]:
     where it grows by more, or anything else in the name changes, a new run begins. Names without numbers are one run.
 
     Args:
-        stems: file names without suffix, in natural order.
+        stems: file names without suffix, sorted by what they are without numbers, then by numbers.
 
     >>> runs_without_gap(["f_8", "f_9", "f_10", "f_101", "f_102"])
     [range(0, 3), range(3, 5)]
@@ -160,16 +163,23 @@ def _clip_of_file(path: Path, intrinsics: Intrinsics, size: tuple[int, int] | No
 
 
 def _clips_of_folder(folder: Path, intrinsics: Intrinsics, size: tuple[int, int] | None, progress: bool) -> list[Clip]:
-    images, videos = sorted(_files(folder, IMAGE_SUFFIXES), key=natural_order), _files(folder, VIDEO_SUFFIXES)
+    images, videos = sorted(_files(folder, IMAGE_SUFFIXES), key=_by_series), _files(folder, VIDEO_SUFFIXES)
     if images or not videos:
         frames = _FrameFolder(folder, images, intrinsics)
         runs = runs_without_gap([file.stem for file in images])
+        if len(runs) > 1:
+            _log.warning("%s: gaps in the numbers of its %d frames make %d clips of it", folder, len(images), len(runs))
         return [Clip(folder.name, frames, run.start, run.stop) for run in runs]
     clips = []
     for file in sorted(videos, key=natural_order):
         with naming(file.name):
             clips.append(_clip_of_file(file, intrinsics, size, progress))
     return clips
+
+
+def _by_series(file: Path) -> tuple[list[str], list[tuple[int, str]]]:
+    """Sorts by what names are without numbers, then by numbers: 1_left, 2_left, 1_right, 2_right."""
+    return re.split(r"\d+", file.stem), natural_order(file)
 
 
 def _files(folder: Path, suffixes: frozenset[str]) -> list[Path]:

@@ -40,9 +40,9 @@ def predict_paths(
     """Predict images and videos and write the results into the folder `out`, each at its input's own size.
 
     An image gives `<stem>_disp.png` (colours, near bright), `<stem>_depth.png` (16-bit, depth x 256, as KITTI's) and,
-    on request, `<stem>.npy` (depth, float32 (H, W)). A video gives `<stem>_depth.mp4`: frame and colours side by
-    side, all frames on one slowly moving scale (an odd height loses its last row, videos have none). Inputs of one stem
-    get telling names (`output_stems`). Files appear whole or not at all.
+    on request, `<stem>.npy` (depth, float32 (H, W)). A video gives `<stem>_depth.mp4`: frame and colours side by side,
+    all frames on one slowly moving scale (a last row that makes the height odd is lost). Inputs with the same stem get
+    names that tell them apart (`output_stems`). Files appear whole or not at all.
 
     Args:
         inputs: images, videos, folders (their images and videos; other files are passed over) and glob patterns.
