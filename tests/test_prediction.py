@@ -420,10 +420,14 @@ def test_outputs_that_cannot_be_written_are_named_after_the_others_are_done(tmp_
     for name in "abcd":
         write_image(tmp_path / "in" / f"{name}.png")
     (tmp_path / "in" / "b.png").rename(tmp_path / "in" / f"{long}.png")
-    (tmp_path / "out" / "c_disp.png").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"(?s)2 of 4 files could not be .*bbb.*c_disp\.png"):
-        predict([tmp_path / "in"], tmp_path / "out", batch_size=2)
-    assert names(tmp_path / "out") == ["a_depth.png", "a_disp.png", "c_disp.png", "d_depth.png", "d_disp.png"]
+    for name in ("v.mp4", "w.mp4"):
+        write_video(tmp_path / "in" / name)
+    for folder in ("c_disp.png", "v_depth.mp4"):
+        (tmp_path / "out" / folder).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"(?s)3 of 6 files could not be .*bbb.*c_disp\.png.*v_depth\.mp4"):
+        predict([tmp_path / "in"], tmp_path / "out", batch_size=2, video_codec="mpeg4")
+    written = [name for name in names(tmp_path / "out") if (tmp_path / "out" / name).is_file()]
+    assert written == ["a_depth.png", "a_disp.png", "d_depth.png", "d_disp.png", "w_depth.mp4"]
 
 
 def test_a_full_disk_stops_the_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..images import cut_bottom, kept_rows, read_image
 from ..model.disparity import disparity_to_depth
 from ..model.predictor import DepthPredictor, NonFiniteWeightsError, check_finite, predict_disparities, resize_map
-from ..writing import NO_ROOM
+from ..writing import NO_ROOM, not_written
 from .inputs import InputFile, find_inputs, output_stems
 from .pictures import COARSE_BELOW, write_image
 from .settings import PredictionSettings
@@ -154,9 +154,13 @@ class _Run:
                 for frame in read_video(path)
             )
             kept = info._replace(height=kept_rows(info.height, settings.crop_bottom))
+            target = job.targets["video"]
             with tqdm(frames, path.name, info.frames or None, unit="frame", disable=not settings.progress) as bar:
-                write_video(model, bar, kept, job.targets["video"], settings)
-            self.written.append(job.targets["video"])
+                try:
+                    write_video(model, bar, kept, target, settings)
+                except OSError as error:
+                    raise not_written(target, error) from error
+            self.written.append(target)
 
     def _make_folder(self) -> None:
         try:
