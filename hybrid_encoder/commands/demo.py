@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..colormap import color_range, colorize_depth, colorize_disparity, resize_to_height, tile_grid
+from ..colormap import color_range, colorize_depth, colorize_disparity, resize_to_height, tile_grid, write_picture
 from ..engine.loop import Interrupted
 from ..engine.processes import Processes, choose_device
 from ..engine.record import read_metrics
@@ -19,7 +19,6 @@ from ..evaluation import DepthErrors
 from ..images import read_image
 from ..model.depth_model import DepthModel
 from ..model.predictor import DepthPredictor, predict_disparities
-from ..prediction.pictures import write_png
 from ..stage1.checkpoint import STAGE1_FILE
 from ..stage1.options import PretrainOptions
 from ..stage1.training import pretrain
@@ -189,7 +188,7 @@ def _report_depth(report: Report, outcome: _Outcome) -> None:
     source = open_source(outcome.test, "test", (0,), outcome.test.seed)
     assert isinstance(source, SyntheticSource)
     pictures = depth_pictures(outcome.model, source)
-    write_png(outcome.options.out / "depth.png", pictures)
+    write_picture(outcome.options.out / "depth.png", pictures)
     report.picture(pictures, "Image, prediction and truth; near is bright, on the truth's scale.")
     rows = [
         ("mean depth of the training scenes (looks at no image)", *outcome.errors["prior"]),

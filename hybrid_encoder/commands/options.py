@@ -63,6 +63,9 @@ class PredictOptions(Options):
     npy: bool = option(False, "of images, also depth as .npy")
     scale_factor: float = option(1.0, "metres per unit of depth; 5.4 after stereo training", above=0)
     batch_size: int = option(4, "images at a time", at_least=1)
+    video_codec: Literal["browser", "mpeg4"] = option(
+        "browser", "browser: H.264 or VP9, which browsers play; mpeg4: written much faster"
+    )
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
     compile: bool = option(False, "compile the nets with torch.compile")
