@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .engine.allocator import keep_freed_memory
+from .engine.output import steady_output
+from .engine.signals import EXIT_INTERRUPTED, Interrupted, end_in_order
 from .errors import UserError
 from .options import add_options, read_options
 
@@ -27,8 +29,11 @@ Command = Callable[[Arguments], int]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit status."""
-    from .engine.loop import EXIT_INTERRUPTED, Interrupted
+    with steady_output(), end_in_order():
+        return _run(arguments)
 
+
+def _run(arguments: Sequence[str] | None) -> int:
     parsed = build_parser().parse_args(arguments)
     command: Command = parsed.command
     keep_freed_memory()

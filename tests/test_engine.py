@@ -22,12 +22,14 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hybrid_encoder import cli
 from hybrid_encoder.data import loader as loading
+from hybrid_encoder.engine import folder as folders
 from hybrid_encoder.engine import state as states
+from hybrid_encoder.engine.folder import exclusive
 from hybrid_encoder.engine.loop import Interrupted
 from hybrid_encoder.engine.processes import Processes, processes
 from hybrid_encoder.engine.record import METRICS_FILE, read_metrics
-from hybrid_encoder.engine.same_run import check_same_run, identity
-from hybrid_encoder.engine.state import exclusive, load_state, save_state
+from hybrid_encoder.engine.same_run import check_same_run, fixed_options
+from hybrid_encoder.engine.state import load_state, save_state
 from hybrid_encoder.engine.step import Stepper
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.stage2.options import FREE_OPTIONS, Monodepth2Options
@@ -165,16 +167,16 @@ def test_a_damaged_line_of_metrics_is_left_out(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_other_options_are_refused_and_named(tmp_path: Path) -> None:
-    run(tmp_path, epochs=1, identity={"learning_rate": 0.1, "scales": [0, 1]})
+    run(tmp_path, epochs=1, same_run={"learning_rate": 0.1, "scales": [0, 1]})
     with pytest.raises(UserError, match=r"learning_rate was 0\.1, is 0\.2"):
-        run(tmp_path, identity={"learning_rate": 0.2, "scales": [0, 1]})
+        run(tmp_path, same_run={"learning_rate": 0.2, "scales": [0, 1]})
     with pytest.raises(UserError, match="steps_of_an_epoch"):
         check_same_run(tmp_path, {"steps_of_an_epoch": 3}, {"steps_of_an_epoch": 4})
     first = Monodepth2Options(data_path=Path("a"), device="cpu", resume=True)
     moved = Monodepth2Options(data_path=Path("b"), num_workers=1, num_epochs=30)
-    assert identity(first, FREE_OPTIONS) == identity(moved, FREE_OPTIONS)
-    assert identity(first, FREE_OPTIONS) != identity(Monodepth2Options(seed=1), FREE_OPTIONS)
-    run(tmp_path, identity={"learning_rate": 0.1, "scales": [0, 1]})
+    assert fixed_options(first, FREE_OPTIONS) == fixed_options(moved, FREE_OPTIONS)
+    assert fixed_options(first, FREE_OPTIONS) != fixed_options(Monodepth2Options(seed=1), FREE_OPTIONS)
+    run(tmp_path, same_run={"learning_rate": 0.1, "scales": [0, 1]})
 
 
 def test_resuming_nothing_starts_anew(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -319,7 +321,7 @@ def test_one_run_a_folder(tmp_path: Path) -> None:
             pass
 
         def other() -> None:
-            states._held.clear()
+            folders._held.clear()
             try:
                 with exclusive(tmp_path / "run"):
                     pass

@@ -242,11 +242,13 @@ def make_loader(
 def _start_worker(_: int) -> None:
     """One thread a worker, and a stop only when the main process says so.
 
-    Ctrl-C, and the SIGTERM of a scheduler, go to every process of a job. They are the main process's to answer: it
-    finishes its step and saves, for which it needs its workers.
+    Ctrl-C, the SIGTERM of a scheduler, and the SIGHUP of a terminal that is gone, go to every process of a job. They
+    are the main process's to answer: it finishes its step and saves, for which it needs its workers.
     """
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         Thread(target=_end_when_told, daemon=True).start()

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -188,11 +189,14 @@ class VideoSource:
 def cache_folder() -> Path:
     """Where decoded videos are kept for the next run; it may be deleted at any time.
 
-    $HYBRID_ENCODER_CACHE, else hybrid-encoder in $XDG_CACHE_HOME or ~/.cache.
+    $HYBRID_ENCODER_CACHE, else hybrid-encoder in $XDG_CACHE_HOME or ~/.cache, or in the folder of temporary files for
+    a user who has no home.
     """
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hybrid-encoder"
+    home = os.path.expanduser("~")
+    usual = os.path.join(home, ".cache") if os.path.isabs(home) else tempfile.gettempdir()
+    return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "hybrid-encoder"
 
 
 def _images_in(folder: Path) -> Iterator[Path]:

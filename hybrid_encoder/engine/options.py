@@ -26,7 +26,10 @@ class TrainingOptions:
     accumulate: int = option(1, "batches whose gradients are added up before the optimiser moves")
     log_frequency: int = option(20, "steps between two logged ones")
     save_minutes: float = option(30.0, "minutes after which a run's state is saved within an epoch, too")
-    resume: bool = option(False, "go on with the run in its folder; so does the same command without it")
+    resume: bool = option(
+        False,
+        "resume the run in its folder even if its data have changed; the same command resumes it without this if not",
+    )
     max_bad_steps: int = option(10, "steps with a non-finite loss that are skipped before the run stops")
     skip_bad: int = option(0, "unreadable images that every process passes over before the run stops")
     seed: int = option(0, "seed of weights, order and augmentation")
@@ -45,5 +48,5 @@ RESUMABLE = frozenset(
         "max_bad_steps", "skip_bad",
     }
 )  # fmt: skip
-"""Training options that may differ when a run goes on: they do not change what it computes, or may be changed on the
+"""Training options that may differ when a run resumes: they do not change what it computes, or may be changed on the
 way."""

@@ -6,13 +6,15 @@ from __future__ import annotations
 import math
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .activation_checkpointing import checkpoint_activations
 from .processes import Processes
+from .task import LoopOptions
 
 
 class Stepper:
@@ -121,3 +123,14 @@ class Stepper:
         if not values:
             return torch.tensor(True, device=device)
         return torch.isfinite(torch.stack(torch._foreach_norm(values, math.inf)).sum())
+
+
+def build_stepper(net: nn.Module, processes: Processes, options: LoopOptions) -> Stepper:
+    """The nets, wrapped and compiled as the options say."""
+    if options.checkpoint_activations:
+        checkpoint_activations(net)
+    model = processes.wrap(net, options.sync_bn)
+    if options.compile:
+        # Sizes that differ from batch to batch, as the number of stage 1's sequences does, become variables.
+        model = cast(nn.Module, torch.compile(model))
+    return Stepper(net, model, processes, options.precision, options.clip_grad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -65,7 +66,7 @@ class RunOptions(TrainingOptions):
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return self.log_dir.expanduser() / self.model_name
+        return Path(os.path.expanduser(self.log_dir)) / self.model_name  # as shells do, "~nosuch" stays what it is
 
     def check_run(self) -> None:
         """Raises `UserError` for numbers out of range and for weights that are not there."""

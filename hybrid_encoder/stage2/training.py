@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torch.utils.data import DataLoader
 
+from ..config import SIZE_MULTIPLE
 from ..data.dataset import FrameSource, SelfSupervisedDataset
 from ..data.loader import make_loader
 from ..data.sample import FrameId
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
-from ..engine.same_run import identity
+from ..engine.same_run import fixed_options
 from ..errors import UserError, naming
 from ..evaluation import evaluate_depths
 from ..model.disparity import disp_to_depth
@@ -32,6 +33,7 @@ from ..synthetic.sequence import SyntheticSource
 from .checkpoint import check_same_depth, encoder_extras, load_weights, newest_weights, save_weights, weights_folder
 from .evaluate import usual_crop
 from .frames import Part, ground_truth, open_source
+from .inputs import run_inputs
 from .model import DepthBatch, MonoDepth, to_batch
 from .options import DataOptions, Monodepth2Options, RunOptions
 
@@ -103,7 +105,10 @@ def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
     torch.manual_seed(options.seed)
     loader, val_loader = (open_loader(options, part, processes) for part in ("train", "val"))
     task = Monodepth2Task(options, len(loader), val_loader, processes)
-    return fit(task, loader, loop_options(options), processes)
+    sources = {"train": frames_of(loader), "val": frames_of(val_loader)}
+    weights = {"stage1": options.stage1, "load_weights_folder": options.load_weights_folder}
+    inputs = run_inputs(options, sources, options.all_frame_ids, weights)
+    return fit(task, loader, loop_options(options, inputs), processes)
 
 
 def mean_scalars(batches: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
@@ -205,8 +210,20 @@ def depth_errors(disparities: list[np.ndarray], truths: list[np.ndarray], option
     return {"abs_rel": errors.abs_rel, "a1": errors.a1}
 
 
-def loop_options(options: RunOptions) -> LoopOptions:
-    """The training loop's part of a trainer's options."""
+def frames_of(loader: DataLoader[Any]) -> FrameSource:
+    """The source of a loader's samples."""
+    dataset = loader.dataset
+    assert isinstance(dataset, SelfSupervisedDataset)
+    return dataset.source
+
+
+def loop_options(options: Any, inputs: Mapping[str, str]) -> LoopOptions:
+    """The training loop's part of a trainer's options.
+
+    Args:
+        options: `DataOptions` and `RunOptions`.
+        inputs: what `run_inputs` returns.
+    """
     return LoopOptions.of(
         options,
         folder=options.folder,
@@ -215,7 +232,9 @@ def loop_options(options: RunOptions) -> LoopOptions:
         save_frequency=options.save_frequency,
         validate_first=True,
         best=("abs_rel", "min"),
-        identity=identity(options, options.free),
+        smallest_map=options.batch_size * (options.height // SIZE_MULTIPLE) * (options.width // SIZE_MULTIPLE),
+        same_run=fixed_options(options, options.free),
+        inputs=inputs,
         # As the original leaves it.
         notes={"models/opt.json": json.dumps(dataclasses.asdict(options), indent=2, default=str) + "\n"},
     )

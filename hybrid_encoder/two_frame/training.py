@@ -20,8 +20,17 @@ from ..model.encoder import HybridEncoder
 from ..stage1.checkpoint import load_stage1
 from ..stage2.checkpoint import check_same_depth, newest_weights, weights_folder
 from ..stage2.frames import Part, ground_truth
+from ..stage2.inputs import run_inputs
 from ..stage2.model import DepthBatch, to_batch
-from ..stage2.training import MAX_TRUTHS, build_scheduler, depth_errors, load_samples, loop_options, mean_scalars
+from ..stage2.training import (
+    MAX_TRUTHS,
+    build_scheduler,
+    depth_errors,
+    frames_of,
+    load_samples,
+    loop_options,
+    mean_scalars,
+)
 from .checkpoint import load_teacher, load_weights, save_weights
 from .encoder import HybridMatchingEncoder
 from .frames import LookupSource, open_lookup_source
@@ -122,7 +131,12 @@ def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
     torch.manual_seed(options.seed)
     loader, val_loader = (open_loader(options, part, processes) for part in ("train", "val"))
     task = ManydepthTask(options, len(loader), val_loader, processes)
-    return fit(task, loader, loop_options(options), processes)
+    # Where frames may be missing, the source of those that exist tells what is read.
+    opened = {"train": frames_of(loader), "val": frames_of(val_loader)}
+    sources = {part: one.source if isinstance(one, LookupSource) else one for part, one in opened.items()}
+    names = ("stage1", "mono_weights_folder", "load_weights_folder")
+    inputs = run_inputs(options, sources, options.loaded_ids, {name: getattr(options, name) for name in names})
+    return fit(task, loader, loop_options(options, inputs), processes)
 
 
 def build_model(options: ManydepthOptions) -> TwoFrameDepth:
