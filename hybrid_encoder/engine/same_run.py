@@ -38,7 +38,7 @@ def lines_digest(lines: Iterable[object]) -> str:
     """Tells one list of lines from another.
 
     >>> lines_digest(["drive 1 l", "drive 2 l"])
-    '2 lines, 35f4f23a1e0d'
+    '2 lines, c5b9e352612e'
     """
     listed = [str(line) for line in lines]
     return f"{len(listed)} lines, {_short(hashlib.sha256(chr(10).join(listed).encode()))}"
