@@ -38,6 +38,10 @@ from hybrid_encoder.engine.signals import end_in_order
 from hybrid_encoder.engine.state import load_state, save_state
 from hybrid_encoder.engine.step import Stepper
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.stage1.inputs import stage1_inputs
+from hybrid_encoder.stage1.ordered_points import open_sources
+from hybrid_encoder.stage2.frames import open_source
+from hybrid_encoder.stage2.inputs import run_inputs
 from hybrid_encoder.stage2.options import FREE_OPTIONS, Monodepth2Options
 from hybrid_encoder.writing import new_folder, whole_folder
 
@@ -236,6 +240,67 @@ def test_files_are_told_apart_without_reading_them(tmp_path: Path) -> None:
     files[0].write_bytes(b"12345")
     os.utime(files[0], (1e9, 1e9))
     assert folder_digests(files, moved) != first
+
+
+@pytest.fixture
+def kitti(scenes: Path, tmp_path: Path) -> Path:
+    """Rendered scenes that a test may change."""
+    return Path(shutil.copytree(scenes / "kitti", tmp_path / "kitti"))
+
+
+def what_is_read(kitti: Path, **more: Any) -> dict[str, str]:
+    options = Monodepth2Options(data_path=kitti, split="synthetic", **more)
+    sources = {part: open_source(options, part, (0, -1, 1)) for part in ("train", "val")}
+    return run_inputs(options, sources, (0, -1, 1), {"stage1": options.stage1})
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    return [name for name in {**before, **after} if before.get(name) != after.get(name)]
+
+
+def test_what_a_run_reads_is_compared_by_content(kitti: Path, tmp_path: Path) -> None:
+    weights, camera = tmp_path / "stage1.pth", tmp_path / "camera.json"
+    weights.write_bytes(b"1234")
+    camera.write_text('{"K": [[200, 0, 160], [0, 200, 48], [0, 0, 1]], "image_size": [320, 96]}')
+    first = what_is_read(kitti, stage1=weights)
+    split, drive = kitti / "splits/synthetic/train_files.txt", "2000_01_01/2000_01_01_drive_0001_sync"
+    lines = split.read_text().splitlines()
+    split.write_text("\r\n".join(lines) + "\r\n\r\n")  # the same lines
+    os.utime(kitti)
+    shutil.copytree(kitti, tmp_path / "elsewhere")  # with the times of the files
+    assert changed(first, what_is_read(tmp_path / "elsewhere", stage1=weights.rename(tmp_path / "moved.pth"))) == []
+    split.write_text("\n".join(reversed(lines)))
+    (tmp_path / "moved.pth").write_bytes(b"4321")
+    image = kitti / drive / "image_02/data/0000000002.jpg"
+    image.write_bytes(image.read_bytes() + b"x")
+    calibration = kitti / "2000_01_01/calib_cam_to_cam.txt"
+    calibration.write_text(calibration.read_text().replace("P_rect_02: 1", "P_rect_02: 2"))
+    now = what_is_read(kitti, stage1=tmp_path / "moved.pth")
+    files, scenes = (
+        f"files in {drive}/image_02/data",
+        [f"camera of {drive[:-6]}{number}_sync l" for number in (1, 2, 3)],
+    )
+    assert {"train split", "--stage1", files, scenes[0]} <= set(changed(first, now))
+    assert set(changed(first, now)) <= {"train split", "--stage1", files, *scenes}
+    given = what_is_read(kitti, intrinsics=str(camera))
+    camera.write_text(camera.read_text().replace("160", "161"))
+    assert changed(given, what_is_read(kitti, intrinsics=str(camera))) == ["--intrinsics"]
+
+
+def test_what_stage_1_reads_is_compared_by_content(scenes: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(scenes, tmp_path / "scenes"))
+
+    def read() -> dict[str, str]:
+        return stage1_inputs([("train", open_sources([f"synthetic:{root}"], "train", (64, 96)))])
+
+    first = read()
+    labels, image = root / "tusimple/label_data_train.json", root / "tusimple/clips/synthetic/000001/20.jpg"
+    os.utime(labels)
+    assert changed(first, read()) == []
+    labels.write_text("\n".join(labels.read_text().splitlines()[::-1]))
+    image.write_bytes(image.read_bytes() + b"x")
+    names = ["source 1: files in clips/synthetic/000001", "train lines of source 1"]
+    assert sorted(changed(first, read())) == names
 
 
 # --- states
