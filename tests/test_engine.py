@@ -636,6 +636,19 @@ def test_full_shared_memory_is_told_of() -> None:
         "RuntimeError: unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)\n"
     )
     assert "--shm-size" in str(explain(error, Path("run"), 1))
+    error = RuntimeError("Too many open files. Communication with the workers is no longer possible.")
+    assert "ulimit -n" in str(explain(error, Path("run"), 1))
+
+
+def test_full_shared_memory_ends_the_run_rather_than_leave_it_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tensor: Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(Tensor, "share_memory_", full)
+    with pytest.raises(UserError, match="--shm-size"):
+        run(tmp_path, workers=1, validate_first=False)
 
 
 def test_batch_norm_over_one_value(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def explain(error: BaseException, folder: Path, world_size: int) -> UserError | 
                 "the shared memory in which data workers hand over batches is full (/dev/shm; docker gives 64 MB): "
                 "start docker with --shm-size 8g, or load with fewer workers; --num_workers 0 needs none"
             )
+        if str(error).startswith(os.strerror(errno.EMFILE)):  # every tensor that a worker hands over is an open file
+            return UserError("data workers need more open files: raise the limit (ulimit -n 65536), or load with fewer")
         failure = worker_failure(error)
         if failure is not None:
             return failure

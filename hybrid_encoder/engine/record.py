@@ -57,7 +57,7 @@ class Recorder:
         if self.folder is None:
             return
         line = {"kind": kind, "step": step, "epoch": epoch, **values, "time": round(time.time(), 3)}
-        with (self.folder / METRICS_FILE).open("a") as file:
+        with (self.folder / METRICS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.lines += 1
         self._add_to_tensorboard(line)
