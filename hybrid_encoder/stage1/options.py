@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..options import EncoderOptions, check_at_least, option
 
 FREE_OPTIONS = RESUMABLE | {"out"}
-"""Options that may differ when a run goes on."""
+"""Options that may differ when a run resumes."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class RunOptions(TrainingOptions):
 
     @property
     def free(self) -> frozenset[str]:
-        """Options that may differ when the run goes on."""
+        """Options that may differ when the run resumes."""
         return FREE_OPTIONS - {"num_epochs"} if self.lr_schedule == "one_cycle" else FREE_OPTIONS
 
     @property

@@ -99,7 +99,7 @@ def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
         The last validation's metrics.
 
     Raises:
-        UserError: bad options or data, before anything is written; or a run that cannot go on.
+        UserError: bad options or data, before anything is written; or a run that cannot be resumed.
     """
     options.check()
     torch.manual_seed(options.seed)
