@@ -40,6 +40,7 @@ from hybrid_encoder.engine.step import Stepper
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.stage1.inputs import stage1_inputs
 from hybrid_encoder.stage1.ordered_points import open_sources
+from hybrid_encoder.stage2.checkpoint import newest_weights
 from hybrid_encoder.stage2.frames import open_source
 from hybrid_encoder.stage2.inputs import run_inputs
 from hybrid_encoder.stage2.options import FREE_OPTIONS, Monodepth2Options
@@ -347,6 +348,13 @@ def test_a_run_that_never_saved_a_state_starts_anew_beside_files_of_others(tmp_p
     assert (tmp_path / METRICS_FILE).is_file()
     run(tmp_path, epochs=1)
     assert not (tmp_path / states.NO_STATE_YET).exists()
+
+
+def test_copies_of_weights_are_not_the_last_epoch(tmp_path: Path) -> None:
+    for name in ("9", "10", "010", "11_copy", "²", "99.old", "best"):
+        (tmp_path / "models" / f"weights_{name}").mkdir(parents=True)
+        (tmp_path / "models" / f"weights_{name}" / "encoder.pth").touch()
+    assert newest_weights(tmp_path).name == "weights_10"
 
 
 def test_event_and_partial_files_of_others_are_kept(tmp_path: Path) -> None:

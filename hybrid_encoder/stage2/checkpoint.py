@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from ..model.resnet import ResnetEncoder, UNetDecoder
 from ..weights.reading import load_state, read_checkpoint, stated_json, stated_size, tensors_of
 from ..writing import whole_folder, write_torch
 from .options import DepthOptions
+
+_NUMBERED = re.compile("weights_(0|[1-9][0-9]*)")
+"""Names of the epochs' folders, exactly: a user's copy is none of them."""
 
 
 def weights_folder(run: Path, epoch: int | str) -> Path:
@@ -201,7 +205,7 @@ def newest_weights(folder: Path) -> Path:
     """
     if (folder / "encoder.pth").exists():
         return folder
-    numbered = [f for f in (folder / "models").glob("weights_*") if f.name.removeprefix("weights_").isdigit()]
+    numbered = [f for f in (folder / "models").glob("weights_*") if _NUMBERED.fullmatch(f.name)]
     whole = [f for f in numbered if (f / "encoder.pth").exists()]
     if not whole:
         raise UserError(f"{folder} holds no encoder.pth and no models/weights_N: give a folder that a trainer wrote")
