@@ -20,7 +20,7 @@ class TrainingOptions:
         False, "compile the nets with torch.compile: takes minutes at first; for GPUs, on a CPU steps were not faster"
     )
     checkpoint_activations: bool = option(
-        False, "compute the nets' inner maps again in the backward pass: less memory, about a third more time"
+        False, "compute the nets' feature maps again in the backward pass: less memory, about a third more time"
     )
     sync_bn: bool = option(False, "batch norm over all processes' samples (several GPUs)")
     accumulate: int = option(1, "batches whose gradients are added up before the optimiser moves")

@@ -99,7 +99,7 @@ class Stepper:
         return not self._bad
 
     def _skip(self, what: str, innocent: bool) -> None:
-        """Undoes what the group's batches did to running statistics, and tells of it."""
+        """Undoes what the group's batches did to running statistics, and reports it."""
         self._bad = True
         self.in_a_row += 1
         self.skipped += 1
