@@ -629,6 +629,18 @@ def test_signals_outside_of_a_run_clear_half_written_files_away(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_signal_does_not_replace_the_message_of_an_error() -> None:
+    def fail() -> None:
+        try:
+            raise UserError("another process was lost")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    with pytest.raises(UserError, match="was lost"), end_in_order():
+        fail()
+
+
 def test_workers_that_cannot_make_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = tmp_path / ("x" * 110)
     long.mkdir()

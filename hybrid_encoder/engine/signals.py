@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,10 +71,15 @@ def stop_on_signal(several_processes: bool = False) -> Iterator[Stop]:
 
 @contextmanager
 def end_in_order() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the program as Ctrl-C does: what was half written is cleared away on the way out."""
+    """SIGTERM and SIGHUP end the program as Ctrl-C does: what was half written is cleared away on the way out.
+
+    While an error is being handled they do nothing: its message matters more. torchrun, for instance, ends every
+    process as soon as one was lost, and the others are then about to say so.
+    """
 
     def handle(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        if sys.exc_info()[0] is None:
+            raise SystemExit(128 + number)
 
     with _handling(handle, signal.SIGTERM, _HANGUP):
         yield
