@@ -23,7 +23,8 @@ from .commands.options import (
     SynthOptions,
 )
 from .engine.allocator import keep_freed_memory
-from .engine.signals import EXIT_INTERRUPTED, Interrupted
+from .engine.output import steady_output
+from .engine.signals import EXIT_INTERRUPTED, Interrupted, end_in_order
 from .errors import UserError
 from .options import Options, add_options, check_outputs, read_options
 from .stage1.options import PretrainOptions
@@ -37,6 +38,11 @@ EXIT_KEYBOARD = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit status."""
+    with steady_output(), end_in_order():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parsed = build_parser().parse_args(arguments)
     keep_freed_memory()
     try:

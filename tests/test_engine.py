@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +25,26 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hybrid_encoder import cli
 from hybrid_encoder.data import loader as loading
+from hybrid_encoder.engine import folder as folders
 from hybrid_encoder.engine import state as states
+from hybrid_encoder.engine.failures import explain
+from hybrid_encoder.engine.folder import exclusive
 from hybrid_encoder.engine.loop import Interrupted
+from hybrid_encoder.engine.output import steady_output
 from hybrid_encoder.engine.processes import Processes, processes
 from hybrid_encoder.engine.record import METRICS_FILE, read_metrics
-from hybrid_encoder.engine.same_run import check_same_run, identity
-from hybrid_encoder.engine.state import exclusive, load_state, save_state
+from hybrid_encoder.engine.same_run import check_same_run, fixed_options, folder_digests
+from hybrid_encoder.engine.signals import end_in_order
+from hybrid_encoder.engine.state import load_state, save_state
 from hybrid_encoder.engine.step import Stepper
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.stage1.inputs import stage1_inputs
+from hybrid_encoder.stage1.ordered_points import open_sources
+from hybrid_encoder.stage2.checkpoint import newest_weights
+from hybrid_encoder.stage2.frames import open_source
+from hybrid_encoder.stage2.inputs import run_inputs
 from hybrid_encoder.stage2.options import FREE_OPTIONS, Monodepth2Options
-from hybrid_encoder.writing import whole_folder
+from hybrid_encoder.writing import new_folder, whole_folder
 
 from .toy_run import BATCH, SAMPLES, At, ToyModel, ToyTask, differences, run, signal_at
 
@@ -165,16 +178,16 @@ def test_a_damaged_line_of_metrics_is_left_out(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_other_options_are_refused_and_named(tmp_path: Path) -> None:
-    run(tmp_path, epochs=1, identity={"learning_rate": 0.1, "scales": [0, 1]})
+    run(tmp_path, epochs=1, same_run={"learning_rate": 0.1, "scales": [0, 1]})
     with pytest.raises(UserError, match=r"learning_rate was 0\.1, is 0\.2"):
-        run(tmp_path, identity={"learning_rate": 0.2, "scales": [0, 1]})
+        run(tmp_path, same_run={"learning_rate": 0.2, "scales": [0, 1]})
     with pytest.raises(UserError, match="steps_of_an_epoch"):
         check_same_run(tmp_path, {"steps_of_an_epoch": 3}, {"steps_of_an_epoch": 4})
     first = Monodepth2Options(data_path=Path("a"), device="cpu", resume=True)
     moved = Monodepth2Options(data_path=Path("b"), num_workers=1, num_epochs=30)
-    assert identity(first, FREE_OPTIONS) == identity(moved, FREE_OPTIONS)
-    assert identity(first, FREE_OPTIONS) != identity(Monodepth2Options(seed=1), FREE_OPTIONS)
-    run(tmp_path, identity={"learning_rate": 0.1, "scales": [0, 1]})
+    assert fixed_options(first, FREE_OPTIONS) == fixed_options(moved, FREE_OPTIONS)
+    assert fixed_options(first, FREE_OPTIONS) != fixed_options(Monodepth2Options(seed=1), FREE_OPTIONS)
+    run(tmp_path, same_run={"learning_rate": 0.1, "scales": [0, 1]})
 
 
 def test_resuming_nothing_starts_anew(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -191,7 +204,171 @@ def test_the_best_the_last_and_every_nth_epoch_are_kept(tmp_path: Path) -> None:
     assert load_state(tmp_path / "seldom")["extra"]["saved"] == [(3, False), (5, False)]  # type: ignore[index]
 
 
+# --- the same run
+
+
+def test_other_inputs_are_refused_and_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run(tmp_path, epochs=1, inputs={"train split": "3 lines, a", "--stage1": "9 bytes, b"})
+    other = {"train split": "3 lines, c", "--stage1": "9 bytes, b"}
+    with pytest.raises(UserError, match=r"other data: train split: was 3 lines, a, is 3 lines, c\. .*--resume"):
+        run(tmp_path, inputs=other)
+    with pytest.raises(UserError, match=r"--stage1: was 9 bytes, b, is not read"):
+        run(tmp_path, inputs={"train split": "3 lines, a"})
+    capsys.readouterr()
+    run(tmp_path, inputs=other, resume=True)
+    assert "resuming with other data" in capsys.readouterr().err
+    run(tmp_path, inputs=other)  # which are the run's own from then on
+
+
+def test_files_are_told_apart_without_reading_them(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "drive"
+    folder.mkdir(parents=True)
+    files = [folder / f"{name}.jpg" for name in "ab"]
+    for file in files:
+        file.write_bytes(b"1234")
+        os.utime(file, (1e9, 1e9))
+    first = folder_digests([*files, *files, folder / "missing.jpg"], tmp_path / "data")
+    assert list(first) == ["files in drive"]
+    assert first["files in drive"].startswith("2 files, 8 bytes, last changed 2001-09-09 01:46:40 UTC, ")
+    moved = folder.parent.rename(tmp_path / "moved")
+    os.utime(moved / "drive")  # a folder that was touched
+    files = [moved / "drive" / file.name for file in files]
+    assert folder_digests(reversed(files), moved) == first
+    files[0].write_bytes(b"4321")
+    assert folder_digests(files, moved) != first
+    os.utime(files[0], (1e9, 1e9 + 0.5))  # archives keep whole seconds
+    assert folder_digests(files, moved) == first
+    files[0].write_bytes(b"12345")
+    os.utime(files[0], (1e9, 1e9))
+    assert folder_digests(files, moved) != first
+
+
+@pytest.fixture
+def kitti(scenes: Path, tmp_path: Path) -> Path:
+    """Rendered scenes that a test may change."""
+    return Path(shutil.copytree(scenes / "kitti", tmp_path / "kitti"))
+
+
+def what_is_read(kitti: Path, **more: Any) -> dict[str, str]:
+    options = Monodepth2Options(data_path=kitti, split="synthetic", **more)
+    sources = {part: open_source(options, part, (0, -1, 1)) for part in ("train", "val")}
+    return run_inputs(options, sources, (0, -1, 1), {"stage1": options.stage1})
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    return [name for name in {**before, **after} if before.get(name) != after.get(name)]
+
+
+def test_what_a_run_reads_is_compared_by_content(kitti: Path, tmp_path: Path) -> None:
+    weights, camera = tmp_path / "stage1.pth", tmp_path / "camera.json"
+    weights.write_bytes(b"1234")
+    camera.write_text('{"K": [[200, 0, 160], [0, 200, 48], [0, 0, 1]], "image_size": [320, 96]}')
+    first = what_is_read(kitti, stage1=weights)
+    split, drive = kitti / "splits/synthetic/train_files.txt", "2000_01_01/2000_01_01_drive_0001_sync"
+    lines = split.read_text().splitlines()
+    split.write_text("\r\n".join(lines) + "\r\n\r\n")  # the same lines
+    os.utime(kitti)
+    shutil.copytree(kitti, tmp_path / "elsewhere")  # with the times of the files
+    assert changed(first, what_is_read(tmp_path / "elsewhere", stage1=weights.rename(tmp_path / "moved.pth"))) == []
+    split.write_text("\n".join(reversed(lines)))
+    (tmp_path / "moved.pth").write_bytes(b"4321")
+    image = kitti / drive / "image_02/data/0000000002.jpg"
+    image.write_bytes(image.read_bytes() + b"x")
+    calibration = kitti / "2000_01_01/calib_cam_to_cam.txt"
+    calibration.write_text(calibration.read_text().replace("P_rect_02: 1", "P_rect_02: 2"))
+    now = what_is_read(kitti, stage1=tmp_path / "moved.pth")
+    files, scenes = (
+        f"files in {drive}/image_02/data",
+        [f"camera of {drive[:-6]}{number}_sync l" for number in (1, 2, 3)],
+    )
+    assert {"train split", "--stage1", files, scenes[0]} <= set(changed(first, now))
+    assert set(changed(first, now)) <= {"train split", "--stage1", files, *scenes}
+    given = what_is_read(kitti, intrinsics=str(camera))
+    camera.write_text(camera.read_text().replace("160", "161"))
+    assert changed(given, what_is_read(kitti, intrinsics=str(camera))) == ["--intrinsics"]
+
+
+def test_what_stage_1_reads_is_compared_by_content(scenes: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(scenes, tmp_path / "scenes"))
+
+    def read() -> dict[str, str]:
+        return stage1_inputs([("train", open_sources([f"synthetic:{root}"], "train", (64, 96)))])
+
+    first = read()
+    labels, image = root / "tusimple/label_data_train.json", root / "tusimple/clips/synthetic/000001/20.jpg"
+    os.utime(labels)
+    assert changed(first, read()) == []
+    labels.write_text("\n".join(labels.read_text().splitlines()[::-1]))
+    image.write_bytes(image.read_bytes() + b"x")
+    names = ["source 1: files in clips/synthetic/000001", "train lines of source 1"]
+    assert sorted(changed(first, read())) == names
+
+
 # --- states
+
+
+def test_a_copy_of_a_state_is_neither_read_nor_deleted(tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        run(folder, signal_at(3))
+    copies = ["state_keep.pt", "state_3.pt", "state_0000000003.pt", "state_000000099.pt.bak", "state_000000099 (1).pt"]
+    for name in copies:
+        (folder / name).write_bytes((folder / "state_000000003.pt").read_bytes())
+    with pytest.raises(Interrupted):
+        run(folder, signal_at(STEPS))
+    run(folder)
+    assert_same_run(folder, tmp_path / "whole")
+    assert all((folder / name).is_file() for name in copies)
+
+
+def test_results_without_a_state_are_not_written_over(tmp_path: Path) -> None:
+    run(tmp_path / "run", epochs=1)
+    for state in (tmp_path / "run").glob("state_*.pt"):
+        state.unlink()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"holds results of a run \(metrics\.jsonl\) but none of its states"):
+        run(tmp_path / "run", resume=True)
+    owner = tmp_path / "run" / ".owner"
+    after = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert {**after, owner: b""} == {**before, owner: b""}
+    for trace in ("stage1.pth", "models/weights_0/depth.pth", "train/events.out.tfevents.1.host"):
+        path = tmp_path / trace.replace("/", "_") / trace
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"mine")
+        with pytest.raises(UserError, match="but none of its states"):
+            run(tmp_path / trace.replace("/", "_"), epochs=1)
+        assert path.read_bytes() == b"mine"
+
+
+def test_a_run_that_never_saved_a_state_starts_anew_beside_files_of_others(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("of the shell that started the run")
+    for _ in range(2):
+        assert in_child(lambda: run(tmp_path, signal_at(3, signal.SIGKILL))) == -signal.SIGKILL
+    assert (tmp_path / METRICS_FILE).is_file()
+    run(tmp_path, epochs=1)
+    assert not (tmp_path / states.NO_STATE_YET).exists()
+
+
+def test_copies_of_weights_are_not_the_last_epoch(tmp_path: Path) -> None:
+    for name in ("9", "10", "010", "11_copy", "²", "99.old", "best"):
+        (tmp_path / "models" / f"weights_{name}").mkdir(parents=True)
+        (tmp_path / "models" / f"weights_{name}" / "encoder.pth").touch()
+    assert newest_weights(tmp_path).name == "weights_10"
+
+
+def test_event_and_partial_files_of_others_are_kept(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(tmp_path, signal_at(3))
+    own = next((tmp_path / "tensorboard").glob("events.*"))
+    kept = ["tensorboard/events.out.tfevents.1.other", "tensorboard/events.txt", ".notes.partial.txt", ".a.1.partial"]
+    for name in kept:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / ".metrics.1.partial.jsonl").write_text("half")
+    run(tmp_path, epochs=1)
+    assert all((tmp_path / name).read_text() == "mine" for name in kept)
+    assert not own.exists()
+    assert not (tmp_path / ".metrics.1.partial.jsonl").exists()
 
 
 def test_every_damaged_state_is_refused_and_nothing_in_it_runs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -319,7 +496,7 @@ def test_one_run_a_folder(tmp_path: Path) -> None:
             pass
 
         def other() -> None:
-            states._held.clear()
+            folders._held.clear()
             try:
                 with exclusive(tmp_path / "run"):
                     pass
@@ -329,6 +506,182 @@ def test_one_run_a_folder(tmp_path: Path) -> None:
         assert in_child(other) == 7
     with exclusive(tmp_path / "run"):
         pass
+
+
+def test_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def lockf(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(folders.fcntl, "lockf", lockf)
+    run(tmp_path, epochs=1)
+    assert "file system without locks" in capsys.readouterr().err
+    assert load_state(tmp_path) is not None
+
+
+@pytest.mark.parametrize(("taken", "message"), [(False, "was deleted while the run"), (True, "taken over by another")])
+def test_a_folder_that_is_deleted_or_taken_over_ends_the_run(
+    taken: bool, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+
+    def act(model: ToyModel, x: Tensor) -> Tensor:
+        if model.calls == STEPS + 3:
+            shutil.rmtree(folder)
+            if taken:
+                assert in_child(lambda: take(folder)) == 0
+        return x
+
+    def take(folder: Path) -> None:
+        folders._held.clear()
+        run(folder, epochs=1)
+
+    with pytest.raises(UserError, match=message):
+        run(folder, act)
+    assert "could not be saved" not in capsys.readouterr().err
+    assert folder.exists() == taken
+    if taken:
+        run(folder)  # the other run's state is whole, and nobody else's
+
+
+# --- what surrounds a run
+
+
+class Broken(io.StringIO):
+    """A terminal that is gone."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def write(self, text: str) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "gone"), BrokenPipeError(errno.EPIPE, "x"), ValueError("closed")])
+def test_a_run_outlives_its_terminal(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Broken(error))
+    monkeypatch.setattr(sys, "stderr", Broken(error))
+    with steady_output():
+        run(tmp_path, epochs=1)
+    assert load_state(tmp_path) is not None
+
+
+def test_a_program_started_without_stdout_and_stderr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with steady_output():
+        run(tmp_path, epochs=1)
+    assert load_state(tmp_path) is not None
+
+
+def test_names_that_a_locale_lacks_are_printed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    with steady_output():
+        print("mère.jpg", os.fsdecode(b"\xff.jpg"))
+    stream.seek(0)
+    assert stream.read() == "m\\xe8re.jpg \\udcff.jpg\n"
+
+
+@pytest.mark.parametrize(("out", "err"), [("/dev/full", "/dev/full"), ("&-", "&-")])
+def test_commands_whose_output_cannot_be_written(out: str, err: str) -> None:
+    line = f"exec 3>&1 1>{out} 2>{err}; {sys.executable} -m hybrid_encoder.cli info tiny; echo $? >&3"
+    assert subprocess.run(["sh", "-c", line], capture_output=True, text=True).stdout == "0\n"
+
+
+def test_a_reader_that_has_enough() -> None:
+    """As `info | head -0` does."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "hybrid_encoder.cli", "info", "tiny"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_terminal_that_hangs_up_again_and_again_asks_for_one_stop(tmp_path: Path) -> None:
+    def hang_up(model: ToyModel, x: Tensor) -> Tensor:
+        if model.calls == 3:
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGHUP)
+        return x
+
+    with pytest.raises(Interrupted, match="stopped at step 3, state saved"):
+        run(tmp_path / "run", hang_up)
+    ignoring = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        run(tmp_path / "nohup", hang_up)
+    finally:
+        signal.signal(signal.SIGHUP, ignoring)
+
+
+def test_signals_outside_of_a_run_clear_half_written_files_away(tmp_path: Path) -> None:
+    def stopped(partial: Path) -> None:
+        (partial / "half").write_text("")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    with pytest.raises(SystemExit) as ended, end_in_order(), new_folder(tmp_path / "out") as partial:
+        stopped(partial)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_does_not_replace_the_message_of_an_error() -> None:
+    def fail() -> None:
+        try:
+            raise UserError("another process was lost")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    with pytest.raises(UserError, match="was lost"), end_in_order():
+        fail()
+
+
+def test_workers_that_cannot_make_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 110)
+    long.mkdir()
+    monkeypatch.setattr(util, "get_temp_dir", lambda: str(long))
+    with pytest.raises(UserError, match="set TMPDIR to a folder with a short path"):
+        run(tmp_path / "run", workers=1)
+    run(tmp_path / "run", epochs=1)
+
+
+def test_full_shared_memory_is_told_of() -> None:
+    error = RuntimeError(
+        "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        "RuntimeError: unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)\n"
+    )
+    assert "--shm-size" in str(explain(error, Path("run"), 1))
+    error = RuntimeError("Too many open files. Communication with the workers is no longer possible.")
+    assert "ulimit -n" in str(explain(error, Path("run"), 1))
+
+
+def test_full_shared_memory_ends_the_run_rather_than_leave_it_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tensor: Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(Tensor, "share_memory_", full)
+    with pytest.raises(UserError, match="--shm-size"):
+        run(tmp_path, workers=1, validate_first=False)
+
+
+def test_batch_norm_over_one_value(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="raise --batch_size, or --height or --width"):
+        run(tmp_path, smallest_map=1)
+    assert not list(tmp_path.iterdir())
+    error = ValueError("Expected more than 1 value per channel when training, got input size torch.Size([1, 8])")
+    assert "single value" in str(explain(error, tmp_path, 1))
+    run(tmp_path, epochs=1, smallest_map=2)
+
+
+def test_a_home_that_does_not_exist() -> None:
+    assert Monodepth2Options(log_dir=Path("~nosuch")).folder == Path("~nosuch/mdp")
 
 
 # --- numbers

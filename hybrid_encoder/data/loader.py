@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 from torch.utils.data._utils import signal_handling
 
 from ..errors import UserError
@@ -172,7 +172,20 @@ class _Collate:
         self.collate_fn = collate_fn
 
     def __call__(self, samples: list[Any]) -> tuple[Any, list[str]]:
-        return self.collate_fn(samples), samples.problems if isinstance(samples, Fetched) else []
+        batch = self.collate_fn(samples)
+        if get_worker_info() is not None:
+            _share(batch)
+        return batch, samples.problems if isinstance(samples, Fetched) else []
+
+
+def _share(batch: Any) -> None:
+    """Moves a worker's tensors to shared memory now: where that is full, the error reaches the main process. PyTorch
+    does it later, in a thread whose errors nobody hears of, and the main process waits."""
+    if isinstance(batch, torch.Tensor):
+        batch.share_memory_()
+    elif isinstance(batch, dict | list | tuple):
+        for value in batch.values() if isinstance(batch, dict) else batch:
+            _share(value)
 
 
 def worker_failure(error: Exception) -> UserError | None:
@@ -242,11 +255,13 @@ def make_loader(
 def _start_worker(_: int) -> None:
     """One thread a worker, and a stop only when the main process says so.
 
-    Ctrl-C, and the SIGTERM of a scheduler, go to every process of a job. They are the main process's to answer: it
-    finishes its step and saves, for which it needs its workers.
+    Ctrl-C, the SIGTERM of a scheduler, and the SIGHUP of a terminal that is gone, go to every process of a job. They
+    are the main process's to answer: it finishes its step and saves, for which it needs its workers.
     """
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         Thread(target=_end_when_told, daemon=True).start()

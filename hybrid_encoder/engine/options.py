@@ -22,13 +22,16 @@ class TrainingOptions(Options):
         False, "compile the nets with torch.compile: takes minutes at first; for GPUs, on a CPU steps were not faster"
     )
     checkpoint_activations: bool = option(
-        False, "compute the nets' inner maps again in the backward pass: less memory, about a third more time"
+        False, "compute the nets' feature maps again in the backward pass: less memory, about a third more time"
     )
     sync_bn: bool = option(False, "batch norm over all processes' samples (several GPUs)")
     accumulate: int = option(1, "batches whose gradients are added up before the optimiser moves", at_least=1)
     log_frequency: int = option(20, "steps between two logged ones", at_least=1)
     save_minutes: float = option(30.0, "minutes after which a run's state is saved within an epoch, too", at_least=0)
-    resume: bool = option(False, "resume the run in its folder; the same command without this option does so, too")
+    resume: bool = option(
+        False,
+        "resume the run in its folder even if its data have changed; the same command resumes it without this if not",
+    )
     max_bad_steps: int = option(10, "steps with a non-finite loss that are skipped before the run stops", at_least=0)
     skip_bad: int = option(0, "unreadable images that every process passes over before the run stops", at_least=0)
     seed: int = option(0, "seed of weights, order and augmentation", at_least=0, at_most=MAX_SEED)

@@ -126,7 +126,7 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     if world_size == 1:
         yield Processes(chosen)
         return
-    # Flags and figures go by way of gloo on GPUs, too: it notices a lost process at once and says so.
+    # Flags and metrics are exchanged by gloo, also on GPUs: it notices a lost process at once and says so.
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, timeout=_TIMEOUT)

@@ -17,14 +17,16 @@ from ..errors import UserError
 from ..writing import write_text
 
 METRICS_FILE = "metrics.jsonl"
+_EVENT_FILES = ".event_files"
+"""Lists the event files that runs of this folder wrote: these are written anew when it resumes, no others."""
 
 
 class Recorder:
     """Writes scalars of one run; does nothing in processes other than the first (folder None).
 
     Attributes:
-        lines: how many lines of `metrics.jsonl` are written; a saved state knows it, so that a resumed run goes on
-            from the same line.
+        lines: how many lines of `metrics.jsonl` are written; a saved state knows it, so that a resumed run continues
+            after the same line.
     """
 
     def __init__(self, folder: Path | None, lines: int = 0) -> None:
@@ -43,9 +45,9 @@ class Recorder:
             write_text(folder / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
             self.lines = len(kept)
             events = folder / "tensorboard"
-            for old in events.glob("events.*"):
-                old.unlink()
+            _delete_own_events(events)
             self._writer = SummaryWriter(str(events))
+            write_text(events / _EVENT_FILES, Path(self._writer.file_writer.event_writer._file_name).name + "\n")
             for line in kept:
                 self._add_to_tensorboard(line)
 
@@ -55,7 +57,7 @@ class Recorder:
         if self.folder is None:
             return
         line = {"kind": kind, "step": step, "epoch": epoch, **values, "time": round(time.time(), 3)}
-        with (self.folder / METRICS_FILE).open("a") as file:
+        with (self.folder / METRICS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.lines += 1
         self._add_to_tensorboard(line)
@@ -63,12 +65,24 @@ class Recorder:
     def close(self) -> None:
         """Flushes what is still in memory."""
         if self._writer is not None:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as error:  # every scalar is in metrics.jsonl, too
+                print(f"TensorBoard's last events could not be written ({error.strerror})", file=sys.stderr)
 
     def _add_to_tensorboard(self, line: dict[str, Any]) -> None:
         for name, value in line.items():
             if name not in ("kind", "step", "epoch", "time") and isinstance(value, int | float):
                 self._writer.add_scalar(f"{line['kind']}/{name}", value, line["step"], walltime=line["time"])
+
+
+def _delete_own_events(folder: Path) -> None:
+    """Deletes the event files that an earlier part of the run wrote."""
+    listed = folder / _EVENT_FILES
+    if listed.is_file():
+        for name in listed.read_text(encoding="utf-8", errors="replace").splitlines():
+            if name.startswith("events.out.tfevents.") and "/" not in name:
+                (folder / name).unlink(missing_ok=True)
 
 
 def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
@@ -100,6 +114,33 @@ def _is_line(line: Any) -> bool:
         return False
     counted = all(type(line.get(name)) is int and line[name] >= 0 for name in ("step", "epoch"))
     return counted and isinstance(line.get("time"), float) and math.isfinite(line["time"])
+
+
+class Throughput:
+    """Images a second, and the share of time that loading took, since the last logged step."""
+
+    def __init__(self) -> None:
+        self._restart()
+        self._waiting_since = self._logged_at
+
+    def waits(self) -> None:
+        """The next batch is asked for."""
+        self._waiting_since = time.perf_counter()
+
+    def got(self, images: int) -> None:
+        """It is there, with so many images of all processes."""
+        self._loading += time.perf_counter() - self._waiting_since
+        self._images += images
+
+    def take(self) -> dict[str, float]:
+        """Both numbers; the next ones count from here. The device must have finished the step."""
+        seconds = time.perf_counter() - self._logged_at
+        numbers = {"images_per_second": self._images / seconds, "loading_share": self._loading / seconds}
+        self._restart()
+        return numbers
+
+    def _restart(self) -> None:
+        self._images, self._loading, self._logged_at = 0, 0.0, time.perf_counter()
 
 
 def progress(total: int, done: int, epoch: int, epochs: int, shown: bool) -> tqdm[Any]:

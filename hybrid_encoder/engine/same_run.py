@@ -1,17 +1,29 @@
-"""What makes a run the same run: it goes on in its folder only with the options that it began with."""
+"""What makes a run the same run: it resumes in its folder only with the options and the inputs that it began with.
+
+Inputs are compared by what was read, not by name: text by its lines, weights by their content, images by size and time
+of change, which takes one look at each and reads none.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Collection, Mapping
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 
+_REMEDY = "choose another folder (--model_name, for stage 1 --out)"
+_LISTED = 3
 
-def identity(options: Any, free: Collection[str]) -> dict[str, Any]:
+
+def fixed_options(options: Any, free: Collection[str]) -> dict[str, Any]:
     """The options (a dataclass) that a run cannot change on its way, as JSON has them.
 
     Args:
@@ -22,21 +34,104 @@ def identity(options: Any, free: Collection[str]) -> dict[str, Any]:
     return found
 
 
+def lines_digest(lines: Iterable[object]) -> str:
+    """Tells one list of lines from another.
+
+    >>> lines_digest(["drive 1 l", "drive 2 l"])
+    '2 lines, c5b9e352612e'
+    """
+    listed = [str(line) for line in lines]
+    return f"{len(listed)} lines, {_short(hashlib.sha256(chr(10).join(listed).encode()))}"
+
+
+def file_digest(path: Path) -> str:
+    """Tells one file's content from another's.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return f"{path.stat().st_size} bytes, {_short(digest)}"
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def folder_digests(paths: Iterable[Path], root: Path) -> dict[str, str]:
+    """Tells the files of folders from others by their names, sizes and times of change (in whole seconds, which is what
+    archives keep); does not read them.
+
+    Args:
+        paths: the files; those that do not exist are left out.
+        root: what the names of folders are relative to, so that all of it may move.
+
+    Returns:
+        By "files in FOLDER".
+    """
+    folders: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+    for path in sorted(set(paths)):
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        folders[str(path.parent)].append((path.name, status.st_size, int(status.st_mtime)))
+    digests = {}
+    for folder, files in folders.items():
+        newest = datetime.fromtimestamp(max(time for _, _, time in files), timezone.utc)
+        size = sum(size for _, size, _ in files)
+        digest = _short(hashlib.sha256(repr(files).encode("utf-8", "surrogateescape")))
+        name = f"files in {os.path.relpath(folder, root)}"
+        digests[name] = f"{len(files)} files, {size} bytes, last changed {newest:%Y-%m-%d %H:%M:%S} UTC, {digest}"
+    return digests
+
+
 def check_same_run(folder: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Compares the identity of the run in a folder with the one asked for.
+    """Compares the options of the run in a folder with those of the one asked for.
 
     Raises:
         UserError: they differ; names the options, where both have the same ones.
     """
-    remedy = "choose another folder (--model_name, for stage 1 --out)"
     if set(saved) != set(given):
-        raise UserError(f"{folder} holds a run of another trainer, or of another version of this package: {remedy}")
+        raise UserError(f"{folder} holds a run of another trainer, or of another version of this package: {_REMEDY}")
     differing = [name for name in sorted(saved) if saved[name] != given[name]]
     if differing:
         listed = "; ".join(f"{name} was {_show(saved[name])}, is {_show(given[name])}" for name in differing)
         raise UserError(
-            f"{folder} holds a run with other options: {listed}. Repeat its own options to go on with it, or {remedy}"
+            f"{folder} holds a run with other options: {listed}. Repeat its own options to resume it, or {_REMEDY}"
         )
+
+
+def check_same_inputs(folder: Path, saved: Mapping[str, str], given: Mapping[str, str], accept: bool) -> None:
+    """Compares what the run in a folder has read with what the one asked for would.
+
+    Args:
+        accept: whether to resume all the same, after a message.
+
+    Raises:
+        UserError: they differ, and nobody said that they may; names what differs.
+    """
+    differing = [name for name in sorted({*saved, *given}) if saved.get(name) != given.get(name)]
+    if not differing:
+        return
+    listed = "; ".join(
+        f"{name}: was {saved.get(name, 'not read')}, is {given.get(name, 'not read')}" for name in differing[:_LISTED]
+    )
+    more = f"; and {len(differing) - _LISTED} more" if len(differing) > _LISTED else ""
+    if accept:
+        print(f"resuming with other data than {folder} began with: {listed}{more}", file=sys.stderr)
+        return
+    raise UserError(
+        f"{folder} holds a run on other data: {listed}{more}. Give it the data that it began with (copies keep their "
+        f"times with cp -p or rsync -a), add --resume to resume it with the data as they are now, or {_REMEDY}"
+    )
+
+
+def _short(digest: Any) -> str:
+    text: str = digest.hexdigest()
+    return text[:12]
 
 
 def _show(value: Any) -> str:

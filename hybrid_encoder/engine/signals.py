@@ -1,18 +1,22 @@
-"""Stopping on request: SIGTERM and SIGINT end a run after the step at hand, its state saved."""
+"""Stopping on request: SIGTERM, SIGINT and SIGHUP end a run after the step at hand, its state saved."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 EXIT_INTERRUPTED = 3
 """Exit status of a run that was asked to stop, saved its state and did."""
 _SAME_REQUEST = 1.0
 """Seconds within which a second signal is the first one again: torchrun passes on what the workers got, too."""
+_HANGUP = getattr(signal, "SIGHUP", None)
+"""The terminal is gone; Windows has no such signal."""
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: the run did as asked)
@@ -47,7 +51,7 @@ class Stop:
 
 @contextmanager
 def stop_on_signal(several_processes: bool = False) -> Iterator[Stop]:
-    """SIGTERM and SIGINT ask for a stop; a second one exits at once."""
+    """SIGTERM, SIGINT and SIGHUP ask for a stop; a second one exits at once, but for SIGHUP, which shells repeat."""
     stop = Stop()
     first = 0.0
 
@@ -56,17 +60,44 @@ def stop_on_signal(several_processes: bool = False) -> Iterator[Stop]:
         if not stop.asked:
             first = time.monotonic()
             stop.ask()
+        elif number == _HANGUP:
+            return
         elif not several_processes or time.monotonic() - first > _SAME_REQUEST:
             os._exit(128 + number)
 
+    with _handling(handle, signal.SIGTERM, signal.SIGINT, _HANGUP):
+        yield stop
+
+
+@contextmanager
+def end_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the program as Ctrl-C does: what was half written is cleared away on the way out.
+
+    While an error is being handled they do nothing: its message matters more. torchrun, for instance, ends every
+    process as soon as one was lost, and the others are then about to say so.
+    """
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if sys.exc_info()[0] is None:
+            raise SystemExit(128 + number)
+
+    with _handling(handle, signal.SIGTERM, _HANGUP):
+        yield
+
+
+@contextmanager
+def _handling(handle: Callable[[int, FrameType | None], None], *numbers: Any) -> Iterator[None]:
+    """Handles signals within the block; SIGHUP stays ignored where the program was told to ignore it (nohup)."""
     before = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
+        if number is None or (number == _HANGUP and signal.getsignal(number) == signal.SIG_IGN):
+            continue
         try:
             before[number] = signal.signal(number, handle)
         except ValueError:  # not in the main thread, where Python allows no handlers
             continue
     try:
-        yield stop
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

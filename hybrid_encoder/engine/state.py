@@ -1,30 +1,51 @@
-"""The state of a run on disk: written whole or not at all, checked when read, the one before kept."""
+"""Saved states of a run: each written whole or not at all, checked when read, the one before kept.
+
+Only files named exactly `state_<step>.pt` are states; a user's copy under any other name is neither read nor deleted.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import shutil
+import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import UserError
-from ..writing import NO_ROOM, not_written, serialized, write_bytes
-
-if sys.platform != "win32":
-    import fcntl
+from ..writing import NO_ROOM, not_written, serialized, write_bytes, write_text
 
 _KEEP = 2
+_NAME = re.compile(r"state_([0-9]{9,})\.pt")
 _SUM_MARK = b"\nSHA-256 "
 _SUM_LENGTH = len(_SUM_MARK) + 64
+NO_STATE_YET = ".no_state_yet"
+"""A file in the folder of a run that has not saved any state: what lies there may be written anew."""
+TRACES = (
+    "metrics.jsonl", "metrics.json", "models/*", "tensorboard/events.*", "events.out.tfevents.*",
+    "*/events.out.tfevents.*", "stage1.pth", "stage1_last.pth",
+)  # fmt: skip
+"""What trainers leave in their folder besides states, as patterns: ours, and the originals that clones have."""
 
-_held: set[Path] = set()
-"""Folders that this process holds: a lock of the system's keeps out other processes only."""
+
+def start_anew(folder: Path) -> None:
+    """Marks a folder without states as that of a run that has not saved any yet.
+
+    Raises:
+        UserError: it holds what a run left whose states were taken away, which a new run would write over.
+    """
+    if _states(folder) or (folder / NO_STATE_YET).exists():
+        return
+    found = next((path for pattern in TRACES for path in sorted(folder.glob(pattern))), None)
+    if found is not None:
+        raise UserError(
+            f"{folder} holds results of a run ({found.relative_to(folder)}) but none of its states (state_*.pt): it "
+            "cannot be resumed, and a new run would write over them. Choose another folder (--model_name, for stage 1 "
+            "--out), or move this one away"
+        )
+    write_text(folder / NO_STATE_YET, "This run has not saved a state yet.\n")
 
 
 def save_state(folder: Path, state: dict[str, Any], step: int) -> Path:
@@ -50,7 +71,8 @@ def save_state(folder: Path, state: dict[str, Any], step: int) -> Path:
             write_bytes(path, *parts)
     except OSError as error:
         raise not_written(path, error) from error
-    # States of later steps are damaged ones, or else the run would have gone on from there.
+    (folder / NO_STATE_YET).unlink(missing_ok=True)
+    # States of later steps are damaged ones, or else the run would have resumed from there.
     states = _states(folder)
     at = states.index(path)
     for old in [*states[:at], *states[at + _KEEP :]]:
@@ -62,6 +84,8 @@ def drop_state(folder: Path, step: int | None) -> None:
     """Takes the state of a step away, if there is one."""
     if step is not None:
         _state_path(folder, step).unlink(missing_ok=True)
+        if not _states(folder):
+            write_text(folder / NO_STATE_YET, "This run has dropped the only state that it had saved.\n")
 
 
 def with_sum(data: bytes) -> bytes:
@@ -95,42 +119,6 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Keeps a second run out of a folder for as long as this one lives, and clears away what a killed one left half
-    written; a killed run leaves the folder open again.
-
-    Raises:
-        UserError: another run holds it, or it cannot be made.
-    """
-    in_use = f"{folder} is in use by another run: wait for it, or choose another folder"
-    key = folder.resolve()
-    if key in _held:
-        raise UserError(in_use)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
-    with lock:
-        if sys.platform != "win32":
-            try:
-                # A lock of the process, not of the open file: the data workers of a killed run must not inherit it.
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(in_use) from None
-        _held.add(key)
-        try:
-            for left in [*folder.glob(".*.partial*"), *folder.glob("models/.*.partial*")]:
-                if left.is_dir():
-                    shutil.rmtree(left, ignore_errors=True)
-                else:
-                    left.unlink(missing_ok=True)
-            yield
-        finally:
-            _held.discard(key)
-
-
 def _sum_of(data: bytes | memoryview) -> bytes:
     return _SUM_MARK + hashlib.sha256(data).hexdigest().encode()
 
@@ -141,4 +129,9 @@ def _state_path(folder: Path, step: int) -> Path:
 
 def _states(folder: Path) -> list[Path]:
     """Newest first."""
-    return sorted(folder.glob("state_*.pt"), reverse=True)
+    steps: dict[int, Path] = {}
+    for path in folder.glob("state_*.pt"):
+        named = _NAME.fullmatch(path.name)
+        if named and path == _state_path(folder, int(named[1])) and not path.is_dir():
+            steps[int(named[1])] = path
+    return [steps[step] for step in sorted(steps, reverse=True)]

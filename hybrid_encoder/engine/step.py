@@ -6,13 +6,15 @@ from __future__ import annotations
 import math
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .activation_checkpointing import checkpoint_activations
 from .processes import Processes
+from .task import LoopOptions
 
 
 class Stepper:
@@ -97,7 +99,7 @@ class Stepper:
         return not self._bad
 
     def _skip(self, what: str, innocent: bool) -> None:
-        """Undoes what the group's batches did to running statistics, and tells of it."""
+        """Undoes what the group's batches did to running statistics, and reports it."""
         self._bad = True
         self.in_a_row += 1
         self.skipped += 1
@@ -121,3 +123,14 @@ class Stepper:
         if not values:
             return torch.tensor(True, device=device)
         return torch.isfinite(torch.stack(torch._foreach_norm(values, math.inf)).sum())
+
+
+def build_stepper(net: nn.Module, processes: Processes, options: LoopOptions) -> Stepper:
+    """The nets, wrapped and compiled as the options say."""
+    if options.checkpoint_activations:
+        checkpoint_activations(net)
+    model = processes.wrap(net, options.sync_bn)
+    if options.compile:
+        # Sizes that differ from batch to batch, as the number of stage 1's sequences does, become variables.
+        model = cast(nn.Module, torch.compile(model))
+    return Stepper(net, model, processes, options.precision, options.clip_grad)

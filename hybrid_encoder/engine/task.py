@@ -45,7 +45,7 @@ class Task(Protocol):
         epochs)."""
 
     def validate(self, processes: Processes) -> dict[str, float]:
-        """Figures of the validation part, in eval mode and without gradients.
+        """Metrics of the validation part, in eval mode and without gradients.
 
         It may be broken off anywhere, so that what it asks of other processes (`Processes.total`) comes last.
         """
@@ -58,6 +58,25 @@ class Task(Protocol):
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Takes what `extra_state` gave; called before nets and optimiser are filled."""
+
+
+def task_state(task: Task) -> dict[str, Any]:
+    """What a task's run resumes from."""
+    return {
+        "model": task.model.state_dict(),
+        "optimizer": task.optimizer.state_dict(),
+        "scheduler": task.scheduler.state_dict(),
+        "extra": task.extra_state(),
+    }
+
+
+def load_task_state(task: Task, state: Mapping[str, Any]) -> None:
+    """Takes what `task_state` gave; raises what PyTorch does for tensors of other shapes."""
+    # Extra state first: a trainer may freeze nets, and so rebuild its optimiser, by what it finds there.
+    task.load_extra_state(state["extra"])
+    task.model.load_state_dict(state["model"])
+    task.optimizer.load_state_dict(state["optimizer"])
+    task.scheduler.load_state_dict(state["scheduler"])
 
 
 @dataclass(frozen=True)
@@ -80,9 +99,13 @@ class LoopOptions:
     max_bad_steps: int = 10
     seed: int = 0
     best: tuple[str, str] | None = None
-    """Which validation figure chooses the best epoch, and "min" or "max"."""
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    """What must be the same for a run to go on in its folder (`identity.identity`)."""
+    """Which metric of validation chooses the best epoch, and "min" or "max"."""
+    smallest_map: int | None = None
+    """Values of a channel in a batch's smallest feature map, which batch norm averages over; None: not known."""
+    same_run: Mapping[str, Any] = field(default_factory=dict)
+    """Options that must be the same for a run to resume in its folder (`same_run.fixed_options`)."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """What the run reads, each input by its name and what tells it from others (`same_run`)."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Text files to leave in the folder, by name."""
 

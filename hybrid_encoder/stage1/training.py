@@ -16,15 +16,17 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
 from ..colormap import write_picture
+from ..config import SIZE_MULTIPLE
 from ..data.loader import make_loader
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
-from ..engine.same_run import identity
+from ..engine.same_run import fixed_options
 from ..errors import UserError
 from ..model.encoder import HybridEncoder
 from ..writing import write_text
 from .checkpoint import STAGE1_FILE, save_stage1
 from .dataset import Stage1Batch, Stage1Dataset, collate, to_batch
+from .inputs import stage1_inputs
 from .losses import ranking_loss
 from .metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
 from .model import Stage1Model, stage1_config
@@ -118,7 +120,9 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
         clip_grad=options.clip_grad,
         validate_first=True,
         best=("ranking_accuracy", "max"),
-        identity=identity(options, FREE_OPTIONS),
+        smallest_map=(loader.batch_size or 1) * (options.height // SIZE_MULTIPLE) * (options.width // SIZE_MULTIPLE),
+        same_run=fixed_options(options, FREE_OPTIONS),
+        inputs=stage1_inputs([("train", train_source), ("val", val_source)]),
     )
     metrics = fit(task, loader, loop, processes)
     if processes.is_main:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ _DECODER_CONFIG = {
     "max_depth": "max_depth",
 }
 """The entries of encoder.pth's `decoder_config`, and the fields of `DepthNets` that they are."""
+
+_NUMBERED = re.compile("weights_(0|[1-9][0-9]*)")
+"""Names of the epochs' folders, exactly: a user's copy is none of them."""
 
 
 def weights_folder(run: Path, epoch: int | str) -> Path:
@@ -170,7 +174,7 @@ def newest_weights(folder: Path) -> Path:
     """
     if (folder / "encoder.pth").exists():
         return folder
-    numbered = [f for f in (folder / "models").glob("weights_*") if f.name.removeprefix("weights_").isdigit()]
+    numbered = [f for f in (folder / "models").glob("weights_*") if _NUMBERED.fullmatch(f.name)]
     whole = [f for f in numbered if (f / "encoder.pth").exists()]
     if not whole:
         raise UserError(f"{folder} holds no encoder.pth and no models/weights_N: give a folder that a trainer wrote")

@@ -53,9 +53,11 @@ class DataOptions(Options):
 
 
 FREE_OPTIONS = RESUMABLE | {
-    "log_dir", "model_name", "data_path", "no_cuda", "num_epochs", "save_frequency", "matching_memory",
+    "log_dir", "model_name", "no_cuda", "num_epochs", "save_frequency", "matching_memory",
+    "data_path", "split", "intrinsics", "stage1", "load_weights_folder", "mono_weights_folder",
 }  # fmt: skip
-"""Options that may differ when a run resumes; the number of epochs only where the schedule does not depend on it."""
+"""Options that may differ when a run resumes; the number of epochs only where the schedule does not depend on it. Of
+those in the last line the content is compared, not the path."""
 
 
 @dataclass(frozen=True)

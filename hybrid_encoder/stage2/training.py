@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,17 +15,19 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torch.utils.data import DataLoader
 
+from ..config import SIZE_MULTIPLE
 from ..data.dataset import FrameSource, SelfSupervisedDataset
 from ..data.loader import make_loader
 from ..data.sample import FrameId, Sample
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
-from ..engine.same_run import identity
+from ..engine.same_run import fixed_options
 from ..errors import UserError, naming
 from ..model.disparity import disp_to_depth
 from ..synthetic.sequence import SyntheticSource
 from .checkpoint import check_same_depth, encoder_extras, load_weights, newest_weights, save_weights, weights_folder
 from .frames import Part, open_source
+from .inputs import run_inputs
 from .model import DepthBatch, MonoDepth, to_batch
 from .networks import starting_weights
 from .options import Monodepth2Options, RunOptions
@@ -94,13 +97,16 @@ def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
         The last validation's metrics.
 
     Raises:
-        UserError: bad options or data, before anything is written; or a run that cannot go on.
+        UserError: bad options or data, before anything is written; or a run that cannot be resumed.
     """
     options.check()
     torch.manual_seed(options.seed)
     loader, val_loader = (open_loader(options, part, processes) for part in ("train", "val"))
     task = Monodepth2Task(options, len(loader), val_loader, processes)
-    return fit(task, loader, loop_options(options), processes)
+    sources = {"train": frames_of(loader), "val": frames_of(val_loader)}
+    weights = {"stage1": options.stage1, "load_weights_folder": options.load_weights_folder}
+    inputs = run_inputs(options, sources, options.all_frame_ids, weights)
+    return fit(task, loader, loop_options(options, inputs), processes)
 
 
 def build_model(options: Monodepth2Options) -> MonoDepth:
@@ -175,8 +181,20 @@ def load_samples(
     return loader
 
 
-def loop_options(options: RunOptions) -> LoopOptions:
-    """The training loop's part of a trainer's options."""
+def frames_of(loader: DataLoader[Any]) -> FrameSource:
+    """The source of a loader's samples."""
+    dataset = loader.dataset
+    assert isinstance(dataset, SelfSupervisedDataset)
+    return dataset.source
+
+
+def loop_options(options: Any, inputs: Mapping[str, str]) -> LoopOptions:
+    """The training loop's part of a trainer's options.
+
+    Args:
+        options: `DataOptions` and `RunOptions`.
+        inputs: what `run_inputs` returns.
+    """
     return LoopOptions.of(
         options,
         folder=options.folder,
@@ -185,7 +203,9 @@ def loop_options(options: RunOptions) -> LoopOptions:
         save_frequency=options.save_frequency,
         validate_first=True,
         best=("abs_rel", "min"),
-        identity=identity(options, options.free),
+        smallest_map=options.batch_size * (options.height // SIZE_MULTIPLE) * (options.width // SIZE_MULTIPLE),
+        same_run=fixed_options(options, options.free),
+        inputs=inputs,
         # As the original leaves it.
         notes={"models/opt.json": json.dumps(dataclasses.asdict(options), indent=2, default=str) + "\n"},
     )

@@ -17,9 +17,10 @@ from ..engine.loop import fit
 from ..engine.processes import Processes
 from ..stage2.checkpoint import check_same_depth, newest_weights, weights_folder
 from ..stage2.frames import Part
+from ..stage2.inputs import run_inputs
 from ..stage2.model import DepthBatch, to_batch
 from ..stage2.networks import starting_weights
-from ..stage2.training import build_scheduler, load_samples, loop_options
+from ..stage2.training import build_scheduler, frames_of, load_samples, loop_options
 from ..stage2.validation import depth_metrics, mean_scalars
 from .checkpoint import load_teacher, load_weights, save_weights
 from .frames import LookupSource, open_lookup_source
@@ -92,13 +93,18 @@ def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
         The last validation's metrics.
 
     Raises:
-        UserError: bad options or data, before anything is written; or a run that cannot go on.
+        UserError: bad options or data, before anything is written; or a run that cannot be resumed.
     """
     options.check()
     torch.manual_seed(options.seed)
     loader, val_loader = (open_loader(options, part, processes) for part in ("train", "val"))
     task = ManydepthTask(options, len(loader), val_loader, processes)
-    return fit(task, loader, loop_options(options), processes)
+    # Where frames may be missing, the source of those that exist tells what is read.
+    opened = {"train": frames_of(loader), "val": frames_of(val_loader)}
+    sources = {part: one.source if isinstance(one, LookupSource) else one for part, one in opened.items()}
+    names = ("stage1", "mono_weights_folder", "load_weights_folder")
+    inputs = run_inputs(options, sources, options.loaded_ids, {name: getattr(options, name) for name in names})
+    return fit(task, loader, loop_options(options, inputs), processes)
 
 
 def build_model(options: ManydepthOptions) -> TwoFrameDepth:

@@ -54,7 +54,7 @@ def finish(log_dir: Path, *more: str, processes: int = 1) -> tuple[int, str]:
 
 
 def contents(log_dir: Path) -> dict[str, Any]:
-    """All that a run leaves: its state, its weights, its figures."""
+    """All that a run leaves: its state, its weights, its metrics."""
     folder = log_dir / "mdp"
     weights = {
         str(path.relative_to(folder)): torch.load(path, weights_only=True)

@@ -116,7 +116,7 @@ def main() -> int:
             kills += len(moments)
             in_saving += sum(moment.startswith("saving") for moment in moments)
             failed += bool(found or left)
-            end = next((line for line in output.splitlines() if "going on" in line or "finished" in line), "from 0")
+            end = next((line for line in output.splitlines() if "resuming" in line or "finished" in line), "from 0")
             end = end.split(" (")[0]
             print(f"run {number}: killed {moments}, {end}: {found[:3] or 'bit-equal'} {left or ''}", flush=True)
     print(f"{given.runs} runs, {kills} kills, {in_saving} of them while saving, {failed} failed")

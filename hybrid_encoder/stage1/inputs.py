@@ -1,0 +1,42 @@
+"""What a stage-1 run reads, so that the engine can tell whether a command resumes the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..data.calibration import CAMERAS
+from ..data.velodyne import scan_path
+from ..engine.same_run import folder_digests, lines_digest
+from .ordered_points import KittiDepthSource, MixedSource, OrderedPatchSource, TuSimpleSource
+
+
+def stage1_inputs(parts: Iterable[tuple[str, OrderedPatchSource]]) -> dict[str, str]:
+    """Labels, split lines and files of the parts, by name, each with what tells its content from another's.
+
+    Args:
+        parts: names and sources, "train" and "val".
+    """
+    found: dict[str, str] = {}
+    files: dict[Path, list[Path]] = {}
+    for part, source in parts:
+        sources = source.sources if isinstance(source, MixedSource) else [source]
+        for number, one in enumerate(sources, 1):
+            name = f"{part} lines of source {number}"
+            if isinstance(one, TuSimpleSource):
+                found[name] = lines_digest(f"{image} {lanes.tolist()}" for image, lanes in one.entries)
+                files.setdefault(one.root, []).extend(one.root / image for image, _ in one.entries)
+            elif isinstance(one, KittiDepthSource):
+                found[name] = lines_digest(one.frames)
+                files.setdefault(one.data_path, []).extend(_kitti_files(one))
+    for number, (root, paths) in enumerate(files.items(), 1):
+        found |= {f"source {number}: {name}": text for name, text in folder_digests(paths, root).items()}
+    return found
+
+
+def _kitti_files(source: KittiDepthSource) -> Iterable[Path]:
+    for folder, frame, side in source.frames:
+        drive = source.data_path / folder
+        image = drive / f"image_0{CAMERAS[side]}" / "data" / f"{frame:010d}.jpg"
+        yield from (image, image.with_suffix(".png"), scan_path(source.data_path, folder, frame))
+        yield from (drive.parent / "calib_cam_to_cam.txt", drive.parent / "calib_velo_to_cam.txt")
