@@ -68,11 +68,14 @@ class TextCache:
         self._tower_trains |= any(parameter.requires_grad for parameter in tower)
         by_value = [True] * len(tokens) + [self._tower_trains or parameter.is_inference() for parameter in tower]
         kept = self._kept.get(name)
-        if kept is None or not kept.is_current(parameters, by_value):
-            # Leaving inference mode: a tensor made inside it could not serve a later training step.
-            with torch.inference_mode(False), torch.no_grad():
-                sources = [_Source.of(p, copied) for p, copied in zip(parameters, by_value, strict=True)]
-                kept = self._kept[name] = _Kept(sources, compute())
+        if kept is not None and kept.is_current(parameters, by_value):
+            return kept.value
+        if torch.jit.is_tracing():  # which would take what is kept now for an input of the next trace
+            return compute()
+        # Leaving inference mode: a tensor made inside it could not serve a later training step.
+        with torch.inference_mode(False), torch.no_grad():
+            sources = [_Source.of(p, copied) for p, copied in zip(parameters, by_value, strict=True)]
+            kept = self._kept[name] = _Kept(sources, compute())
         return kept.value
 
 
