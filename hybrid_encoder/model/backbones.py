@@ -54,7 +54,8 @@ def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -
         _check_quick_gelu(name, weights)
     if path is not None or weights in ("random", "openai"):
         with quiet():
-            model = open_clip.create_model(name, pretrained=None, load_weights=False)
+            device = torch.get_default_device()  # "cpu", or "meta" where only shapes are wanted
+            model = open_clip.create_model(name, pretrained=None, load_weights=False, device=device)
         if weights != "random":
             _fill_clip(model, name, path or _download_openai(name))
         if published:

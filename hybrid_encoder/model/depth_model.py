@@ -15,7 +15,6 @@ from ..config import HybridEncoderConfig, check_image_size
 from ..errors import UserError
 from ..images import read_image, resize_image
 from ..weights.hub import HubModel, Saved
-from ..weights.reading import load_state
 from .decoder import DPTDecoder
 from .disparity import disp_to_depth
 from .encoder import HybridEncoder
@@ -163,10 +162,9 @@ class DepthModel(HubModel, nn.Module):
             raise UserError(
                 f"{saved.path} holds a {saved.kind} without decoder: load it with create_encoder({source!r})"
             )
-        model = saved.get(_from_config)
+        model = saved.fill(_from_config)
         model.about = saved.about()
-        load_state(model, saved.tensors(), saved.source)
-        return model.eval()
+        return model
 
 
 def _from_config(config: dict[str, Any]) -> DepthModel:

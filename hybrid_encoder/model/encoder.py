@@ -14,7 +14,6 @@ from ..config import PRESETS, HybridEncoderConfig, check_image_size, preset
 from ..errors import UserError
 from ..weights.hub import HubModel, Saved, looks_like_source
 from ..weights.published import towers_and_licences
-from ..weights.reading import load_state
 from .backbones import build_clip, build_timm
 from .fusion import Fusion
 from .language import Language, align
@@ -199,13 +198,12 @@ class HybridEncoder(HubModel, nn.Module):
         config = saved.get(lambda config: HybridEncoderConfig.from_dict(config["encoder"]["config"]))
         changed = config.without_downloads().replace(**changes)
         changed.check_same_features(config, saved.source)
-        encoder = saved.get(lambda _: cls(changed))
         tensors = saved.tensors()
         if saved.kind == "DepthModel":
             tensors = {n.removeprefix("encoder."): value for n, value in tensors.items() if n.startswith("encoder.")}
-        load_state(encoder, tensors, saved.source)
+        encoder = saved.fill(lambda _: cls(changed), tensors)
         encoder.about = saved.about()
-        return encoder.eval()
+        return encoder
 
     @property
     def matching_tower(self) -> ConvTower:

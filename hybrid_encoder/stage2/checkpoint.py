@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from ..model.resnet import ResnetEncoder, UNetDecoder
 from ..weights.reading import load_state, read_checkpoint, stated_json, stated_size, tensors_of
 from ..writing import whole_folder, write_torch
 from .options import DepthOptions
+
+_EPOCH = re.compile(r"weights_(0|[1-9][0-9]*)")
 
 
 def weights_folder(run: Path, epoch: int | str) -> Path:
@@ -194,18 +197,19 @@ class NetDescription:
 
 
 def newest_weights(folder: Path) -> Path:
-    """The folder itself if it holds weights, else the last `weights_N` of the run that it is.
+    """The folder itself if it holds weights, else the last `weights_N` of the run that it is, or its `weights_best`
+    where that is all that was kept.
 
     Raises:
         UserError: neither.
     """
     if (folder / "encoder.pth").exists():
         return folder
-    numbered = [f for f in (folder / "models").glob("weights_*") if f.name.removeprefix("weights_").isdigit()]
-    whole = [f for f in numbered if (f / "encoder.pth").exists()]
-    if not whole:
+    found = {f.name: f for f in (folder / "models").glob("weights_*") if (f / "encoder.pth").exists()}
+    epochs = [name for name in found if _EPOCH.fullmatch(name)]
+    if not epochs and "weights_best" not in found:
         raise UserError(f"{folder} holds no encoder.pth and no models/weights_N: give a folder that a trainer wrote")
-    return max(whole, key=lambda f: int(f.name.removeprefix("weights_")))
+    return found[max(epochs, key=lambda name: int(name.removeprefix("weights_")), default="weights_best")]
 
 
 def resnet_layers(entries: Mapping[str, Any], source: str) -> int:
