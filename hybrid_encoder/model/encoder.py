@@ -222,7 +222,7 @@ class HybridEncoder(HubModel, nn.Module):
 def _build_dino(config: HybridEncoderConfig, weights_dir: str | Path | None) -> DinoTower | None:
     if config.dino is None:
         return None
-    options = {"num_classes": 0, "dynamic_img_size": True}
+    options: dict[str, Any] = {"num_classes": 0, "dynamic_img_size": True}
     try:
         vit = build_timm(config.dino, config.dino_weights, "dino", weights_dir, **options)
     except TypeError as error:  # an architecture that does not take these options

@@ -21,6 +21,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .pixels import PixelCheck
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -43,6 +44,7 @@ class Tower(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self._frozen: list[nn.Module] = []
+        self._check_pixels = PixelCheck()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in ("mean", "std"):  # which files of others, and of our first versions, do not hold
@@ -50,7 +52,12 @@ class Tower(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """The image with this tower's mean and standard deviation, same shape."""
+        """The image with this tower's mean and standard deviation, same shape.
+
+        Raises:
+            UserError: pixels that are not in [0, 1], as `PixelCheck` sees them.
+        """
+        self._check_pixels(image)
         return (image - self.mean) / self.std
 
     def freeze(self, *modules: nn.Module) -> None:

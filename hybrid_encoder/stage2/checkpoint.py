@@ -20,7 +20,15 @@ from ..model.decoder import DPTDecoder
 from ..model.depth_model import DepthModel
 from ..model.encoder import HybridEncoder
 from ..model.resnet import ResnetEncoder, UNetDecoder
-from ..weights.reading import load_state, read_checkpoint, stated_json, stated_size, tensors_of
+from ..weights.reading import (
+    check_described,
+    load_state,
+    read_checkpoint,
+    read_tensors,
+    stated_json,
+    stated_size,
+    tensors_of,
+)
 from ..writing import whole_folder, write_torch
 from .options import DepthOptions
 
@@ -130,15 +138,20 @@ def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_
     described = NetDescription.of_entries(entries, str(path))
     sizes_from = path if "height" in entries else folder / "encoder.pth"
     height, width = stated_size(entries if sizes_from == path else read_checkpoint(sizes_from), str(sizes_from))
-    encoder: nn.Module
-    if described.config is not None:
+
+    def encoder_of_file() -> nn.Module:
+        if described.config is None:
+            return ResnetEncoder(resnet_layers(entries, str(folder)), "random")
         with naming(path):
-            encoder = HybridEncoder(described.config)
-    else:
-        encoder = ResnetEncoder(resnet_layers(entries, str(folder)), "random")
+            return HybridEncoder(described.config)
+
+    tensors, decoder_path = tensors_of(entries, str(path)), folder / f"{decoder_file}.pth"
+    check_described(encoder_of_file, tensors, str(path))
+    encoder = encoder_of_file()
+    check_described(lambda: described.decoder(encoder), read_tensors(decoder_path), str(decoder_path))
     decoder = described.decoder(encoder)
-    load_state(encoder, tensors_of(entries, str(path)), str(path))
-    fill(decoder, folder / f"{decoder_file}.pth")
+    load_state(encoder, tensors, str(path))
+    fill(decoder, decoder_path)
     return DepthModel(encoder, decoder, height, width, described.min_depth, described.max_depth).eval()
 
 
