@@ -5,7 +5,8 @@ every image, and rarely changes outside of training. Two kinds of checks tell wh
 
 - By value, against a copy: the tokens, always; every parameter of the tower as well, from the moment that it is seen
   to require gradients. This check needs no help of whoever writes: it sees fused optimisers, which do not count
-  PyTorch's version of a parameter up, and writes through `.data`, such as moving averages of weights.
+  PyTorch's version of a parameter up, and writes through `.data`, such as moving averages of weights. On a GPU the
+  host waits for its answer, which is asked for only where no gradients are wanted.
 - By identity, address and version: parameters of a frozen tower. They get no gradients, so no optimiser writes to
   them, and every other way to change them is visible there: in-place operations and `load_state_dict` count the version
   up, `assign=True`, `.to()` and `parameter.data = ...` change the identity or the address. The one exception is an
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 class TextCache:
@@ -52,7 +54,7 @@ class TextCache:
             tower: parameters that are compared by value only if they train.
             compute: gives the value.
         """
-        if _is_exporting():
+        if _without_values(tower):
             kept = self._kept.get(name)
             return compute() if kept is None else kept.value
         return self._checked(name, tokens, tower, compute)
@@ -122,9 +124,7 @@ class _Kept:
         return all(source.is_current(now, copied) for source, now, copied in checks)
 
 
-def _is_exporting() -> bool:
-    """Whether this runs within `torch.export`, but not within `torch.compile`."""
+def _without_values(parameters: Sequence[Tensor]) -> bool:
+    """Whether parameters have shapes alone, as within `torch.export`, strict or not."""
     strict = getattr(torch.compiler, "is_exporting", None)  # torch 2.7
-    return torch.compiler.is_compiling() and (
-        not torch.compiler.is_dynamo_compiling() or (strict is not None and strict())
-    )
+    return any(isinstance(parameter, FakeTensor) for parameter in parameters) or (strict is not None and strict())
