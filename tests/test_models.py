@@ -1,6 +1,8 @@
 """The encoder contract over towers, sizes and options; frozen parts; language cache; decoders and poses."""
 
 import dataclasses
+import warnings
+from collections.abc import Callable
 
 import numpy as np
 import open_clip
@@ -15,6 +17,7 @@ from hybrid_encoder.model.backbones import build_clip
 from hybrid_encoder.model.language import Language, align
 from hybrid_encoder.model.pose import ClassTokenPose, PoseDecoder
 from hybrid_encoder.model.resnet import ConvElu, JoinElu, ResnetEncoder, UNetDecoder
+from hybrid_encoder.weights.reading import load_state
 
 STRIDES = (2, 4, 8, 16, 32)
 
@@ -172,6 +175,188 @@ def test_text_written_through_data_is_seen_at_the_next_switch_of_modes() -> None
         before = encoder.text()
         encoder.language.tokens.data.mul_(-1)
         assert not torch.allclose(encoder.train().eval().text(), before)
+
+
+def fused_step(language: Language) -> None:
+    """A foreign loop's, on the tokens and on what else of the text tower requires gradients."""
+    trained = [parameter for parameter in language.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.1, fused=True)
+    language.text_features()[:, 0].sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def unfrozen_step(language: Language) -> None:
+    """The tower trains for one step and is frozen again before anyone looks."""
+    language.requires_grad_(True)
+    fused_step(language)
+    language.requires_grad_(False)
+
+
+def gradient_by_hand(language: Language) -> None:
+    language.tokens.grad = torch.ones_like(language.tokens)
+    torch.optim.AdamW([language.tokens], lr=0.1, fused=True).step()
+    language.tokens.grad = None
+
+
+def assigned(language: Language) -> None:
+    state = {name: value + 0.1 if name == "position" else value for name, value in language.state_dict().items()}
+    language.load_state_dict(state, assign=True)
+
+
+def moved(language: Language) -> None:
+    language.double()
+
+
+CHANGES = {
+    "fused optimiser": fused_step,
+    "unfrozen tower": unfrozen_step,
+    "gradient by hand": gradient_by_hand,
+    "token in place": lambda language: language.tokens.detach().add_(0.1),
+    "token through .data": lambda language: language.tokens.data.add_(0.1),
+    "tower in place": lambda language: language.projection.detach().mul_(-1),
+    "tower's .data replaced": lambda language: setattr(language.projection, "data", -language.projection.data),
+    "tower's parameter replaced": lambda language: setattr(
+        language, "projection", torch.nn.Parameter(-language.projection.detach(), requires_grad=False)
+    ),
+    "assigned state": assigned,
+    "moved": moved,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_kept_text_is_never_old(change: Callable[[Language], None]) -> None:
+    """In eval mode all the time, as foreign loops may leave it."""
+    language = tiny().eval().language
+    for _ in range(2):
+        with torch.no_grad():
+            before = language.text_features()
+            assert language.text_features() is before
+        change(language)
+        with torch.no_grad():
+            after = language.text_features()
+            fresh = language._token_features()
+        assert torch.equal(after, fresh)
+        assert after.dtype != before.dtype or not torch.equal(after, before)
+        language.float()
+
+
+def test_kept_words_follow_a_tower_that_trains() -> None:
+    language = tiny().eval().language
+    with torch.no_grad():
+        before = language.word_features()
+        assert language.word_features() is before
+    unfrozen_step(language)
+    with torch.no_grad():
+        assert not torch.equal(language.word_features(), before)
+        assert torch.equal(language.word_features(), language._word_features())
+
+
+def test_text_of_inference_tensors_is_followed() -> None:
+    with torch.inference_mode():
+        language = tiny().eval().language
+        for change in (language.tokens, language.projection):
+            before = language.text_features()
+            assert language.text_features() is before
+            change.mul_(-1)
+            assert torch.equal(language.text_features(), language._token_features())
+            assert not torch.equal(language.text_features(), before)
+
+
+def test_text_of_other_parameters_for_one_call() -> None:
+    """torch.func puts them in the place of a model's own; vmap runs several models at once."""
+    models = [tiny().eval(), create_encoder("tiny").eval()]
+    with torch.no_grad():
+        models[1].language.tokens.add_(1)
+    image = torch.rand(1, 3, 64, 64)
+    state = torch.func.stack_module_state(models)  # type: ignore[arg-type]
+
+    def call(parameters: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.func.functional_call(models[0], (parameters, buffers), (image,))[4]  # type: ignore[no-any-return]
+
+    with torch.no_grad():
+        alone = [model(image)[4] for model in models]
+        together = torch.vmap(call)(*state)
+        assert torch.equal(models[0](image)[4], alone[0])
+    for one, all_ in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, all_, rtol=1e-3, atol=1e-4)
+
+
+def test_no_hook_is_left_on_all_optimisers() -> None:
+    from torch.optim.optimizer import _global_optimizer_post_hooks
+
+    tiny()
+    assert not _global_optimizer_post_hooks
+
+
+def test_encoders_are_built_on_meta_and_filled() -> None:
+    image = torch.rand(1, 3, 64, 64)
+    source = tiny().eval()
+    with torch.device("meta"):
+        sketch = create_encoder("tiny").eval()
+        assert [m.shape for m in sketch(torch.rand(1, 3, 64, 64))] == [m.shape for m in source(image)]
+    with pytest.raises(UserError, match="on the device 'meta'"):
+        load_state(sketch, source.state_dict(), "x.pth")
+    filled = sketch.to_empty(device="cpu")
+    load_state(filled, source.state_dict(), "x.pth")
+    with torch.no_grad():
+        assert torch.equal(filled(image)[0], source(image)[0])
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_encoders_can_be_traced(warm: bool) -> None:
+    encoder = tiny(dino="vit_small_patch14_dinov2", dino_blocks=(0, 1, 2, 3), position_resize="facebook").eval()
+    first, second = torch.rand(2, 1, 3, 64, 96)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sizes become constants
+        if warm:
+            encoder(first)
+        traced = torch.jit.trace(encoder, first, strict=False)
+        for ours, theirs in zip(traced(second), encoder(second), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+class _Aligned(torch.nn.Module):
+    def __init__(self, language: Language) -> None:
+        super().__init__()
+        self.language = language
+
+    def forward(self, level: torch.Tensor) -> torch.Tensor:
+        return align(level, self.language.text_features())
+
+
+def test_strict_export_has_the_text() -> None:
+    model, level = _Aligned(tiny().eval().language), torch.rand(1, 64, 2, 3)
+    with torch.no_grad():
+        expected = model(level)
+        model.language.transformer.register_forward_pre_hook(lambda *_: pytest.fail("the text tower was run"))
+        assert torch.equal(torch.export.export(model, (level,), strict=True).module()(level), expected)
+
+
+WRONG_PIXELS = {
+    "0 to 255": 255 * torch.rand(1, 3, 64, 64),
+    "normalised": (torch.rand(1, 3, 64, 64) - 0.45) / 0.225,
+    "uint8": (255 * torch.rand(1, 3, 64, 64)).byte(),
+}
+
+
+@pytest.mark.parametrize("image", WRONG_PIXELS.values(), ids=WRONG_PIXELS)
+@pytest.mark.parametrize("kind", ["hybrid", "dino", "resnet"])
+def test_pixels_out_of_range_are_refused(kind: str, image: torch.Tensor) -> None:
+    encoder = (
+        ResnetEncoder(18, "random") if kind == "resnet" else tiny(**{"image_tower": None} if kind == "dino" else {})
+    )
+    with pytest.raises(UserError, match=r"expected .* in \[0, 1\]"):
+        encoder.eval()(image)
+
+
+def test_the_values_of_pixels_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, calls = tiny().eval(), []
+    aminmax = torch.Tensor.aminmax
+    monkeypatch.setattr(torch.Tensor, "aminmax", lambda self: calls.append(1) or aminmax(self))
+    for _ in range(3):
+        encoder(torch.rand(1, 3, 64, 64))
+    assert len(calls) == 2  # by each of the two towers
 
 
 PROMPTS = ["This patch appears to be {depth}", "Along the x axis it is {depth}", "{depth} from the camera, in metres"]

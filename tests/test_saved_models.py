@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import timm
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -26,6 +29,7 @@ from hybrid_encoder.model.depth_model import DepthModel
 from hybrid_encoder.model.encoder import HybridEncoder, create_encoder
 from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.stage1.checkpoint import load_stage1, save_stage1
+from hybrid_encoder.stage2.checkpoint import newest_weights
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (70, 100, 3), dtype=np.uint8)
 
@@ -428,6 +432,126 @@ def test_predict_leaves_modes_as_they_were_and_takes_any_precision() -> None:
     for precision in (torch.float16, torch.bfloat16, torch.float64):
         np.testing.assert_allclose(model.to(precision).predict(IMAGE), depth, rtol=0.1)
         model = tiny_model("dpt")
+
+
+def test_threads_predict_alike_while_a_model_trains() -> None:
+    """One encoder at three sizes, for which CLIP's ViT resamples its position embeddings."""
+    torch.manual_seed(0)
+    encoder = create_encoder("tiny", clip="ViT-B-32", fusion_channels=32, dino=None)
+    models = [DepthModel(encoder, UNetDecoder(encoder.num_ch_enc), *size) for size in ((64, 96), (96, 64), (64, 64))]
+    expected = [model.eval().predict(IMAGE) for model in models]
+    for model in models:
+        model.train()
+    before = {name: value.clone() for name, value in models[0].state_dict().items()}
+    modes = [module.training for module in models[0].modules()]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda i: (i, models[i % 3].predict(IMAGE)), range(12)))
+    for i, depth in found:
+        np.testing.assert_allclose(depth, expected[i % 3], rtol=1e-5)
+    assert [module.training for module in models[0].modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in models[0].state_dict().items())
+
+
+def test_predict_sees_the_weights_of_now_and_calls_hooks() -> None:
+    model, calls = tiny_model("unet").train(), []
+
+    class Hooked:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()  # which cannot be copied
+
+        def __call__(self, *_: Any) -> None:
+            calls.append(1)
+
+    model.decoder.register_forward_hook(Hooked().__call__)
+    before = model.predict(IMAGE)
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.mul_(0.5)
+    assert not np.allclose(model.predict(IMAGE), before)
+    assert len(calls) == 2
+
+
+def test_predict_takes_lists_batches_and_pil_images() -> None:
+    model = tiny_model("unet")
+    other = IMAGE[::-1].copy()
+    expected = model.predict(IMAGE), model.predict(other)
+    stacked = np.stack([IMAGE, other])
+    for batch in (
+        stacked,
+        torch.from_numpy(stacked).permute(0, 3, 1, 2),
+        torch.from_numpy(stacked.transpose(0, 3, 1, 2)) / 255,
+    ):
+        found = model.predict(batch)
+        assert found.shape == (2, *IMAGE.shape[:2])
+        np.testing.assert_allclose(found, np.stack(expected), rtol=1e-4)
+    smaller = np.ascontiguousarray(IMAGE[:40])
+    depths = model.predict([IMAGE, Image.fromarray(other), torch.from_numpy(smaller).permute(2, 0, 1)] + 7 * [smaller])
+    assert isinstance(depths, list)
+    assert [depth.shape for depth in depths] == 2 * [(70, 100)] + 8 * [(40, 100)]
+    np.testing.assert_allclose(depths[1], expected[1], rtol=1e-4)
+    assert model.predict([]) == []
+    grey = Image.fromarray(IMAGE[..., 0])
+    np.testing.assert_array_equal(model.predict(grey), model.predict(np.stack(3 * [IMAGE[..., 0]], axis=-1)))
+    see_through = Image.fromarray(np.dstack([IMAGE, IMAGE[..., 0]]))
+    assert see_through.mode == "RGBA"
+    np.testing.assert_array_equal(model.predict(see_through), expected[0])
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.full((3, 64, 96), 200.0), r"from 200 to 200: expected RGB in \[0, 1\]"),
+        (torch.full((3, 64, 96), -1.0), r"expected RGB in \[0, 1\]"),
+        (torch.full((3, 64, 96), 300), "whole numbers from 0 to 255"),
+        (torch.zeros(0, 3, 64, 96), "without pixels"),
+        (np.zeros((0, 96, 3), np.uint8), "without pixels"),
+        (Image.fromarray(np.zeros((64, 96), np.uint16)), "8 bits a channel"),
+        (3, "of type int"),
+    ],
+)
+def test_predict_refuses_pixels_that_would_be_misread(image: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tiny_model("unet").predict(image)
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors"])
+def test_what_others_wrote_is_not_replaced(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"model_type": "clip"}')
+    for encoder in (tiny_model("dpt").encoder, tiny_model("dpt")):
+        with pytest.raises(UserError, match=f"{name} that this package did not write"):
+            encoder.save_pretrained(tmp_path)  # type: ignore[operator]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == '{"model_type": "clip"}'
+
+
+def test_a_described_net_takes_no_memory_before_its_tensors_fit(tmp_path: Path) -> None:
+    folder = tiny_model("dpt").save_pretrained(tmp_path / "saved")
+    config = json.loads((folder / "config.json").read_text())
+    for field in ("num_tokens", "decoder_channels", "fusion_channels"):
+        hostile = json.loads(json.dumps(config))
+        hostile["encoder"]["config"][field] = 4000
+        (folder / "config.json").write_text(json.dumps(hostile))
+        with pytest.raises(UserError, match="of another shape"):
+            DepthModel.from_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    convert(folder, tmp_path / "run", "monodepth2")
+    encoder = torch.load(tmp_path / "run" / "encoder.pth")
+    for field, file in (("num_tokens", "encoder"), ("fusion_channels", "encoder"), ("decoder_channels", "depth")):
+        changed = json.dumps({**json.loads(encoder["hybrid_config"]), field: 4000})
+        torch.save({**encoder, "hybrid_config": changed}, tmp_path / "run" / "encoder.pth")
+        with pytest.raises(UserError, match=rf"{file}\.pth .*of another shape"):
+            open_depth_model(tmp_path / "run")
+
+
+def test_a_run_that_kept_its_best_weights_alone_is_opened(tmp_path: Path) -> None:
+    for name in ("weights_best", "weights_²", "weights_03", "weights_copy"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "encoder.pth").touch()
+    assert newest_weights(tmp_path).name == "weights_best"
+    for epoch in (2, 10):
+        (tmp_path / "models" / f"weights_{epoch}").mkdir()
+        (tmp_path / "models" / f"weights_{epoch}" / "encoder.pth").touch()
+    assert newest_weights(tmp_path).name == "weights_10"
 
 
 def test_a_model_made_in_inference_mode_runs(tmp_path: Path) -> None:

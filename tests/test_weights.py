@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.weights.reading import load_state, read_checkpoint, read_tensors
+from hybrid_encoder.weights.reading import load_state, read_checkpoint, read_tensors, tensors_of
 
 
 class Hyperparameters:
@@ -167,6 +167,49 @@ def test_compressed_archives_are_refused(tmp_path: Path) -> None:
         archive.writestr("a/constants.pkl", b"\x80\x02).")
     with pytest.raises(UserError, match="compressed"):
         read_tensors(path)
+
+
+def test_compressed_tensors_are_not_mapped(tmp_path: Path) -> None:
+    """PyTorch takes the compressed bytes for numbers where it maps an archive."""
+    plain, packed = tmp_path / "plain.pth", tmp_path / "packed.pth"
+    torch.save({"weight": torch.zeros(4096)}, plain)
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(UserError, match=r"packed\.pth .*compressed.*zip -0"):
+        read_tensors(packed)
+
+
+WRAPPED = ["module.", "module.module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "_fsdp_wrapped_module."]
+
+
+@pytest.mark.parametrize("prefix", WRAPPED)
+def test_wrappers_of_nets_are_seen_through(prefix: str, tmp_path: Path) -> None:
+    net, other = Net(), Net()
+    state = {prefix + name: value for name, value in net.state_dict().items()}
+    for content in ({**state, "height": 64}, {"state_dict": state}):
+        torch.save(content, tmp_path / "x.pth")
+        load_state(other, read_tensors(tmp_path / "x.pth"), "x.pth")
+        assert all(torch.equal(value, net.state_dict()[name]) for name, value in other.state_dict().items())
+    torch.save({**state, "height": 64}, tmp_path / "x.pth")
+    assert read_checkpoint(tmp_path / "x.pth").keys() == {*net.state_dict(), "height"}
+
+
+def test_wrapped_parts_and_averages_are_seen_through() -> None:
+    net = Net()
+    inner = {name.replace(".", "._orig_mod.", 1): value for name, value in net.state_dict().items()}
+    assert tensors_of(inner, "x").keys() == net.state_dict().keys()
+    averaged = torch.optim.swa_utils.AveragedModel(net).state_dict()
+    assert tensors_of(averaged, "x").keys() == net.state_dict().keys()
+    both = {"module.weight": torch.zeros(1), "weight": torch.ones(1)}
+    assert tensors_of(both, "x").keys() == both.keys()
+
+
+def test_repeated_views_do_not_make_a_small_file_large() -> None:
+    net = nn.Linear(1000, 1000)
+    tensors = {"weight": torch.zeros(1).expand(1000, 1000), "bias": torch.zeros(1000)}
+    with pytest.raises(UserError, match=r"states tensors of 4004000 bytes and holds 4004"):
+        load_state(net, tensors, "x.pth")
 
 
 def test_wrong_files_are_named_and_described(tmp_path: Path) -> None:

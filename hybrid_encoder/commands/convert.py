@@ -18,7 +18,6 @@ from ..released.single_frame import (
 )
 from ..stage1.checkpoint import is_stage1, open_stage1
 from ..stage2.checkpoint import encoder_extras, load_depth_model, newest_weights
-from ..weights.card import CARD_MARK
 from ..weights.hub import CARD_FILE, CONFIG_FILE, TENSOR_FILE
 from ..weights.reading import read_checkpoint, read_tensors
 from ..writing import write_torch
@@ -96,9 +95,6 @@ def convert(
     else:
         model = open_depth_model(source, teacher, ignore)
     if layout == "hub":
-        card = out / CARD_FILE
-        if card.is_file() and CARD_MARK not in card.read_text(encoding="utf-8", errors="replace"):
-            raise UserError(f"{card} is not a model card of this package and would be replaced: choose another --out")
         model.save_pretrained(out, training_data)
         return [out / name for name in (TENSOR_FILE, CONFIG_FILE, CARD_FILE)]
     assert isinstance(model, DepthModel)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,8 @@ def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -
         _check_quick_gelu(name, weights)
     if path is not None or weights in ("random", "openai"):
         with quiet():
-            model = open_clip.create_model(name, pretrained=None, load_weights=False)
+            device = torch.get_default_device()  # "cpu", or "meta" where only shapes are wanted
+            model = open_clip.create_model(name, pretrained=None, load_weights=False, device=device)
         if weights != "random":
             _fill_clip(model, name, path or _download_openai(name))
         if published:
@@ -70,7 +73,9 @@ def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -
     return model.float()
 
 
-def build_timm(name: str, weights: str, role: str, weights_dir: str | Path | None = None, **options: Any) -> nn.Module:
+def build_timm(
+    name: str, weights: str, role: str, weights_dir: str | Path | None = None, remedy: str = "", **options: Any
+) -> nn.Module:
     """A timm model without its classifier.
 
     Args:
@@ -79,6 +84,7 @@ def build_timm(name: str, weights: str, role: str, weights_dir: str | Path | Non
             "local-dir:FOLDER".
         role: the option's name prefix in messages, e.g. "dino".
         weights_dir: as for `build_clip`.
+        remedy: what the caller's user can do where weights cannot be downloaded, for the message; empty: give a file.
         options: passed to `timm.create_model`.
 
     Raises:
@@ -93,7 +99,8 @@ def build_timm(name: str, weights: str, role: str, weights_dir: str | Path | Non
         raise UserError(f"{role}_weights={weights!r}: expected 'pretrained', 'random' or the path of a file")
     path = find_weights(timm_source(name, weights, f"{role}_weights"), weights_dir)
     if path is None:
-        return _load(lambda: timm.create_model(name, pretrained=True, **options), name, weights, f"{role}_weights")
+        download = partial(timm.create_model, name, pretrained=True, **options)
+        return _load(download, name, weights, f"{role}_weights", remedy)
     model = timm.create_model(name, pretrained=False, **options)
     _fill_timm(model, name, path, options.get("in_chans", 3))
     return model
@@ -177,18 +184,16 @@ def _names(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value or ())
 
 
-def _load(create: Any, what: str, weights: str, option: str) -> Any:
+def _load(create: Callable[[], Any], what: str, weights: str, option: str, remedy: str = "") -> Any:
     try:
         with quiet():
             return create()
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, torch.jit.Error, ImportError) as error:
         reason = str(error).strip().split("\n")[0][:300]
-        folder = f"a folder of weights that {WEIGHTS_VARIABLE} names"
-        remedy = f"give a local file: {option}=FILE, or {folder}, or {option}='random' to start from nothing"
-        if option == "resnet_weights":  # which is no option of the commands
-            remedy = f"put them into {folder}, or start from nothing: --weights_init scratch"
+        remedy = remedy or f"give a local file: {option}=FILE, or {option}='random' to start from random numbers"
         raise UserError(
-            f"weights {weights!r} of {what} could not be loaded ({reason}): without network, {remedy}"
+            f"weights {weights!r} of {what} could not be loaded ({reason}): without network, put them into a folder of "
+            f"weights that {WEIGHTS_VARIABLE} names, or {remedy}"
         ) from error
     except Exception as error:  # unpickling and hub clients raise classes of their own, all of them load failures
         raise UserError(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import check_scales
 from ..errors import UserError
 from .contract import Decodable, EncoderFeatures
-from .precision import in_own_precision
+from .precision import in_own_precision, without_autocast
 
 Head = Literal["sigmoid", "relu"]
 
@@ -82,7 +81,7 @@ class DPTDecoder(nn.Module):
                 if 16 * rows > 1.5 * height:  # patches under 11 pixels: the fusion is as fine as the image already
                     refined = (height // 2**i, width // 2**i)
                 raw = self.heads[str(i)](path, refined)
-                with torch.autocast(raw.device.type, enabled=False):
+                with without_autocast(raw.device):
                     bounded = raw.float().sigmoid() if self.head == "sigmoid" else F.relu(raw.float())
                     disparities["disp", i] = _bilinear(bounded, (height // 2**i, width // 2**i))
         return disparities

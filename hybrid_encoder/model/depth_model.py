@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..config import MAX_DEPTH, MIN_DEPTH, check_image_size
 from ..errors import UserError
-from ..images import read_image, resize_image
 from ..weights.hub import HubModel, Saved
-from ..weights.reading import load_state
 from .contract import Decodable, DepthEncoder, EncoderFeatures
 from .decoder import DPTDecoder
-from .disparity import disp_to_depth
+from .disparity import disp_to_depth, disparity_to_depth
+from .eval_mode import in_eval_mode
 from .nets import DepthNets
+from .pixels import ImageLike, is_sequence, to_pixels
+from .predictor import predict_disparities, resize_map
 from .resnet import UNetDecoder
+
+_IMAGES_AT_A_TIME = 8
+"""Of a batch or a list, in `predict`."""
 
 
 def decode(encoder: Decodable, decoder: nn.Module, features: EncoderFeatures) -> dict[tuple[str, int], Tensor]:
@@ -85,32 +89,41 @@ class DepthModel(HubModel, nn.Module):
             finest = nn.functional.interpolate(finest, image.shape[-2:], mode="bilinear", align_corners=False)
         return disp_to_depth(finest, self.min_depth, self.max_depth)[0]
 
-    def predict(self, image: np.ndarray | str | Path | Tensor) -> np.ndarray:
-        """Depth of one image at its own size, in evaluation mode.
+    @overload
+    def predict(self, image: ImageLike) -> np.ndarray: ...  # type: ignore[overload-overlap]  # a str is a sequence
+
+    @overload
+    def predict(self, image: Sequence[ImageLike]) -> list[np.ndarray]: ...
+
+    def predict(self, image: ImageLike | Sequence[ImageLike]) -> np.ndarray | list[np.ndarray]:
+        """Depth of images at their own sizes, as in evaluation mode; the model's own mode and buffers stay as they are.
+
+        May be called from several threads at once, also while the model is in train mode.
 
         Args:
-            image: a file, RGB uint8 (H, W, 3) (an array or a PIL image), or a tensor (3, H, W) or (1, 3, H, W), uint8
-                or in [0, 1].
+            image: a file, a PIL image, RGB uint8 (H, W, 3) or (B, H, W, 3), a tensor (3, H, W) or (B, 3, H, W), whole
+                numbers from 0 to 255 or floats in [0, 1]; or a sequence of those.
 
         Returns:
-            float32 (H, W), between min_depth and max_depth; its unit is metres up to an unknown factor where the model
-            learned from a single camera.
+            float32 (H, W), or (B, H, W) of a batch of several images; of a sequence, a list with one (H, W) for each
+            image. Between min_depth and max_depth; the unit is metres up to an unknown factor where the model learned
+            from a single camera.
 
         Raises:
-            UserError: unreadable file, or an array of another form.
+            UserError: an unreadable file, or an image of another form or range.
         """
-        pixels = _to_pixels(image)
-        seen = torch.from_numpy(resize_image(pixels, self.height, self.width)).permute(2, 0, 1)[None].float() / 255
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
-            disparity = self.disparity(seen)[0, 0].float().cpu().numpy()
-        finally:
-            for module, training in modes.items():  # parts may be frozen
-                module.training = training
-        # Disparity is resized rather than depth: it is the smoother of the two at object borders.
-        disparity = cv2.resize(disparity, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        return (1 / np.clip(disparity, 1 / self.max_depth, 1 / self.min_depth)).astype(np.float32)
+        pixels = to_pixels(image)
+        model = in_eval_mode(self)
+        depths: list[np.ndarray] = []
+        for start in range(0, len(pixels), _IMAGES_AT_A_TIME):
+            some = pixels[start : start + _IMAGES_AT_A_TIME]
+            for own, disparity in zip(some, predict_disparities(model, some), strict=True):
+                # Disparity is resized rather than depth: it is the smoother of the two at object borders.
+                disparity = resize_map(disparity, *own.shape[:2])
+                depths.append(disparity_to_depth(disparity, self.min_depth, self.max_depth))
+        if is_sequence(image):
+            return depths
+        return depths[0] if len(depths) == 1 else np.stack(depths)
 
     @property
     def nets(self) -> DepthNets:
@@ -149,10 +162,9 @@ class DepthModel(HubModel, nn.Module):
             raise UserError(
                 f"{saved.path} holds a {saved.kind} without decoder: load it with create_encoder({source!r})"
             )
-        model = saved.get(_from_config)
+        model = saved.fill(_from_config)
         model.about = saved.about()
-        load_state(model, saved.tensors(), saved.source)
-        return model.eval()
+        return model
 
 
 def _from_config(config: dict[str, Any]) -> DepthModel:
@@ -174,20 +186,3 @@ def _check_channels(encoder: DepthEncoder, decoder: nn.Module) -> None:
         return
     if given != read:
         raise UserError(f"the encoder gives maps of {given} channels, the decoder was built for {read}")
-
-
-def _to_pixels(image: np.ndarray | str | Path | Tensor) -> np.ndarray:
-    """uint8 (H, W, 3)."""
-    if isinstance(image, str | Path):
-        return read_image(image)
-    if isinstance(image, Tensor):
-        image = image[0] if image.ndim == 4 and len(image) == 1 else image
-        if image.ndim != 3 or len(image) != 3:
-            raise UserError(f"image tensor of shape {tuple(image.shape)}: expected (3, H, W) or (1, 3, H, W)")
-        if image.is_floating_point():
-            image = (image.detach().clamp(0, 1) * 255).round()
-        return image.to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
-    image = np.asarray(image)  # of PIL, too
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise UserError(f"image of shape {image.shape}, {image.dtype}: expected RGB uint8 (H, W, 3)")
-    return image

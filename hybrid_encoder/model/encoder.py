@@ -13,7 +13,6 @@ from ..config import PRESETS, HybridEncoderConfig, check_image_size, preset
 from ..errors import UserError
 from ..weights.hub import HubModel, Saved, looks_like_source
 from ..weights.published import towers_and_licences
-from ..weights.reading import load_state
 from .backbones import build_clip, build_timm
 from .contract import DepthEncoder, EncoderFeatures
 from .fusion import Fusion
@@ -189,13 +188,12 @@ class HybridEncoder(HubModel, DepthEncoder):
         config = saved.get(lambda config: HybridEncoderConfig.from_dict(config["encoder"]["config"]))
         changed = config.without_downloads().replace(**changes)
         changed.check_same_features(config, saved.source)
-        encoder = saved.get(lambda _: cls(changed))
         tensors = saved.tensors()
         if saved.kind == "DepthModel":
             tensors = {n.removeprefix("encoder."): value for n, value in tensors.items() if n.startswith("encoder.")}
-        load_state(encoder, tensors, saved.source)
+        encoder = saved.fill(lambda _: cls(changed), tensors)
         encoder.about = saved.about()
-        return encoder.eval()
+        return encoder
 
     @property
     def matching_tower(self) -> ConvTower:
@@ -214,7 +212,7 @@ class HybridEncoder(HubModel, DepthEncoder):
 def _build_dino(config: HybridEncoderConfig, weights_dir: str | Path | None) -> DinoTower | None:
     if config.dino is None:
         return None
-    options = {"num_classes": 0, "dynamic_img_size": True}
+    options: dict[str, Any] = {"num_classes": 0, "dynamic_img_size": True}
     try:
         vit = build_timm(config.dino, config.dino_weights, "dino", weights_dir, **options)
     except TypeError as error:  # an architecture that does not take these options

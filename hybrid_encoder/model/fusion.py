@@ -64,6 +64,7 @@ def _resize(x: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _as_autocast(x: Tensor) -> Tensor:
-    """Under autocast norms return float32, which a concatenation would spread over a level; nothing behind needs it."""
+    """Under autocast norms return float32, which a concatenation would spread over a level; nothing after needs it."""
     device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return x.to(torch.get_autocast_dtype(device)) if enabled else x

@@ -5,22 +5,20 @@ METHOD, section 2. The text tower is frozen; gradients pass through it to the de
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.autograd.graph import increment_version
-from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from ..config import DEPTH_WORDS, HybridEncoderConfig
 from ..errors import UserError
+from .precision import without_autocast
+from .text_cache import TextCache
 
 LOGIT_SCALE = 100.0
 """CLIP's trained temperature, fixed."""
@@ -29,22 +27,21 @@ LOGIT_SCALE = 100.0
 class Language(nn.Module):
     """The text tower of a CLIP model, cut down to the prompts of one config.
 
-    Only the embeddings of the prompts' own words are kept (a dozen of CLIP's 49,408), the context is cut behind the
-    last end token, and the words that all prompts begin with are run once: attention is causal and a sentence is read
-    out at its end token, so the result is the same.
+    Three reductions leave the result as it is. Only the embeddings of the prompts' own words are kept (a dozen of
+    CLIP's 49,408). The context ends with the last end token. The words that all prompts begin with are run once:
+    attention is causal, and a sentence is read out at its end token.
 
     Attributes:
         tokens: (K, width) parameter, the learnable depth tokens.
         slot: position of the depth word or token in a prompt.
         width: length D of a text feature.
+        vocabulary: rows of CLIP's full vocabulary that `embedding` holds; a file with all 49,408 is read by them.
     """
 
     tokens: Tensor
     embedding: Tensor
     position: Tensor
     projection: Tensor
-    word_ids: Tensor
-    token_ids: Tensor
 
     def __init__(self, clip: CLIP, config: HybridEncoderConfig) -> None:
         super().__init__()
@@ -54,15 +51,11 @@ class Language(nn.Module):
             )
         self.text_norm = config.text_norm
         words, token, self.slot, self._suffix = _tokenize(config.prompt, clip.context_length)
-        vocabulary = torch.cat([words.flatten(), token.flatten()]).unique()
-        # End tokens have the highest id, and so they have after this renumbering.
-        self.register_buffer("word_ids", torch.searchsorted(vocabulary, words), persistent=False)
-        self.register_buffer("token_ids", torch.searchsorted(vocabulary, token), persistent=False)
+        self.vocabulary = sorted({*token.padded[0], *(number for row in words.padded for number in row)})
+        self._words, self._token = words.renumbered(self.vocabulary), token.renumbered(self.vocabulary)
 
-        # Rows of the full vocabulary, by which a checkpoint with all 49,408 is read.
-        self.vocabulary = vocabulary.tolist()
-        context = max(words.shape[1], token.shape[1])
-        self.embedding = nn.Parameter(clip.token_embedding.weight[vocabulary].detach().clone())
+        context = max(len(words.padded[0]), len(token.padded[0]))
+        self.embedding = nn.Parameter(clip.token_embedding.weight[self.vocabulary].detach().clone())
         self.position = nn.Parameter(clip.positional_embedding[:context].detach().clone())
         self.transformer = clip.transformer
         self.ln_final = clip.ln_final
@@ -75,9 +68,7 @@ class Language(nn.Module):
             tokens = 0.02 * torch.randn(config.num_tokens, self.embedding.shape[1])
         self.tokens = nn.Parameter(tokens, requires_grad=config.train_tokens)
         self.width = int(self.projection.shape[1])
-        self._cache: dict[str, _Kept] = {}
-        _watch_fused_steps()
-        self.register_load_state_dict_post_hook(_forget)
+        self._cache = TextCache()
 
     def train(self, mode: bool = True) -> Language:
         """As of any module; what is cached is forgotten where the mode changes."""
@@ -89,32 +80,46 @@ class Language(nn.Module):
         self._cache.clear()  # to another device or precision
         return super()._apply(fn, recurse)
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._cache.clear()
+        super()._load_from_state_dict(*args)
+
     def word_features(self) -> Tensor:
-        """The seven prompts of stage 1, near to far: (7, D), each of length 1. Constant, hence cached."""
-        return self._constant("words", self._word_features)
+        """The seven prompts of stage 1, near to far: (7, D), each of length 1. Cached until the text tower changes."""
+        return self._cache.get("words", (), self._tower(), self._word_features)
 
     def text_features(self) -> Tensor:
         """The K depth tokens' prompts: (K, D), each of length 1 (and divided by the norm of the whole under "matrix").
 
-        Computed anew where gradients are wanted; otherwise cached until a token or the text tower changes, which is
-        seen by the versions of its parameters. Writing through `.data` leaves those as they were: switch between
-        `train()` and `eval()` after it. `torch.export` (not strict) takes what is cached as a constant: run the model
-        once before, and both under `torch.no_grad()`.
+        Computed anew where gradients are wanted, otherwise cached until a token or the text tower changes: `text_cache`
+        says how that is seen. `torch.export` takes what is cached as a constant: run the model once before, and both
+        under `torch.no_grad()`.
         """
         if torch.is_grad_enabled() and self.tokens.requires_grad:
+            self._cache.expect_training(self._tower())
             return self._token_features()
-        return self._constant("tokens", self._token_features)
+        return self._cache.get("tokens", (self.tokens,), self._tower(), self._token_features)
+
+    def _tower(self) -> list[Tensor]:
+        """All parameters but the tokens."""
+        return [parameter for name, parameter in self.named_parameters() if name != "tokens"]
 
     def _word_features(self) -> Tensor:
-        return F.normalize(self._read(self.embedding[self.word_ids[:, self.slot :]], self.word_ids), dim=-1)
+        own = torch.stack([self._rows(row[self.slot :]) for row in self._words.padded])
+        return F.normalize(self._read(own, self._words), dim=-1)
 
     def _token_features(self) -> Tensor:
-        behind = self.embedding[self.token_ids[:, self.slot + 1 :]].expand(len(self.tokens), -1, -1)
-        own = torch.cat([self.tokens[:, None].to(behind.dtype), behind], dim=1)
-        features = F.normalize(self._read(own, self.token_ids), dim=-1)
+        rest = self._rows(self._token.padded[0][self.slot + 1 :]).expand(len(self.tokens), -1, -1)
+        own = torch.cat([self.tokens[:, None].to(rest.dtype), rest], dim=1)
+        features = F.normalize(self._read(own, self._token), dim=-1)
         return features / features.norm() if self.text_norm == "matrix" else features
 
-    def _read(self, own: Tensor, ids: Tensor) -> Tensor:
+    def _rows(self, numbers: Sequence[int]) -> Tensor:
+        """(n, width) rows of the embedding, taken without a tensor of indices: one would have to be moved to the
+        embedding's device, and lost when a module leaves the device "meta"."""
+        return torch.stack([self.embedding[number] for number in numbers])
+
+    def _read(self, own: Tensor, sentences: _Sentences) -> Tensor:
         """Reads sentences out at their end tokens.
 
         All sentences begin alike ("This patch appears to be"), and attention is causal: the beginning is run once, and
@@ -122,33 +127,19 @@ class Language(nn.Module):
 
         Args:
             own: (N, S, width) embedded words from the slot on.
-            ids: (N or 1, slot + S) the sentences' ids.
+            sentences: N of them, or one that stands for all.
 
         Returns:
             (N, D), not normalised.
         """
-        with torch.autocast(own.device.type, enabled=False):
-            start = self.embedding[ids[:1, : self.slot]] + self.position[: self.slot]
+        with without_autocast(own.device):
+            start = (self._rows(sentences.padded[0][: self.slot]) + self.position[: self.slot])[None]
             own = own + self.position[self.slot : self.slot + own.shape[1]]
             for block in self.transformer.resblocks:
                 start, own = _causal_block(block, start, own)
-            ends = ids[:, self.slot :].argmax(dim=-1).expand(len(own))
-            last = own[torch.arange(len(own), device=own.device), ends]
+            ends = [end - self.slot for end in sentences.ends]
+            last = own[:, ends[0]] if len(ends) == 1 else torch.stack([own[i, end] for i, end in enumerate(ends)])
             return cast(Tensor, self.ln_final(last) @ self.projection)
-
-    def _constant(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """The cached value, recomputed if any parameter was written to, replaced or moved since."""
-        kept = self._cache.get(name)
-        if isinstance(self.tokens, FakeTensor):  # in torch.export, where parameters have no addresses
-            return kept.value if kept is not None else compute()
-        parameters = list(self.parameters())
-        stamp = [(p.data_ptr(), -1 if p.is_inference() else p._version) for p in parameters]
-        if kept is None or kept.stamp != stamp:
-            # Leaving inference mode: a tensor made inside it could not serve a later training step.
-            with torch.inference_mode(False), torch.no_grad():
-                kept = _Kept(parameters, stamp, compute())
-            self._cache[name] = kept
-        return kept.value
 
     def reset_tokens(self) -> None:
         """The tokens interpolated between the seven words anew, after the words' embeddings have changed."""
@@ -158,38 +149,9 @@ class Language(nn.Module):
     def _interpolated_words(self, count: int) -> Tensor:
         """(K, width): the seven words' embeddings (mean over a word's own tokens), linearly interpolated near to
         far."""
-        inside = [row[self.slot : int(row.argmax()) - self._suffix] for row in self.word_ids]
-        words = torch.stack([self.embedding[row].mean(0) for row in inside]).detach()
+        own = [row[self.slot : end - self._suffix] for row, end in zip(*self._words, strict=True)]
+        words = torch.stack([self._rows(row).mean(0) for row in own]).detach()
         return F.interpolate(words.T[None], size=count, mode="linear", align_corners=True)[0].T.contiguous()
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A value and what it was computed from; the parameters are held so that no later one takes their addresses."""
-
-    parameters: list[nn.Parameter]
-    stamp: list[tuple[int, int]]
-    value: Tensor
-
-
-def _forget(language: nn.Module, _: object) -> None:
-    cast(Language, language)._cache.clear()
-
-
-def _note_fused_step(optimizer: Optimizer, *_: object) -> None:
-    """PyTorch's fused optimisers write to parameters and leave their version as it was, so cached text would go
-    stale."""
-    for group in optimizer.param_groups:
-        if group.get("fused"):
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    increment_version(parameter)
-
-
-@cache
-def _watch_fused_steps() -> None:
-    """Lets every optimiser of this process say so from now on."""
-    register_optimizer_step_post_hook(_note_fused_step)
 
 
 def _causal_block(block: nn.Module, start: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,7 +202,7 @@ def align(level: Tensor, text: Tensor) -> Tensor:
     Returns:
         (B, K, h, w), in the level's precision; lengths and the division are float32 even where the level is bfloat16.
     """
-    with torch.autocast(level.device.type, enabled=False):
+    with without_autocast(level.device):
         channels, width = level.shape[1], text.shape[1]
         squares, text = level.float().square(), text.float()
         if channels == width:
@@ -263,30 +225,57 @@ def nearest_index(given: int, wanted: int, device: torch.device) -> Tensor:
     return F.interpolate(index[None, None], size=wanted, mode="nearest")[0, 0].long()
 
 
-def _tokenize(prompt: str, context: int) -> tuple[Tensor, Tensor, int, int]:
-    """CLIP's byte-pair tokens of a prompt with the seven words, and with one token in their place.
+class _Sentences(NamedTuple):
+    """CLIP's byte-pair tokens of sentences that begin alike.
+
+    Attributes:
+        padded: one row a sentence, all of one length.
+        ends: the position of each sentence's end token.
+    """
+
+    padded: tuple[tuple[int, ...], ...]
+    ends: tuple[int, ...]
+
+    @classmethod
+    def of(cls, sentences: Sequence[Sequence[int]]) -> _Sentences:
+        length = max(map(len, sentences))
+        padded = tuple((*sentence, *[0] * (length - len(sentence))) for sentence in sentences)
+        return cls(padded, tuple(len(sentence) - 1 for sentence in sentences))
+
+    def renumbered(self, vocabulary: Sequence[int]) -> _Sentences:
+        """With positions in a vocabulary in place of CLIP's numbers."""
+        position = {number: i for i, number in enumerate(vocabulary)}
+        return self._replace(padded=tuple(tuple(position[number] for number in row) for row in self.padded))
+
+
+@cache
+def _tokenizer() -> open_clip.SimpleTokenizer:
+    """CLIP's, which takes a tenth of a second to build."""
+    return open_clip.SimpleTokenizer()
+
+
+def _tokenize(prompt: str, context: int) -> tuple[_Sentences, _Sentences, int, int]:
+    """CLIP's tokens of a prompt with the seven words, and with one token in their place.
 
     Args:
         prompt: with one {depth}.
         context: most tokens of a sentence, the start and end tokens among them.
 
     Returns:
-        ids (7, L), cut behind the last sentence's end token; ids (1, L'); the position of the word; how many tokens
-        come between the word and the end token.
+        the seven sentences; the one sentence; the position of the word; how many tokens come between the word and the
+        end token.
 
     Raises:
         UserError: the word merges with its neighbours into other tokens, or a sentence is too long.
     """
-    tokenizer = open_clip.SimpleTokenizer(context_length=context)
-    before, behind = (tokenizer.encode(part) for part in prompt.format(depth="\0").split("\0"))
-    ids = []
+    tokenizer = _tokenizer()
+    before, after = (tokenizer.encode(part) for part in prompt.format(depth="\0").split("\0"))
+    sentences = []
     for word in (*DEPTH_WORDS, "x"):
-        own = tokenizer.encode(word)
-        sentence = prompt.format(depth=word)
-        if tokenizer.encode(sentence) != before + own + behind:
+        inside = before + tokenizer.encode(word) + after
+        if tokenizer.encode(prompt.format(depth=word)) != inside:
             raise UserError(f"prompt={prompt!r}: {{depth}} has to stand on its own, between spaces")
-        if len(before + own + behind) + 2 > context:
+        if len(inside) + 2 > context:
             raise UserError(f"prompt={prompt!r} is longer than CLIP's {context} tokens with {word!r} in it")
-        ids.append(tokenizer([sentence])[0, : len(before + own + behind) + 2])
-    words = nn.utils.rnn.pad_sequence(ids[:-1], batch_first=True)
-    return words, ids[-1][None], 1 + len(before), len(behind)
+        sentences.append([tokenizer.sot_token_id, *inside, tokenizer.eot_token_id])
+    return _Sentences.of(sentences[:-1]), _Sentences.of(sentences[-1:]), 1 + len(before), len(after)

@@ -18,9 +18,12 @@ from ..config import SIZE_MULTIPLE, check_image_size, check_scales
 from ..errors import UserError
 from .backbones import build_timm
 from .contract import DepthEncoder, EncoderFeatures
+from .pixels import PixelCheck
 from .precision import in_own_precision
 
 RESNET_LAYERS = (18, 34, 50, 101, 152)
+
+_REMEDY = "start from random numbers: weights='random', for a trainer --weights_init scratch"
 
 
 class ResnetEncoder(DepthEncoder):
@@ -45,11 +48,12 @@ class ResnetEncoder(DepthEncoder):
         name = f"resnet{num_layers}" + ("" if weights == "random" else ".tv_in1k")
         # timm repeats the first kernel over further images and divides it by their number. The classifier stays: it is
         # part of the originals' checkpoints.
-        self.encoder = build_timm(name, weights, "resnet", in_chans=3 * num_input_images)
+        self.encoder = build_timm(name, weights, "resnet", remedy=_REMEDY, in_chans=3 * num_input_images)
         expansion = 4 if num_layers > 34 else 1
         self.num_ch_enc = np.array([64, *(c * expansion for c in (64, 128, 256, 512))])
         self.fused_channels = tuple(int(channels) for channels in self.num_ch_enc)
         self.encoder.get_submodule("fc").requires_grad_(False)
+        self._check_pixels = PixelCheck()
 
     def forward_features(self, image: Tensor) -> EncoderFeatures:
         """(B, 3 n, H, W) in [0, 1] -> five maps at strides 2, 4, 8, 16, 32, as the fused levels.
@@ -58,6 +62,7 @@ class ResnetEncoder(DepthEncoder):
             UserError: a side is no multiple of 32.
         """
         check_image_size(*image.shape[-2:])
+        self._check_pixels(image)
         net = self.encoder
         # One mean and deviation for all channels: what the family's published weights expect.
         x = (image - 0.45).div_(0.225)

@@ -7,6 +7,7 @@ volume. `ClipVitTower` and `DinoTower` give four maps on one patch grid.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -20,6 +21,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .pixels import PixelCheck
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -42,6 +44,7 @@ class Tower(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self._frozen: list[nn.Module] = []
+        self._check_pixels = PixelCheck()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in ("mean", "std"):  # which files of others, and of our first versions, do not hold
@@ -49,7 +52,12 @@ class Tower(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """The image with this tower's mean and standard deviation, same shape."""
+        """The image with this tower's mean and standard deviation, same shape.
+
+        Raises:
+            UserError: pixels that are not in [0, 1], as `PixelCheck` sees them.
+        """
+        self._check_pixels(image)
         return (image - self.mean) / self.std
 
     def freeze(self, *modules: nn.Module) -> None:
@@ -128,12 +136,15 @@ class ClipVitTower(Tower):
             spatial = position[1:].T.reshape(1, -1, *self.grid)
             spatial = F.interpolate(spatial, grid, mode="bicubic", antialias=True, align_corners=False)
             position = torch.cat([position[:1], spatial.flatten(2)[0].T])
-        changed = {"visual.positional_embedding": position}
-        return cast("list[Tensor]", torch.func.functional_call(self.visual, changed, (image,)))
+        return cast("list[Tensor]", self.visual(image, position))
 
 
 class _Intermediates(nn.Module):
-    """Gives functional_call a forward to call."""
+    """open_clip's transformer up to four of its blocks, with the position embeddings given.
+
+    Its own forward reads them off the module, where other sizes would have to be put for the time of a call, in sight
+    of other threads.
+    """
 
     def __init__(self, visual: VisionTransformer, blocks: tuple[int, ...]) -> None:
         super().__init__()
@@ -141,9 +152,16 @@ class _Intermediates(nn.Module):
         self.visual = visual
         self.blocks = list(blocks)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        out = self.visual.forward_intermediates(image, indices=self.blocks, intermediates_only=True)
-        return cast("list[Tensor]", out["image_intermediates"])
+    def forward(self, image: Tensor, position: Tensor) -> list[Tensor]:
+        """(B, 3, h patch, w patch) normalised and (1 + h w, C) -> four maps (B, C, h, w)."""
+        visual = self.visual
+        patches = visual.conv1(image)
+        x = patches.flatten(2).transpose(1, 2)
+        class_token = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = torch.cat([class_token, x], dim=1) + position.to(x.dtype)
+        x = visual.ln_pre(visual.patch_dropout(x))
+        _, taken = visual.transformer.forward_intermediates(x, indices=self.blocks)
+        return [tokens[:, 1:].transpose(1, 2).reshape(patches.shape).contiguous() for tokens in taken]
 
 
 @dataclass
@@ -216,8 +234,10 @@ def _facebook_position_embedding(vit: nn.Module, x: Tensor) -> Tensor:
         (B, 1 + h w, C).
     """
     batch, height, width, channels = x.shape
+    if torch.jit.is_tracing():  # where sizes are tensors, which interpolate takes for no scale
+        height, width = int(height), int(width)
     position = cast(Tensor, vit.pos_embed)
-    side = round((position.shape[1] - 1) ** 0.5)
+    side = math.isqrt(int(position.shape[1]) - 1)
     spatial = position[:, 1:].reshape(1, side, side, channels).permute(0, 3, 1, 2)
     if (height, width) != (side, side):
         scale = ((height + 0.1) / side, (width + 0.1) / side)
@@ -230,7 +250,9 @@ def _facebook_position_embedding(vit: nn.Module, x: Tensor) -> Tensor:
 def to_patch_grid(image: Tensor, patch: int) -> tuple[Tensor, tuple[int, int]]:
     """The image resized (bilinear) to the nearest multiple of the patch size, and its grid (h, w)."""
     height, width = image.shape[-2:]
-    grid = (max(round(height / patch), 1), max(round(width / patch), 1))
+    # As round(height / patch): in whole numbers, since torch.jit.trace has tensors for sizes. Multiples of 32 are never
+    # halfway between two multiples of a patch below 64.
+    grid = (max((2 * height + patch) // (2 * patch), 1), max((2 * width + patch) // (2 * patch), 1))
     size = (grid[0] * patch, grid[1] * patch)
     if size != (height, width):
         image = F.interpolate(image, size, mode="bilinear", align_corners=False)

@@ -17,7 +17,15 @@ from ..errors import UserError, naming
 from ..model.contract import DepthEncoder
 from ..model.depth_model import DepthModel
 from ..model.nets import DepthNets
-from ..weights.reading import load_state, read_checkpoint, stated_json, stated_size, tensors_of
+from ..weights.reading import (
+    check_described,
+    load_state,
+    read_checkpoint,
+    read_tensors,
+    stated_json,
+    stated_size,
+    tensors_of,
+)
 from ..writing import whole_folder, write_torch
 
 _DECODER_CONFIG = {
@@ -157,28 +165,34 @@ def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_
     nets = described_nets(entries, str(path))
     sizes_from = path if "height" in entries else folder / "encoder.pth"
     height, width = stated_size(entries if sizes_from == path else read_checkpoint(sizes_from), str(sizes_from))
+
     if nets.config is None:
         nets = dataclasses.replace(nets, num_layers=resnet_layers(entries, str(folder)))
+    tensors, decoder_path = tensors_of(entries, str(path)), folder / f"{decoder_file}.pth"
     with naming(path):
-        encoder, decoder = nets.build()
-    load_state(encoder, tensors_of(entries, str(path)), str(path))
-    fill(decoder, folder / f"{decoder_file}.pth")
+        check_described(nets.build_encoder, tensors, str(path))
+        encoder = nets.build_encoder()
+    check_described(lambda: nets.build_decoder(encoder), read_tensors(decoder_path), str(decoder_path))
+    decoder = nets.build_decoder(encoder)
+    load_state(encoder, tensors, str(path))
+    fill(decoder, decoder_path)
     return DepthModel(encoder, decoder, height, width, nets.min_depth, nets.max_depth).eval()
 
 
 def newest_weights(folder: Path) -> Path:
-    """The folder itself if it holds weights, else the last `weights_N` of the run that it is.
+    """The folder itself if it holds weights, else the last `weights_N` of the run that it is, or its `weights_best`
+    where that is all that was kept.
 
     Raises:
         UserError: neither.
     """
     if (folder / "encoder.pth").exists():
         return folder
-    numbered = [f for f in (folder / "models").glob("weights_*") if _NUMBERED.fullmatch(f.name)]
-    whole = [f for f in numbered if (f / "encoder.pth").exists()]
-    if not whole:
+    found = {f.name: f for f in (folder / "models").glob("weights_*") if (f / "encoder.pth").exists()}
+    epochs = [name for name in found if _NUMBERED.fullmatch(name)]
+    if not epochs and "weights_best" not in found:
         raise UserError(f"{folder} holds no encoder.pth and no models/weights_N: give a folder that a trainer wrote")
-    return max(whole, key=lambda f: int(f.name.removeprefix("weights_")))
+    return found[max(epochs, key=lambda name: int(name.removeprefix("weights_")), default="weights_best")]
 
 
 def resnet_layers(entries: Mapping[str, Any], source: str) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+
+from .archive import is_zip
 
 _FIRST_BYTES = (
     (b"version https://git-lfs", "a Git LFS pointer instead of the file: run `git lfs pull` where it came from"),
@@ -50,14 +51,6 @@ def describe_tensors(names: Iterable[str]) -> str:
             return meaning
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"something unknown to this package, with the tensors {shown}"
-
-
-def is_zip(path: Path) -> bool:
-    """Whether a file is a whole zip archive, as torch writes them."""
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # zipfile raises where the archive's end is odd instead of missing
-        return False
 
 
 def describe_file(path: Path) -> str:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..writing import atomic_path
-from .card import model_card
-from .reading import read_tensors
+from .card import CARD_MARK, model_card
+from .reading import check_described, load_state, read_tensors
 
 CONFIG_FILE = "config.json"
 TENSOR_FILE = "model.safetensors"
@@ -26,6 +26,7 @@ CARD_FILE = "README.md"
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
 
 
 class Saved:
@@ -56,6 +57,21 @@ class Saved:
     def tensors(self) -> dict[str, Tensor]:
         """Read anew at each call."""
         return read_tensors(self.source)
+
+    def fill(self, build: Callable[[dict[str, Any]], M], tensors: dict[str, Tensor] | None = None) -> M:
+        """The module that `build` makes of the config, with its tensors, in eval mode. Takes memory only if they fit.
+
+        Args:
+            tensors: by the module's names; None: all that the file holds.
+
+        Raises:
+            UserError: as `get` and `load_state`.
+        """
+        tensors = self.tensors() if tensors is None else tensors
+        check_described(lambda: self.get(build), tensors, self.source)
+        module = self.get(build)
+        load_state(module, tensors, self.source)
+        return module.eval()
 
     def about(self) -> dict[str, str]:
         """What the model card said."""
@@ -97,7 +113,8 @@ class HubModel:
             training_data: what the model was trained on, for the card; None keeps what is known.
 
         Raises:
-            UserError: the folder cannot be written.
+            UserError: the folder holds a README.md, config.json or model.safetensors that is not by this package, or it
+                cannot be written.
         """
         assert isinstance(self, nn.Module)
         folder = Path(folder)
@@ -106,10 +123,11 @@ class HubModel:
         config = {"kind": self.hub_kind, **self.hub_config(), "about": self.about}
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         try:
+            _check_ours(folder)
+            with atomic_path(folder / CONFIG_FILE) as path:  # first: it tells that the folder is ours
+                path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             with atomic_path(folder / TENSOR_FILE) as path:
                 save_file(tensors, path, metadata={"format": "pt"})
-            with atomic_path(folder / CONFIG_FILE) as path:
-                path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             with atomic_path(folder / CARD_FILE) as path:
                 path.write_text(model_card(config), encoding="utf-8")
         except (OSError, SafetensorError) as error:
@@ -138,6 +156,21 @@ class HubModel:
                     f"{repo_id} could not be written on the hub ({_first_line(error)}): expected 'account/name', and a "
                     "token that may write (`hf auth login`)"
                 ) from error
+
+
+def _check_ours(folder: Path) -> None:
+    """Raises `UserError` where `save_pretrained` would replace a file that it did not write."""
+    card, config, tensors = folder / CARD_FILE, folder / CONFIG_FILE, folder / TENSOR_FILE
+    try:
+        ours = isinstance(json.loads(config.read_text(encoding="utf-8"))["kind"], str)
+    except (FileNotFoundError, ValueError, RecursionError, LookupError, TypeError):
+        ours = False
+    foreign = [path for path in (config, tensors) if path.exists() and not ours]
+    if card.exists() and not (card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace")):
+        foreign.append(card)
+    if foreign:
+        names = " and ".join(path.name for path in foreign)
+        raise UserError(f"{folder} holds a {names} that this package did not write: choose another folder")
 
 
 def looks_like_source(source: str | Path) -> bool:

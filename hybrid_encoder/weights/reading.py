@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,26 @@ from torch import Tensor, nn
 
 from ..config import check_image_size
 from ..errors import UserError, naming
-from .describe import describe_file, describe_tensors, is_zip
+from .archive import check_stored, has_code, is_zip
+from .describe import describe_file, describe_tensors
 from .safe_pickle import STATE_KEYS, UnsafeArchiveError, read_archive
+from .wrappers import unwrapped
 
 _SHOWN = 3
 _DISPENSABLE = ("num_batches_tracked", "image_tower.mean", "image_tower.std", "dino.mean", "dino.std")
 """Ends of names that a file may lack: counters, which the oldest torch versions did not write and nothing reads, and
 the normalisation of towers, which other people's files do not hold."""
 
+_LARGEST_SHARE = 4
+"""How many times its own size the tensors of a file may have together; more than one where nets share tensors."""
+
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """All that a file holds at its top level: tensors and plain values by name, on the CPU, mapped rather than read.
 
     Reads safetensors, and `torch.save` files of dictionaries with `weights_only=True`. Where those hold objects of
-    other classes, or a TorchScript module, only the model's tensors are returned; no code of the file runs.
+    other classes, or a TorchScript module, only the model's tensors are returned; no code of the file runs. Tensors of
+    wrapped nets have the names that they have without the wrapper, as in `unwrapped`.
 
     Raises:
         UserError: missing, truncated or foreign; the message says what the file seems to be.
@@ -47,8 +52,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             return dict(load_file(path))
         whole_zip = is_zip(path)
         if whole_zip:
-            _check_sums(path)
-        if whole_zip and _has_code(path):
+            check_stored(path)
+        if whole_zip and has_code(path):
             return dict(read_archive(path))
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=whole_zip)
@@ -63,12 +68,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is no file of tensors. It seems to be {describe_file(path)}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, expected tensors by name")
-    return {str(name): value for name, value in content.items()}
+    return unwrapped({str(name): value for name, value in content.items()})
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The model's tensors of a file by name, on the CPU: those under "state_dict" or "model" where there is such an
-    entry; a "module." before every name, left by data-parallel training, is dropped.
+    entry, under the names that they have without wrappers.
 
     Raises:
         UserError: missing, truncated or foreign file, or no tensor in it.
@@ -82,9 +87,25 @@ def tensors_of(content: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"{source} holds no tensors by name. Its entries are {_some(content)}")
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    return tensors
+    return unwrapped(tensors)
+
+
+def check_described(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor], source: str) -> None:
+    """Compares the net that a file describes with the file's tensors before the net takes memory.
+
+    It is built on the device "meta", where it takes none: no description can ask for a net that is larger than what the
+    file holds.
+
+    Args:
+        build: makes the net.
+        tensors, source: as for `load_state`.
+
+    Raises:
+        UserError: as `check_fit`.
+    """
+    with torch.device("meta"):
+        described = build()
+    check_fit(described, tensors, source)
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -95,8 +116,30 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
         source: names the file in messages.
 
     Raises:
-        UserError: the first missing, surplus and misshapen tensors, and what the file seems to be; or values that are
-            not finite.
+        UserError: as `check_fit`; values that are not finite; or a module on the device "meta".
+    """
+    check_fit(module, tensors, source)
+    own = module.state_dict()
+    if any(value.is_meta for value in own.values()):
+        raise UserError(
+            f"{source} cannot fill {type(module).__name__}, which is on the device 'meta': build it on the CPU, or "
+            "call its to_empty(device='cpu') first"
+        )
+    non_finite = [name for name in own if name in tensors and not tensors[name].isfinite().all()]
+    if non_finite:
+        raise UserError(
+            f"{source} holds values that are not finite in {_some(non_finite)}: it is damaged, or its training went "
+            "wrong"
+        )
+    module.load_state_dict({**own, **tensors})
+
+
+def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Compares names and shapes with those of a module, which may be on the device "meta"; no values are read.
+
+    Raises:
+        UserError: the first missing, surplus and misshapen tensors, and what the file seems to be; or shapes that are
+            larger than what the file holds.
     """
     foreign = [name for name, value in tensors.items() if not isinstance(name, str) or not _is_plain(value)]
     if foreign:
@@ -120,13 +163,18 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
             f"{source} does not fit {type(module).__name__}: of {len(own)} tensors, {'; '.join(found)}. "
             f"It seems to be {describe_tensors(tensors)}"
         )
-    non_finite = [name for name in own if name in tensors and not tensors[name].isfinite().all()]
-    if non_finite:
+    _check_backed(tensors, source)
+
+
+def _check_backed(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raises `UserError` where tensors state more numbers than the file holds: views that repeat the same few."""
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors.values()}
+    stated = sum(value.numel() * value.element_size() for value in tensors.values())
+    if stated > _LARGEST_SHARE * sum(storages.values()):
         raise UserError(
-            f"{source} holds values that are not finite in {_some(non_finite)}: it is damaged, or its training went "
-            "wrong"
+            f"{source} states tensors of {stated} bytes and holds {sum(storages.values())}: save them again with "
+            "tensor.contiguous()"
         )
-    module.load_state_dict({**own, **tensors})
 
 
 def _is_plain(value: Any) -> bool:
@@ -194,20 +242,6 @@ def stated_size(entries: Mapping[str, Any], source: str) -> tuple[int, int]:
     with naming(f"{source}, image size {height:g} x {width:g}"):
         check_image_size(int(height) if height.is_integer() else -1, int(width) if width.is_integer() else -1)
     return int(height), int(width)
-
-
-def _check_sums(path: Path) -> None:
-    """Reads an archive once through: PyTorch itself takes no notice of the sums (CRC-32) that it writes."""
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise UnsafeArchiveError(f"damaged, the checksum of {damaged} in it is wrong")
-
-
-def _has_code(path: Path) -> bool:
-    """Whether an archive is of TorchScript."""
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") and name.count("/") == 1 for name in archive.namelist())
 
 
 def _kind(tensor: Tensor) -> str:
