@@ -99,23 +99,6 @@ def read_pixels(path: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
     return image
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of an image file, from its header where the header states them.
-
-    Raises:
-        UserError: as `read_pixels`.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the image {path}: {error.strerror or error}") from error
-    size = _walk_jpeg(data).size if data.startswith(JPEG_START) else _stated_size(data)
-    if size is None:
-        height, width = read_pixels(path).shape[:2]
-        return width, height
-    return size
-
-
 def natural_order(path: Path) -> list[tuple[int, str]]:
     """Sorts numbers in paths by value: frame_9 before frame_10."""
     return [(int(run), "") if run.isdecimal() else (-1, run) for run in re.split(r"(\d+)", path.as_posix()) if run]
@@ -217,7 +200,10 @@ def _walk_jpeg(data: bytes) -> _Jpeg:
             return _Jpeg(size, at, sequential and scans == 1, damage)
         start, at = at + 4, at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if kind in _SIZE_MARKERS:
-            size = int.from_bytes(data[start + 3 : start + 5], "big"), int.from_bytes(data[start + 1 : start + 3], "big")
+            size = (
+                int.from_bytes(data[start + 3 : start + 5], "big"),
+                int.from_bytes(data[start + 1 : start + 3], "big"),
+            )
             sequential = kind in (0xC0, 0xC1)
         elif kind == _TABLES:
             zeros_are_flat = zeros_are_flat and _zeros_are_flat(data[start:at])
@@ -260,10 +246,10 @@ def _checked_jpeg(path: Path, data: bytes, jpeg: _Jpeg, identity: tuple[int, int
     """What to decode of a JPEG.
 
     A decoder that loses its place in damaged data warns and continues, and the rest of the picture is shifted or has
-    wrong colours. It shows at the end of the data. Where the decoder took too much, they do not suffice: the end marker,
-    at which a decoder would fill up with grey, gives way to codes of ones, so that it refuses. Where it took too
-    little, they suffice without their last two bytes. That is tried once for each file, as it takes a decoder run, in
-    an eighth of the size.
+    wrong colours. It shows at the end of the data. Where the decoder took too much, they do not suffice: codes of ones
+    stand in the place of the end marker, at which a decoder would fill up with grey, so that it refuses. Where it took
+    too little, they suffice without their last two bytes. That is tried once for each file, as it takes a decoder run,
+    in an eighth of the size.
 
     Raises:
         UserError: it is cut off or damaged.

@@ -15,8 +15,9 @@ from hybrid_encoder.data.loader import make_loader
 from hybrid_encoder.engine.processes import Processes, leave
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.stage1.dataset import Stage1Batch, Stage1Dataset, collate
+from hybrid_encoder.stage1.lanes import TuSimpleSource
 from hybrid_encoder.stage1.options import PretrainOptions
-from hybrid_encoder.stage1.ordered_points import SyntheticDepthSource, TuSimpleSource
+from hybrid_encoder.stage1.ordered_points import SyntheticDepthSource
 from hybrid_encoder.stage1.patch_features import patch_features
 from hybrid_encoder.stage1.training import Stage1Task
 

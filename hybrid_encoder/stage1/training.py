@@ -29,8 +29,9 @@ from .losses import ranking_loss
 from .metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
 from .model import Stage1Model, stage1_config
 from .options import FREE_OPTIONS, PretrainOptions
-from .ordered_points import NUM_POINTS, OrderedPatchSource, open_sources
+from .ordered_points import open_sources
 from .picture import closeness_picture
+from .sequences import NUM_POINTS, OrderedPatchSource
 
 NUM_PICTURES = 4
 
@@ -102,8 +103,11 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
     options.check()
     torch.manual_seed(options.seed)
     size = (options.height, options.width)
-    train_source = open_sources(list(options.data), "train", size, options.seed)
-    val_source = open_sources(list(options.data), "val", size, options.seed)
+    train_source, val_source = (
+        open_sources(list(options.data), part, size, options.seed, options.skip_bad) for part in ("train", "val")
+    )
+    if processes.is_main:
+        print(f"found {len(train_source)} images to train on, {len(val_source)} to validate on")
     loader = _loader(train_source, options, processes, train=True)
     val_loader = _loader(val_source, options, processes, train=False)
     if not len(loader):

@@ -158,7 +158,7 @@ def open_loader(options: Monodepth2Options, part: Part, processes: Processes) ->
     Raises:
         UserError: what the source finds wrong, or fewer training samples than a batch holds.
     """
-    source = open_source(options, part, options.all_frame_ids, options.seed)
+    source = open_source(options, part, options.all_frame_ids, options.seed, options.skip_bad)
     return load_samples(source, options.all_frame_ids, options, part, processes)
 
 
@@ -175,6 +175,8 @@ def load_samples(
     """
     if options.num_workers and isinstance(source, SyntheticSource):
         source.render(progress=processes.is_main)  # else every worker would
+    if processes.is_main:
+        print(f"found {len(source)} samples in the {part} part")
     train = part == "train"
     size = (options.height, options.width)
     dataset = SelfSupervisedDataset(source, *size, frame_ids, train, options.seed, options.crop_bottom)
