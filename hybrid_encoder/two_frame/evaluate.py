@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data.cityscapes import CityscapesSequenceSource, evaluated_part
 from ..data.dataset import FrameSource
-from ..errors import UserError
+from ..data.ground_truth import read_depth_npy
 from ..evaluation import STEREO_SCALE_FACTOR, EvaluationResult, evaluate_depths, flip_post_process
 from ..images import cut_bottom, resize_image
 from ..model.predictor import DepthPredictor
@@ -64,12 +64,7 @@ def _truths(options: TwoFrameEvaluateOptions, source: FrameSource, names: list[s
         if options.truth == "velodyne":  # the default: what was measured, here a stereo pair's disparity
             yield source.depth(index)
             continue
-        path = folder / f"{index:03d}_depth.npy"
-        try:
-            depth = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: {error}; expected the depth maps that ManyDepth's authors provide") from error
-        yield evaluated_part(depth.astype(np.float32))
+        yield evaluated_part(read_depth_npy(folder / f"{index:03d}_depth.npy"))
 
 
 @torch.no_grad()
