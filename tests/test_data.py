@@ -23,7 +23,7 @@ from hybrid_encoder.data.calibration import (
 )
 from hybrid_encoder.data.dataset import SelfSupervisedDataset
 from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
-from hybrid_encoder.data.loader import EpochSampler, make_loader
+from hybrid_encoder.data.loader import EpochSampler, LoaderOptions, make_loader
 from hybrid_encoder.data.splits import SplitEntry, find_split, read_split
 from hybrid_encoder.data.video import VideoSource, iterate_video, video_info
 from hybrid_encoder.errors import UserError
@@ -447,11 +447,11 @@ def test_an_epoch_goes_on_where_it_stopped(tmp_path: Path) -> None:
     source = KittiRawSource(tmp_path, write_drive(tmp_path, 12), png=True)
     dataset = SelfSupervisedDataset(source, 32, 96, (0, -1, 1), True, seed=9)
     random_state = torch.get_rng_state()
-    loader = make_loader(dataset, 3, train=True, seed=9)
+    loader = make_loader(dataset, 3, True, LoaderOptions(seed=9))
     loader.sampler.set_epoch(2)  # type: ignore[attr-defined]
     assert len(loader) == 3
     whole = list(loader)
-    loader = make_loader(dataset, 3, train=True, seed=9)
+    loader = make_loader(dataset, 3, True, LoaderOptions(seed=9))
     loader.sampler.set_epoch(2, start=3)  # type: ignore[attr-defined]
     assert len(loader) == 2
     rest = list(loader)
@@ -465,7 +465,7 @@ def test_an_epoch_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_workers_give_the_same_and_pass_errors_on(tmp_path: Path) -> None:
     source = KittiRawSource(tmp_path, write_drive(tmp_path, 8, suffix=".jpg"))
     dataset = SelfSupervisedDataset(source, 32, 96, (0, -1, 1), True)
-    alone, helped = make_loader(dataset, 2, train=True), make_loader(dataset, 2, train=True, num_workers=1)
+    alone, helped = make_loader(dataset, 2, train=True), make_loader(dataset, 2, True, LoaderOptions(num_workers=1))
     for epoch in range(2):
         for loader in (alone, helped):
             loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]

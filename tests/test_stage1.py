@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch.utils.data import DataLoader
 
-from hybrid_encoder.data.loader import make_loader
+from hybrid_encoder.data.loader import LoaderOptions, make_loader
 from hybrid_encoder.engine.processes import Processes, leave
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.stage1.dataset import Stage1Batch, Stage1Dataset, collate
@@ -44,14 +44,9 @@ def task(processes: Processes | None = None, images: int = 6, gaps: bool = False
     torch.manual_seed(0)
     options = PretrainOptions(preset="tiny", weights_init="scratch", height=64, width=96, **changes)
     processes = processes or Processes(CPU)
-    loader: DataLoader[Any] = make_loader(
-        Stage1Dataset(Some(images, gaps), 64, 96, train=False),
-        2,
-        train=False,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        collate_fn=collate,
-    )
+    loading = LoaderOptions(rank=processes.rank, world_size=processes.world_size)
+    dataset = Stage1Dataset(Some(images, gaps), 64, 96, train=False)
+    loader: DataLoader[Any] = make_loader(dataset, 2, False, loading, collate)
     return Stage1Task(options, 12, loader, processes)
 
 

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
 from ..data.loader import make_loader
+from ..engine.loading import loader_options
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.same_run import identity
@@ -134,18 +135,8 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
 
 def _loader(source: OrderedPatchSource, options: PretrainOptions, processes: Processes, train: bool) -> DataLoader[Any]:
     dataset = Stage1Dataset(source, options.height, options.width, train, options.seed)
-    return make_loader(
-        dataset,
-        min(options.batch_size, max(len(source) // processes.world_size, 1)),
-        train=train,
-        num_workers=options.num_workers,
-        seed=options.seed,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        collate_fn=collate,
-        skip_bad=options.skip_bad,
-        pin_memory=processes.device.type == "cuda",
-    )
+    batch_size = min(options.batch_size, max(len(source) // processes.world_size, 1))
+    return make_loader(dataset, batch_size, train, loader_options(options, processes), collate)
 
 
 def _write_pictures(task: Stage1Task, device: torch.device) -> None:

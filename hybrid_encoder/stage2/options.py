@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..config import check_image_size
+from ..config import MAX_EVAL_DEPTH, MIN_EVAL_DEPTH, check_image_size
 from ..data.sample import FrameId
 from ..engine.options import RESUMABLE, TrainingOptions
 from ..errors import UserError
@@ -158,8 +158,8 @@ class EvaluateOptions(DataOptions):
     eval_stereo: bool = option(False, "a model trained with stereo: scale 5.4 in place of median scaling")
     disable_median_scaling: bool = option(False, "take predicted depth as metres")
     pred_depth_scale_factor: float = option(1.0, "multiply predicted depth by this")
-    min_eval_depth: float = option(1e-3, "nearest depth that counts, in metres")
-    max_eval_depth: float = option(80.0, "farthest depth that counts, in metres")
+    min_eval_depth: float = option(MIN_EVAL_DEPTH, "nearest depth that counts, in metres")
+    max_eval_depth: float = option(MAX_EVAL_DEPTH, "farthest depth that counts, in metres")
     post_process: bool = option(False, "average with the prediction of the mirrored image")
     prior: bool = option(False, "also the errors of the best guess that looks at no image (synthetic)")
     csv: Path | None = option(None, "write one line per image to this file")

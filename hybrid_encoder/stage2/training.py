@@ -20,11 +20,12 @@ from torch.utils.data import DataLoader
 from ..data.dataset import FrameSource, SelfSupervisedDataset
 from ..data.loader import make_loader
 from ..data.sample import FrameId
+from ..engine.loading import loader_options
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.same_run import identity
 from ..errors import UserError, naming
-from ..evaluation import evaluate_depths
+from ..evaluation import EvaluationProtocol, evaluate_depths
 from ..model.disparity import disp_to_depth
 from ..model.encoder import HybridEncoder
 from ..stage1.checkpoint import load_stage1
@@ -181,17 +182,7 @@ def load_samples(
     size = (options.height, options.width)
     dataset = SelfSupervisedDataset(source, *size, frame_ids, train, options.seed, options.crop_bottom)
     with naming(f"the {part} part"):
-        loader = make_loader(
-            dataset,
-            options.batch_size,
-            train=train,
-            num_workers=options.num_workers,
-            seed=options.seed,
-            rank=processes.rank,
-            world_size=processes.world_size,
-            skip_bad=options.skip_bad,
-            pin_memory=processes.device.type == "cuda",
-        )
+        loader = make_loader(dataset, options.batch_size, train, loader_options(options, processes))
     if train and not len(loader):
         raise UserError(f"{len(dataset)} training samples are fewer than --batch_size {options.batch_size}: lower it")
     return loader
@@ -201,9 +192,8 @@ def depth_errors(disparities: list[np.ndarray], truths: list[np.ndarray], option
     """AbsRel and a1 of 1 / depth, median-scaled, in the crop that `evaluate` takes by itself; NaN of broken nets."""
     if not all(np.isfinite(disparity).all() for disparity in disparities):
         return {"abs_rel": math.nan, "a1": math.nan}
-    errors = evaluate_depths(
-        disparities, truths, crop=usual_crop(options.dataset), crop_bottom=options.crop_bottom
-    ).mean
+    protocol = EvaluationProtocol(crop=usual_crop(options.dataset), crop_bottom=options.crop_bottom)
+    errors = evaluate_depths(disparities, truths, protocol).mean
     return {"abs_rel": errors.abs_rel, "a1": errors.a1}
 
 
