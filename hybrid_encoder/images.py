@@ -27,6 +27,8 @@ _BETWEEN_SCANS = frozenset({_TABLES, _SCAN, _END, 0xDB, 0xDC, 0xDD, 0xFE, *range
 """JPEG markers that may follow the compressed data of a scan."""
 _HOLE = bytes(32)
 """So many zeros in a JPEG's compressed data are a hole, such as an interrupted download leaves."""
+_PADDING = b"\x00\xff"
+"""Bytes that some cameras put between a JPEG's data and its end."""
 _ONES = b"\xff\x00" * 8
 """Eight bytes of ones, as JPEG's compressed data spells them: no code, and as many as a decoder looks ahead."""
 _EXACT_DECODER = int(cv2.__version__.split(".")[0]) >= 5
@@ -211,7 +213,7 @@ def _walk_jpeg(data: bytes) -> _Jpeg:
             scans, start, at = scans + 1, at, _next_marker(stream, at)
             if data[at + 1 : at + 2] and data[at + 1] not in _BETWEEN_SCANS:
                 damage = f"the marker FF{data[at + 1]:02X}"
-            elif sequential and not zeros_are_flat and data.find(_HOLE, start, at) >= 0:
+            elif sequential and not zeros_are_flat and _HOLE in data[start:at].rstrip(_PADDING):
                 damage = f"a hole of {len(_HOLE)} zeros or more"
             if damage:
                 return _Jpeg(size, at, False, damage)
@@ -262,7 +264,7 @@ def _checked_jpeg(path: Path, data: bytes, jpeg: _Jpeg, identity: tuple[int, int
         return data
     body = data[: jpeg.end]
     if identity not in _filled:
-        shortened = body.rstrip(b"\x00\xff")[:-2]  # some cameras pad their data with these bytes
+        shortened = body.rstrip(_PADDING)[:-2]
         if _decode(path, shortened, cv2.IMREAD_REDUCED_GRAYSCALE_8) is not None:
             raise UserError(f"the image {path} is damaged: its data exceed the picture: copy or extract it again")
         _filled.add(identity)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import importlib
 import io
+import math
 import os
 import pickle
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 import torch
 
 from hybrid_encoder.data.ground_truth import GroundTruth, export_ground_truth
+from hybrid_encoder.data.kitti import KittiRawSource
 from hybrid_encoder.data.safe_npy import read_npy
 from hybrid_encoder.data.splits import SplitEntry, read_split
 from hybrid_encoder.data.velodyne import project_scan, read_depth_png, read_scan, read_scan_depth, velodyne_projection
@@ -34,6 +37,7 @@ from hybrid_encoder.evaluation import (
 )
 from hybrid_encoder.images import read_image
 from hybrid_encoder.prediction.pictures import write_depth_png
+from hybrid_encoder.stage2.frames import check_same_view
 
 from .oracle import download, originals
 
@@ -453,3 +457,51 @@ def test_foreign_and_damaged_files_are_named(tmp_path: Path) -> None:
         archive.writestr("data.npy", header.getvalue() + b"\0" * 8)
     with pytest.raises(UserError, match="do not fill"):
         GroundTruth(file)
+
+
+def test_declared_sizes_are_checked_before_memory_is_taken(tmp_path: Path) -> None:
+    """Zeros of a gigabyte are a megabyte in a zip archive."""
+    file = tmp_path / "gt.npz"
+    cases = (
+        ("data.npy", (1, 16384, 16384), "states a size of 16384x16384"),
+        ("names.npy", (1, 16384, 16384), r"names states 1\.0 GiB"),
+    )
+    for name, shape, message in cases:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(name, header.getvalue() + bytes(1 << 25))
+            archive.getinfo(name).file_size = len(header.getvalue()) + 4 * math.prod(shape)
+        tracemalloc.start()
+        with pytest.raises(UserError, match=message):
+            GroundTruth(file)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+        tracemalloc.stop()
+
+
+def test_maps_of_a_stack_are_read_one_at_a_time(tmp_path: Path) -> None:
+    maps = np.random.default_rng(0).uniform(1, 80, (30, 200, 300)).astype(np.float32)
+    for order in ("C", "F"):
+        np.savez(tmp_path / "gt.npz", data=np.array(maps, order=order))  # type: ignore[call-overload]
+        tracemalloc.start()
+        truth = GroundTruth(tmp_path / "gt.npz")
+        assert all(np.array_equal(read, expected) for read, expected in zip(truth, maps, strict=True))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert np.array_equal(truth[-1], maps[29])
+        assert peak < (maps.nbytes / 2 if order == "C" else 1.5 * maps.nbytes)
+
+
+def test_cropped_images_are_not_compared_with_depth_of_whole_ones(tmp_path: Path) -> None:
+    write_calibration(tmp_path / "day")
+    image = tmp_path / "day" / "drive" / "image_02" / "data" / "0000000001.png"
+    image.parent.mkdir(parents=True)
+    depth = np.ones((20, 40), np.float32)
+    for shape, fits in (((20, 40), True), ((10, 20), True), ((20, 30), False)):
+        cv2.imwrite(str(image), np.zeros((*shape, 3), np.uint8))
+        source = KittiRawSource(tmp_path, [SplitEntry("day/drive", 1, "l")], (0,), png=True)
+        if fits:
+            assert check_same_view(source, 0, depth) is depth
+        else:
+            with pytest.raises(UserError, match=r"day/drive 1 l: made for images of 40x20, but these are 30x20"):
+                check_same_view(source, 0, depth)
