@@ -113,6 +113,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--scale_factor", type=float, default=1.0, help="metres per unit of depth; 5.4 after stereo training"
     )
     predict.add_argument("--batch_size", type=int, default=4, help="images at a time (default: 4)")
+    predict.add_argument(
+        "--video_codec",
+        choices=["browser", "mpeg4"],
+        default="browser",
+        help="browser: H.264 or VP9, which browsers play; mpeg4: written much faster (default: browser)",
+    )
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     predict.add_argument(
         "--precision", choices=["float32", "bf16"], default="float32", help="bf16: mixed precision (default: float32)"
@@ -277,24 +283,30 @@ def _predict(arguments: Arguments) -> int:
     from .engine.inference import inference, prepare
     from .engine.processes import choose_device
     from .prediction.paths import predict_paths
+    from .prediction.settings import PredictionSettings
     from .two_frame.checkpoint import is_two_frame, load_two_frame_model
     from .two_frame.predict import predict_two_frame
 
     given = arguments
     device = choose_device(given.device)
-    settings = {"save_npy": given.npy, "scale_factor": given.scale_factor}
-    settings |= {"batch_size": given.batch_size, "crop_bottom": given.crop_bottom}
-    settings["camera"] = None if given.intrinsics is None else read_intrinsics(given.intrinsics)
+    settings = PredictionSettings(
+        save_npy=given.npy,
+        scale_factor=given.scale_factor,
+        batch_size=given.batch_size,
+        crop_bottom=given.crop_bottom,
+        camera=None if given.intrinsics is None else read_intrinsics(given.intrinsics),
+        video_codec=given.video_codec,
+    )
     if is_two_frame(given.weights):
         matching = prepare(load_two_frame_model(given.weights), device, given.compile)
         with inference(device, given.precision):
-            written = predict_two_frame(matching, given.inputs, given.out, sequence=given.sequence, **settings)
+            written = predict_two_frame(matching, given.inputs, given.out, settings, given.sequence)
     elif given.sequence:
         raise UserError(f"--sequence is for two-frame weights: those of {given.weights} look at one frame at a time")
     else:
         model = prepare(open_depth_model(given.weights), device, given.compile)
         with inference(device, given.precision):
-            written = predict_paths(model, given.inputs, given.out, **settings)
+            written = predict_paths(model, given.inputs, given.out, settings)
     print(f"{len(written)} files in {given.out}")
     return 0
 

@@ -1,12 +1,16 @@
-"""Depth and disparity as pictures: colour maps on a robust scale, labels and tiles. Arrays are RGB; OpenCV alone does
-the work."""
+"""Depth and disparity as pictures: colour maps on a robust scale, labels, tiles and files. Arrays are RGB; OpenCV alone
+does the work."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
+
+from .errors import UserError
+from .writing import atomic_path, not_written
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 95.0
 """Ends of the colour scale. A few very near pixels would otherwise darken the rest of the picture (the field's 95%)."""
@@ -92,3 +96,31 @@ def tile_grid(tiles: Sequence[tuple[str, np.ndarray]], columns: int) -> np.ndarr
     cells += [np.zeros_like(cells[0])] * (-len(cells) % columns)
     rows = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
     return np.vstack(rows)
+
+
+def write_picture(path: str | Path, picture: np.ndarray) -> None:
+    """Writes a picture, whole or not at all, as the kind that the path's suffix names.
+
+    Python writes the file: OpenCV crashes on names that are no UTF-8.
+
+    Args:
+        picture: uint8 RGB (H, W, 3), or grey (H, W), uint8 or uint16.
+
+    Raises:
+        UserError: the file cannot be encoded or written.
+    """
+    path = Path(path)
+    pixels = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    try:
+        encoded, data = cv2.imencode(path.suffix, pixels)
+    except cv2.error as error:
+        raise UserError(
+            f"a picture of {pixels.shape[1]}x{pixels.shape[0]} cannot be written as {path.suffix}"
+        ) from error
+    if not encoded:
+        raise UserError(f"a picture of {pixels.shape[1]}x{pixels.shape[0]} cannot be written as {path.suffix}")
+    try:
+        with atomic_path(path) as partial:
+            partial.write_bytes(data.data)
+    except OSError as error:
+        raise not_written(path, error) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,15 +23,21 @@ from hybrid_encoder.data.calibration import (
     read_calibration,
     read_intrinsics,
 )
+from hybrid_encoder.data.containers import read_container
 from hybrid_encoder.data.dataset import SelfSupervisedDataset
 from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
 from hybrid_encoder.data.loader import EpochSampler, LoaderOptions, make_loader
 from hybrid_encoder.data.splits import SplitEntry, find_split, read_split
-from hybrid_encoder.data.video import VideoSource, iterate_video, video_info
+from hybrid_encoder.data.video import iterate_video, read_video, video_info
+from hybrid_encoder.data.video_source import VideoSource, runs_without_gap
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.images import read_image, resize_image
+from hybrid_encoder.prediction.inputs import find_inputs
 from hybrid_encoder.stage2.frames import open_source
 from hybrid_encoder.stage2.options import DataOptions
+
+from .videos import announce_longer, pause, trim
+from .videos import write_video as write_odd_video
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 KITTI = SHARED / "kitti_raw"
@@ -725,22 +732,151 @@ def test_damaged_video_is_noticed(tmp_path: Path) -> None:
 
 
 def test_folder_of_frames_in_natural_order(tmp_path: Path) -> None:
-    images = {n: textured(64, 96, n) for n in (1, 2, 9, 10, 11, 100)}
+    images = {n: textured(64, 96, n) for n in (7, 8, 9, 10, 11, 12)}
     for n, image in images.items():
         write(tmp_path / f"frame_{n}.png", image)
     (tmp_path / "notes.txt").write_text("no frame")
     (tmp_path / "._frame_0.png").write_bytes(b"what macOS leaves beside files")
     source = VideoSource(tmp_path, read_intrinsics("90,90,48,32"))
-    np.testing.assert_array_equal(source.read(0, 0), images[2])
+    np.testing.assert_array_equal(source.read(0, 0), images[8])
     np.testing.assert_array_equal(source.read(0, 1), images[9])
     val = VideoSource(tmp_path, read_intrinsics("90,90,48,32"), part="val")
-    np.testing.assert_array_equal(val.read(0, 1), images[100])
+    np.testing.assert_array_equal(val.read(0, 1), images[12])
     write(tmp_path / "frame_9.png", textured(20, 20))
     with pytest.raises(UserError, match=r"frame_9\.png is 20x20"):
         source.read(0, 1)
     write(tmp_path / "frame_12.jpg", textured(64, 96))
     with pytest.raises(UserError, match="several kinds"):
         VideoSource(tmp_path, read_intrinsics("90,90,48,32"))
+
+
+def numbers(source: VideoSource) -> list[int]:
+    return [int(source.name(index).split()[-1]) for index in range(len(source))]
+
+
+def test_a_gap_in_the_numbers_of_frames_ends_a_clip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = [*range(1, 11), *range(101, 121)]
+    for n in names:
+        write(tmp_path / f"frame_{n}.png", np.full((32, 48, 3), n, np.uint8))
+    camera = read_intrinsics("45,45,24,16")
+    train, val = (VideoSource(tmp_path, camera, part=part) for part in ("train", "val"))
+    for source in (train, val):
+        for index in range(len(source)):
+            before, this, after = (int(source.read(index, i)[0, 0, 0]) for i in (-1, 0, 1))
+            assert (this - before, after - this) == (1, 1)
+    assert numbers(train) == [*range(1, 9), *range(11, 26)]
+    assert numbers(val) == [28]
+    assert "gaps in the numbers of its 30 frames make 2 clips" in caplog.text
+
+
+def test_a_constant_step_is_no_gap(tmp_path: Path) -> None:
+    for n in range(10):
+        write(tmp_path / f"{5 * n:06d}.png", textured(32, 48, n))
+    assert numbers(VideoSource(tmp_path, read_intrinsics("45,45,24,16"))) == [1, 2, 3, 4, 5]
+
+
+def test_the_images_of_two_cameras_in_one_folder_are_two_clips(tmp_path: Path) -> None:
+    for n in range(8):
+        for offset, camera in ((0, "left"), (100, "right")):
+            write(tmp_path / f"{n}_{camera}.png", np.full((32, 48, 3), n + offset, np.uint8))
+    train = VideoSource(tmp_path, read_intrinsics("45,45,24,16"))
+    seen = [[int(train.read(index, i)[0, 0, 0]) for i in (-1, 0, 1)] for index in range(len(train))]
+    assert seen == [[n - 1, n, n + 1] for n in (1, 2, 3, 4, 5, 6, 101, 102, 103)]
+
+
+def test_frames_by_name() -> None:
+    def runs(*stems: str) -> list[list[int]]:
+        return [list(run) for run in runs_without_gap(stems)]
+
+    assert runs("a", "b", "c") == [[0, 1, 2]], "no numbers to read"
+    assert runs("left_1", "left_2", "right_1", "right_2") == [[0, 1], [2, 3]]
+    assert runs("2_1", "2_2", "3_1", "3_2") == [[0, 1], [2, 3]]
+    assert runs("cam2_7", "cam2_8", "cam2_10") == [[0, 1], [2]]
+    assert runs("1403636579763555584", "1403636579813555456", "1403636579863555584", "1403636580063555584") == [
+        [0, 1, 2],
+        [3],
+    ], "times in nanoseconds, of which a few are missing"
+
+
+def test_a_folder_of_clips_trains_each_as_a_sequence_of_its_own(tmp_path: Path, cache: Path) -> None:
+    for name, size in (("b_9.mp4", (64, 96)), ("b_10.mp4", (32, 48)), ("a.avi", (64, 96))):
+        write_odd_video(tmp_path / "clips" / name, 12, size)
+    (tmp_path / "clips" / "notes.txt").write_text("no clip")
+    camera = Intrinsics(np.array([[90.0, 0, 48], [0, 90, 32], [0, 0, 1]]), (96, 64))
+    train, val = (VideoSource(tmp_path / "clips", camera, part=part, progress=False) for part in ("train", "val"))
+    expected = [
+        f"{name} frame {n}"
+        for name, last in (("a.avi", 10), ("b_9.mp4", 10), ("b_10.mp4", 6))
+        for n in range(1, last + 1)
+    ]
+    assert [train.name(index) for index in range(len(train))] == expected
+    assert [val.name(index) for index in range(len(val))] == ["b_10.mp4 frame 9", "b_10.mp4 frame 10"]
+    np.testing.assert_allclose(train.intrinsics(0), [[90, 0, 48], [0, 90, 32], [0, 0, 1]])
+    np.testing.assert_allclose(val.intrinsics(0), [[45, 0, 24], [0, 45, 16], [0, 0, 1]])
+    assert val.read(0, 1).shape == (32, 48, 3)
+    with pytest.raises(UserError, match=r"clips has 36 frames in 3 clips .*the longest of 12, too few"):
+        VideoSource(tmp_path / "clips", camera, (0, -9, 9), progress=False)
+
+
+def test_the_last_clips_may_be_too_short_to_validate(tmp_path: Path) -> None:
+    for n in (*range(20), 100, 200):
+        write(tmp_path / f"{n}.png", textured(32, 48, n))
+    train, val = (VideoSource(tmp_path, read_intrinsics("45,45,24,16"), part=part) for part in ("train", "val"))
+    assert (numbers(train), numbers(val)) == ([*range(1, 16)], [18])
+
+
+def test_announced_lengths_of_videos_are_estimates(tmp_path: Path, cache: Path) -> None:
+    camera = read_intrinsics("90,90,48,24")
+    videos = {
+        write_odd_video(tmp_path / "plain.webm"): 12,
+        announce_longer(write_odd_video(tmp_path / "longer.mkv"), 1e6): 12,
+        trim(write_odd_video(tmp_path / "trimmed.mp4", 40), 1500): 15,
+    }
+    for video, frames in videos.items():
+        assert len(list(iterate_video(video))) == frames
+        assert len(VideoSource(video, camera, progress=False)) == frames - 5
+    cut = write_odd_video(tmp_path / "cut.mkv", 40)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"cut\.mkv ends after \d+ of 40 frames: it is cut off"):
+        VideoSource(cut, camera, progress=False)
+
+
+def test_the_rate_of_a_video_is_that_of_its_frames(tmp_path: Path) -> None:
+    """An average over pauses, as MP4 announces it, would play everything else too slowly."""
+    video = announce_longer(pause(write_odd_video(tmp_path / "drive.mkv"), 6, 12, 3000), 1)
+    assert video_info(video).fps == pytest.approx(10)
+    stamps = [frame.seconds for frame in read_video(video)]
+    assert stamps == pytest.approx([n / 10 for n in range(6)] + [3 + n / 10 for n in range(6, 12)])
+
+
+def test_what_containers_declare(tmp_path: Path) -> None:
+    for suffix in (".mp4", ".avi", ".mkv", ".webm"):
+        video = write_odd_video(tmp_path / f"whole{suffix}")
+        declared = read_container(video)
+        assert declared.bytes == video.stat().st_size
+        assert declared.seconds == (pytest.approx(1.2) if suffix == ".mp4" else None)
+    (tmp_path / "other.ts").write_bytes(b"\x47" * 400)
+    assert read_container(tmp_path / "other.ts") == (None, None)
+
+
+def test_training_and_prediction_know_the_same_kinds_of_videos(tmp_path: Path, cache: Path) -> None:
+    camera = read_intrinsics("90,90,48,24")
+    video = write_odd_video(tmp_path / "dash.ts")
+    assert len(VideoSource(video, camera, progress=False)) == 7
+    assert find_inputs([video])[0].is_video
+    other = video.rename(tmp_path / "dash.txt")
+    with pytest.raises(UserError, match=r"known kinds are \.3gp"):
+        VideoSource(other, camera, progress=False)
+
+
+def test_a_video_whose_name_is_no_utf8_trains(tmp_path: Path, cache: Path) -> None:
+    """OpenCV crashes on such names."""
+    video = tmp_path / os.fsdecode(b"\xff.mp4")
+    try:
+        write_odd_video(tmp_path / "drive.mp4").rename(video)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert len(VideoSource(video, read_intrinsics("90,90,48,24"), progress=False)) == 7
 
 
 def line_columns(image: np.ndarray, near: int) -> np.ndarray:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from hybrid_encoder.colormap import colorize_depth, colorize_disparity, labelled, side_by_side, tile_grid
+from hybrid_encoder.colormap import (
+    colorize_depth,
+    colorize_disparity,
+    labelled,
+    side_by_side,
+    tile_grid,
+    write_picture,
+)
 from hybrid_encoder.data.calibration import Intrinsics
 from hybrid_encoder.data.velodyne import read_depth_png
 from hybrid_encoder.data.video import iterate_video, video_info
@@ -18,7 +29,10 @@ from hybrid_encoder.images import read_image
 from hybrid_encoder.model.predictor import predict_disparities
 from hybrid_encoder.prediction.inputs import find_inputs, output_stems
 from hybrid_encoder.prediction.paths import predict_paths
-from hybrid_encoder.prediction.pictures import write_png
+from hybrid_encoder.prediction.settings import PredictionSettings
+from hybrid_encoder.prediction.video import bounded_rate, usable_codec
+
+from .videos import announce_longer, pause, trim, write_video
 
 UDACITY = Path(__file__).resolve().parents[2] / "shared" / "data" / "udacity"
 
@@ -39,24 +53,15 @@ def write_image(path: Path, height: int = 40, width: int = 90, green: int = 255)
     path.parent.mkdir(parents=True, exist_ok=True)
     image = np.zeros((height, width, 3), np.uint8)
     image[:, width // 2 :, 1] = green
-    write_png(path, image) if path.suffix == ".png" else cv2.imwrite(str(path), image)
+    write_picture(path, image) if path.suffix == ".png" else cv2.imwrite(str(path), image)
     return path
 
 
-def write_video(path: Path, frames: int = 12, height: int = 48, width: int = 96) -> Path:
-    codec = "MJPG" if path.suffix == ".avi" else "mp4v"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (width, height))
-    assert writer.isOpened()
-    for index in range(frames):
-        frame = np.zeros((height, width, 3), np.uint8)
-        frame[:, width // 2 :, 1] = 100 + 3 * index
-        writer.write(frame)
-    writer.release()
-    return path
+QUIET = PredictionSettings(progress=False)
 
 
-def predict(inputs: list[str | Path], out: Path, **options: bool | float | int) -> list[str]:
-    return [path.name for path in predict_paths(GreenModel(), inputs, out, progress=False, **options)]  # type: ignore[arg-type]
+def predict(inputs: list[str | Path], out: Path, **options: Any) -> list[str]:
+    return [path.name for path in predict_paths(GreenModel(), inputs, out, replace(QUIET, **options))]
 
 
 def names(folder: Path) -> list[str]:
@@ -101,7 +106,7 @@ def test_scale_factor_multiplies_depth(tmp_path: Path) -> None:
 def test_crop_bottom_leaves_the_rows_above(tmp_path: Path) -> None:
     """A bonnet that is as near as can be changes nothing above it, and is not written."""
     street, bonnet = np.zeros((40, 90, 3), np.uint8), np.full((10, 90, 3), 255, np.uint8)
-    write_png(tmp_path / "a.png", np.concatenate([street, bonnet]))
+    write_picture(tmp_path / "a.png", np.concatenate([street, bonnet]))
     predict([tmp_path / "a.png"], tmp_path / "out", save_npy=True, crop_bottom=0.2)
     depth = np.load(tmp_path / "out" / "a.npy")
     assert depth.shape == (40, 90)
@@ -138,19 +143,19 @@ def test_folders_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 def test_lens_distortion_is_taken_out(tmp_path: Path) -> None:
     image = tmp_path / "a.png"
     ramp = np.arange(96, dtype=np.uint8)[None, :, None] * np.array([0, 2, 0], np.uint8)
-    write_png(image, np.repeat(ramp, 64, axis=0))
+    write_picture(image, np.repeat(ramp, 64, axis=0))
     K = np.array([[90.0, 0, 48], [0, 90, 32], [0, 0, 1]])
     camera = Intrinsics(K, (96, 64), np.array([-0.3, 0, 0, 0, 0]))
-    predict_paths(GreenModel(), [image], tmp_path / "out", save_npy=True, camera=camera, progress=False)
+    predict_paths(GreenModel(), [image], tmp_path / "out", replace(QUIET, save_npy=True, camera=camera))
     straight = cv2.undistort(read_image(image), K, camera.distortion)
-    write_png(tmp_path / "b.png", straight)
+    write_picture(tmp_path / "b.png", straight)
     predict([tmp_path / "b.png"], tmp_path / "out", save_npy=True)
     depths = [np.load(tmp_path / "out" / f"{name}.npy") for name in "ab"]
     assert np.abs(depths[0] / depths[1] - 1).max() < 0.02
     predict([image], tmp_path / "as_is", save_npy=True)
     assert np.abs(np.load(tmp_path / "as_is" / "a.npy") / depths[1] - 1).max() > 0.05
     with pytest.raises(UserError, match="other proportions"):
-        predict_paths(GreenModel(), [write_image(tmp_path / "c.png", 64, 80)], tmp_path, camera=camera, progress=False)
+        predict_paths(GreenModel(), [write_image(tmp_path / "c.png", 64, 80)], tmp_path, replace(QUIET, camera=camera))
 
 
 def test_weights_that_are_spoilt_are_noticed(tmp_path: Path) -> None:
@@ -160,7 +165,7 @@ def test_weights_that_are_spoilt_are_noticed(tmp_path: Path) -> None:
 
     for given in (write_image(tmp_path / "a.png"), write_video(tmp_path / "v.mp4")):
         with pytest.raises(UserError, match="not finite"):
-            predict_paths(Spoilt(), [given], tmp_path / "out", progress=False)
+            predict_paths(Spoilt(), [given], tmp_path / "out", QUIET)
     assert not any((tmp_path / "out").glob("*"))
 
 
@@ -259,8 +264,9 @@ def test_unreadable_images_of_a_folder_are_named_after_the_others_are_done(tmp_p
 
 def test_an_output_folder_that_is_a_file(tmp_path: Path) -> None:
     image = write_image(tmp_path / "a.png")
-    with pytest.raises(UserError, match="cannot make the folder"):
-        predict([image], image)
+    for out in (image, image / "out"):
+        with pytest.raises(UserError, match=r"cannot make the folder .*a\.png is a file. Choose another"):
+            predict([image], out)
 
 
 # Videos
@@ -284,13 +290,160 @@ def test_crop_bottom_of_a_video(tmp_path: Path) -> None:
     assert next(iterate_video(tmp_path / "out" / "drive_depth.mp4")).shape == (36, 192, 3)
 
 
-@pytest.mark.parametrize("name", ["drive.mp4", "drive.avi"])  # one fails at the start, the other half-way
-def test_a_damaged_video_leaves_nothing(tmp_path: Path, name: str) -> None:
-    video = write_video(tmp_path / name, frames=40)
+def test_a_video_that_cannot_be_opened_leaves_nothing(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "drive.mp4", frames=40)
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
-    with pytest.raises(UserError, match=name):
+    with pytest.raises(UserError, match=r"drive\.mp4 cannot be opened"):
         predict([video], tmp_path / "out")
     assert not (tmp_path / "out").exists() or names(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+def test_of_a_video_that_is_cut_off_the_frames_that_are_there_are_kept(tmp_path: Path, suffix: str) -> None:
+    video = write_video(tmp_path / f"drive{suffix}", frames=40)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    with pytest.raises(
+        UserError, match=r"(?s)drive\.\w+ ends after \d+ of 40 frames.*before that are in .*drive_depth"
+    ) as told:
+        predict([video], tmp_path / "out")
+    count = int(str(told.value).split("ends after ")[1].split()[0])
+    assert 5 < count < 30
+    assert names(tmp_path / "out") == ["drive_depth.mp4"]
+    assert len(list(iterate_video(tmp_path / "out" / "drive_depth.mp4"))) == count
+
+
+def test_announced_lengths_are_estimates(tmp_path: Path) -> None:
+    """MKV and WebM hold no number of frames, and a trimmed MP4 counts frames that are not shown."""
+    whole = {
+        write_video(tmp_path / "plain.webm"): 12,
+        announce_longer(write_video(tmp_path / "longer.mkv"), 3): 12,
+        trim(write_video(tmp_path / "trimmed.mp4", frames=40), 1500): 15,
+    }
+    for video, frames in whole.items():
+        predict([video], tmp_path / "out")
+        assert len(list(iterate_video(tmp_path / "out" / f"{video.stem}_depth.mp4"))) == frames
+
+
+def test_a_pause_lasts_as_long_as_in_the_source(tmp_path: Path) -> None:
+    """The output has one rate: a frame is repeated until the next one is due."""
+    predict([pause(write_video(tmp_path / "drive.mkv"), 6, 12, 2000)], tmp_path / "out")
+    info = video_info(tmp_path / "out" / "drive_depth.mp4")
+    assert info.fps == pytest.approx(10)
+    frames = [frame[:, 50:94].astype(int) for frame in iterate_video(tmp_path / "out" / "drive_depth.mp4")]
+    assert len(frames) == 12 + 20
+    assert np.abs(frames[6] - frames[25]).mean() < 1 < np.abs(frames[25] - frames[31]).mean()
+
+
+@pytest.mark.parametrize("fps", [230.562, 23.976, 1000 / 7])
+@pytest.mark.parametrize("codec", ["browser", "mpeg4"])
+def test_any_rate_is_written(tmp_path: Path, fps: float, codec: str) -> None:
+    """MPEG-4 stores a rate as a fraction of numbers below 65536."""
+    predict([write_video(tmp_path / "drive.avi", fps=fps)], tmp_path / "out", video_codec=codec)
+    info = video_info(tmp_path / "out" / "drive_depth.mp4")
+    assert (info.frames, info.fps) == (12, pytest.approx(fps, rel=1e-3))
+    assert bounded_rate(fps) == pytest.approx(fps, rel=1e-4)
+
+
+def test_wide_and_tiny_frames(tmp_path: Path) -> None:
+    """Two frames of 4096 columns side by side are wider than MPEG-4 can be."""
+    for size, expected in (((64, 4096), (63, 8190)), ((2, 16), (2, 32))):
+        video = write_video(tmp_path / f"{size[1]}.mp4", 3, size)
+        predict([video], tmp_path / "out", crop_bottom=0.6 if size[0] == 2 else 0.0, video_codec="mpeg4")
+        frames = list(iterate_video(tmp_path / "out" / f"{size[1]}_depth.mp4"))
+        assert len(frames) == 3
+        assert frames[0].shape[1] == expected[1]
+        assert frames[0].shape[0] in (expected[0], expected[0] - 1)
+
+
+def test_videos_open_in_a_browser_where_opencv_can_write_them(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    trial = cv2.VideoWriter(str(tmp_path / "trial.mp4"), cv2.VideoWriter.fourcc(*"vp09"), 10, (64, 48))
+    can, _ = trial.isOpened(), trial.release()
+    video = write_video(tmp_path / "drive.mp4")
+    capfd.readouterr()
+    predict([video], tmp_path / "out")
+    assert capfd.readouterr().err == "", "codecs that this OpenCV lacks are tried without a word"
+    code = round(cv2.VideoCapture(str(tmp_path / "out" / "drive_depth.mp4")).get(cv2.CAP_PROP_FOURCC))
+    name = code.to_bytes(4, "little").decode().lower()
+    assert name in (("avc1", "h264", "vp09", "vp90") if can else ("avc1", "h264", "fmp4", "mp4v"))
+    assert usable_codec(("none", "mp4v"), 10.0, (64, 48)) == "mp4v"
+
+
+class FullDisk:
+    """A `cv2.VideoWriter` whose pictures do not arrive; like the true one it says nothing."""
+
+    fourcc = cv2.VideoWriter.fourcc
+
+    def __init__(self, *arguments: Any) -> None:
+        self.opened = arguments
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def write(self, picture: np.ndarray) -> None:
+        self.lost = picture
+
+    def release(self) -> None:
+        self.opened = ()
+
+
+def test_a_video_that_is_not_written_whole_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV's writer says nothing of a full disk."""
+    video = write_video(tmp_path / "drive.mp4")
+    monkeypatch.setattr(cv2, "VideoWriter", FullDisk)
+    with pytest.raises(UserError, match=r"drive_depth\.mp4 could not be written .* free some space"):
+        predict([video], tmp_path / "out", video_codec="mpeg4")
+    assert names(tmp_path / "out") == []
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    """OpenCV crashes on them."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    write_picture(folder / os.fsdecode(b"\xfc.png"), np.zeros((20, 30, 3), np.uint8))
+    write_video(tmp_path / "drive.mp4").rename(folder / os.fsdecode(b"\xff.mp4"))
+    written = predict([folder], folder / "out")
+    assert sorted(map(os.fsencode, written)) == [b"\xfc_depth.png", b"\xfc_disp.png", b"\xff_depth.mp4"]
+    assert len(list(iterate_video(folder / "out" / os.fsdecode(b"\xff_depth.mp4")))) == 12
+
+
+def test_a_colon_in_the_name_of_a_video_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "drive.mp4").rename(tmp_path / "12:30.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert predict(["12:30.mp4"], Path("out:1")) == ["12:30_depth.mp4"]
+
+
+def test_outputs_that_cannot_be_written_are_named_after_the_others_are_done(tmp_path: Path) -> None:
+    long = "b" * 250  # legal with .png, but not with _depth.png
+    for name in "abcd":
+        write_image(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "b.png").rename(tmp_path / "in" / f"{long}.png")
+    for name in ("v.mp4", "w.mp4"):
+        write_video(tmp_path / "in" / name)
+    for folder in ("c_disp.png", "v_depth.mp4"):
+        (tmp_path / "out" / folder).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"(?s)3 of 6 files could not be .*bbb.*c_disp\.png.*v_depth\.mp4"):
+        predict([tmp_path / "in"], tmp_path / "out", batch_size=2, video_codec="mpeg4")
+    written = [name for name in names(tmp_path / "out") if (tmp_path / "out" / name).is_file()]
+    assert written == ["a_depth.png", "a_disp.png", "d_depth.png", "d_disp.png", "w_depth.mp4"]
+
+
+def test_a_full_disk_stops_the_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        write_image(tmp_path / "in" / f"{name}.png")
+    tried = []
+
+    def full(path: Path, data: object) -> None:
+        tried.append(path)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"a_disp\.png could not be written .* free some space"):
+        predict([tmp_path / "in"], tmp_path / "out", batch_size=1)
+    assert len(tried) == 1
+    assert names(tmp_path / "out") == []
 
 
 def test_an_older_output_survives_a_failure(tmp_path: Path) -> None:
@@ -302,14 +455,14 @@ def test_an_older_output_survives_a_failure(tmp_path: Path) -> None:
     predict([video], tmp_path / "out")
     before = (tmp_path / "out" / "drive_depth.mp4").read_bytes()
     with pytest.raises(RuntimeError, match="out of memory"):
-        predict_paths(Failing(), [video], tmp_path / "out", progress=False)
+        predict_paths(Failing(), [video], tmp_path / "out", QUIET)
     assert names(tmp_path / "out") == ["drive_depth.mp4"]
     assert (tmp_path / "out" / "drive_depth.mp4").read_bytes() == before
 
 
 @pytest.mark.skipif(not UDACITY.is_dir(), reason="the Udacity videos of shared/data are not on this machine")
 def test_a_real_video(tmp_path: Path) -> None:
-    predict([UDACITY / "test_small1.mp4"], tmp_path)
+    predict([UDACITY / "test_small1.mp4"], tmp_path, video_codec="mpeg4")  # VP9 takes a second for each frame
     frames = 0
     for frame in iterate_video(tmp_path / "test_small1_depth.mp4"):
         assert frame.shape == (720, 2560, 3)

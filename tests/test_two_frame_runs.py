@@ -17,6 +17,7 @@ from hybrid_encoder.data.calibration import read_intrinsics
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.depth_model import decode, encode
+from hybrid_encoder.prediction.settings import PredictionSettings
 from hybrid_encoder.stage2.checkpoint import load_depth_model
 from hybrid_encoder.stage2.options import Monodepth2Options
 from hybrid_encoder.stage2.training import build_model as build_single
@@ -234,10 +235,10 @@ def test_prediction(run: ManydepthOptions, tmp_path: Path) -> None:
         writer.write(picture)
     writer.release()
     images = [tmp_path / f"{n}.png" for n in range(3)]
-    alone = predict_two_frame(model, images, tmp_path / "alone", save_npy=True, progress=False)
+    alone = predict_two_frame(model, images, tmp_path / "alone", PredictionSettings(save_npy=True, progress=False))
     camera = read_intrinsics("56,123,48,32")
-    settings: dict[str, Any] = {"sequence": True, "save_npy": True, "progress": False}
-    together = predict_two_frame(model, images, tmp_path / "line", camera=camera, **settings)
+    settings = PredictionSettings(save_npy=True, camera=camera, progress=False)
+    together = predict_two_frame(model, images, tmp_path / "line", settings, sequence=True)
     assert len(alone) == len(together) == 9
     for n in range(3):
         depths = [np.load(tmp_path / folder / f"{n}.npy") for folder in ("alone", "line")]
@@ -251,13 +252,14 @@ def test_prediction(run: ManydepthOptions, tmp_path: Path) -> None:
         cv2.imwrite(str(path), np.concatenate([picture, picture[:16]]))
     file = tmp_path / "camera.json"
     file.write_text('{"K": [[56, 0, 48], [0, 123, 32], [0, 0, 1]], "image_size": [96, 80]}')
-    predict_two_frame(model, tall, tmp_path / "cut", camera=read_intrinsics(str(file)), crop_bottom=0.2, **settings)
+    cut = dataclasses.replace(settings, camera=read_intrinsics(str(file)), crop_bottom=0.2)
+    predict_two_frame(model, tall, tmp_path / "cut", cut, sequence=True)
     for n in range(3):
         np.testing.assert_array_equal(np.load(tmp_path / "cut" / f"{n}.npy"), np.load(tmp_path / "line" / f"{n}.npy"))
-    (video,) = predict_two_frame(model, [tmp_path / "drive.mp4"], tmp_path / "video", camera=camera, progress=False)
+    (video,) = predict_two_frame(model, [tmp_path / "drive.mp4"], tmp_path / "video", settings)
     assert video.stat().st_size > 0
     with pytest.raises(UserError, match="--intrinsics"):
-        predict_two_frame(model, [tmp_path / "drive.mp4"], tmp_path / "video", progress=False)
+        predict_two_frame(model, [tmp_path / "drive.mp4"], tmp_path / "video", PredictionSettings(progress=False))
 
 
 def test_no_input_of_a_prediction_is_overwritten(run: ManydepthOptions, tmp_path: Path) -> None:
@@ -269,15 +271,16 @@ def test_no_input_of_a_prediction_is_overwritten(run: ManydepthOptions, tmp_path
     videos, camera = [tmp_path / "x.avi", tmp_path / "x_depth.mp4"], read_intrinsics("56,123,48,32")
     before = videos[1].read_bytes()
     with pytest.raises(UserError, match="would overwrite an input"):
-        predict_two_frame(model, videos, tmp_path, camera=camera, progress=False)
+        predict_two_frame(model, videos, tmp_path, PredictionSettings(camera=camera, progress=False))
     assert videos[1].read_bytes() == before
 
 
 def test_a_bad_image_of_a_folder_is_named_after_the_others_are_done(run: ManydepthOptions, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "good.png"), np.full((64, 96, 3), 90, np.uint8))
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    model = load_two_frame_model(run.folder)
     with pytest.raises(UserError, match=r"1 of 2 files could not be read.*\n.*bad\.png"):
-        predict_two_frame(load_two_frame_model(run.folder), [tmp_path], tmp_path / "out", progress=False)
+        predict_two_frame(model, [tmp_path], tmp_path / "out", PredictionSettings(progress=False))
     assert (tmp_path / "out" / "good_depth.png").is_file()
 
 
@@ -347,4 +350,4 @@ def test_real_drive(tmp_path: Path) -> None:
     assert len(result.rows) == 2
     assert np.isfinite(np.array(result.rows)).all()
     image = KITTI / DRIVE / "image_02" / "data" / "0000000005.jpg"
-    assert len(predict_two_frame(model, [image], tmp_path / "out", progress=False)) == 2
+    assert len(predict_two_frame(model, [image], tmp_path / "out", PredictionSettings(progress=False))) == 2

@@ -15,7 +15,7 @@ import open_clip
 import timm
 import torch
 
-from ..colormap import color_range, colorize_depth, colorize_disparity, resize_to_height, tile_grid
+from ..colormap import color_range, colorize_depth, colorize_disparity, resize_to_height, tile_grid, write_picture
 from ..engine.loop import Interrupted
 from ..engine.processes import Processes, choose_device
 from ..engine.record import read_metrics
@@ -25,7 +25,6 @@ from ..images import read_image
 from ..model.depth_model import DepthModel
 from ..model.predictor import DepthPredictor, predict_disparities
 from ..options import check_at_least, option
-from ..prediction.pictures import write_png
 from ..stage1.checkpoint import STAGE1_FILE
 from ..stage1.options import PretrainOptions
 from ..stage1.training import pretrain
@@ -186,7 +185,7 @@ def _write_report(
     source = open_source(test, "test", (0,), test.seed)
     assert isinstance(source, SyntheticSource)
     pictures = depth_pictures(model, source)
-    write_png(options.out / "depth.png", pictures)
+    write_picture(options.out / "depth.png", pictures)
     report.picture(pictures, "Image, prediction and truth; near is bright, on the truth's scale.")
     rows = [
         ("mean depth of the training scenes (looks at no image)", *results["prior"]),

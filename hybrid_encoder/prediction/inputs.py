@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,17 +31,7 @@ def find_inputs(inputs: Sequence[str | Path]) -> list[InputFile]:
     """
     found: dict[Path, InputFile] = {}
     for given in inputs:
-        path = Path(given)
-        if path.is_dir():
-            visible = (member for member in path.iterdir() if not member.name.startswith("."))
-            members = sorted((member for member in visible if member.is_file()), key=natural_order)
-        elif path.exists():
-            members = [path]
-        elif glob.has_magic(str(given)):
-            matches = map(Path, glob.glob(str(given), recursive=True))
-            members = sorted((match for match in matches if match.is_file()), key=natural_order)
-        else:
-            raise UserError(f"no such file or folder: {given}")
+        path, members = Path(given), _members(given)
         usable = [member for member in members if member.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
         if not usable:
             known = " ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
@@ -51,6 +42,23 @@ def find_inputs(inputs: Sequence[str | Path]) -> list[InputFile]:
     if not found:
         raise UserError("nothing to predict: name an image, a folder, a pattern or a video")
     return list(found.values())
+
+
+def _members(given: str | Path) -> list[Path]:
+    """The files that a path, a folder or a pattern stands for."""
+    path = Path(given)
+    if os.path.isdir(path):
+        try:
+            visible = [member for member in path.iterdir() if not member.name.startswith(".")]
+        except OSError as error:
+            raise UserError(f"cannot read the folder {given}: {error.strerror}") from error
+        return sorted((member for member in visible if member.is_file()), key=natural_order)
+    if os.path.exists(path):
+        return [path]
+    if glob.has_magic(str(given)):
+        matches = map(Path, glob.glob(str(given), recursive=True))
+        return sorted((match for match in matches if match.is_file()), key=natural_order)
+    raise UserError(f"no such file or folder: {given}")
 
 
 def output_stems(paths: Sequence[Path]) -> list[str]:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
+from ..colormap import write_picture
 from ..data.loader import make_loader
 from ..engine.loading import loader_options
 from ..engine.loop import LoopOptions, fit
@@ -143,19 +143,17 @@ def _write_pictures(task: Stage1Task, device: torch.device) -> None:
     folder = task.options.out / "pictures"
     folder.mkdir(exist_ok=True)
     task.model.eval()
-    for i, (collated, picture) in enumerate(_pictures(task, device)):
-        path = folder / f"closeness_{i}.jpg"
-        if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-            raise UserError(f"{path} could not be written (picture of {collated})")
+    for i, picture in enumerate(_pictures(task, device)):
+        write_picture(folder / f"closeness_{i}.jpg", picture)
     print(f"pictures of patches and cells by predicted closeness: {folder}")
 
 
 @torch.no_grad()
-def _pictures(task: Stage1Task, device: torch.device) -> Iterator[tuple[str, np.ndarray]]:
+def _pictures(task: Stage1Task, device: torch.device) -> Iterator[np.ndarray]:
     dataset = task.val_loader.dataset
     batches = (to_batch(collate([dataset[index]]), device) for index in range(len(dataset)))  # type: ignore[arg-type]
     for batch in islice((batch for batch in batches if len(batch.points)), NUM_PICTURES):
         scores = distance_score(task.model.logits(batch)[1], task.options.bidirectional).cpu().numpy()
         score_map = task.model.score_maps(batch.images)[0].cpu().numpy()
         image = (batch.images[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
-        yield batch.sample_names[0], closeness_picture(image, score_map, batch.points.cpu().numpy(), scores)
+        yield closeness_picture(image, score_map, batch.points.cpu().numpy(), scores)

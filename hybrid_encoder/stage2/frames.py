@@ -14,7 +14,7 @@ from ..data.kitti import KittiOdometrySource, KittiRawSource, KittiSource
 from ..data.sample import FrameId
 from ..data.splits import find_split, read_split
 from ..data.velodyne import DepthReference, read_scan_depth, scan_path
-from ..data.video import VideoSource
+from ..data.video_source import VideoSource
 from ..errors import UserError
 from ..images import check_crop_bottom
 from ..synthetic.sequence import SyntheticSource

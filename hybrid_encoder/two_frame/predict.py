@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.calibration import Intrinsics
 from ..errors import UserError
 from ..images import kept_rows, read_image
 from ..model.predictor import DepthPredictor
 from ..prediction.inputs import find_inputs
 from ..prediction.paths import predict_paths
+from ..prediction.settings import PredictionSettings
 from .predictor import TwoFrameModel
 
 
@@ -18,22 +18,15 @@ def predict_two_frame(
     model: TwoFrameModel,
     inputs: Sequence[str | Path],
     out: str | Path,
-    *,
-    camera: Intrinsics | None = None,
+    settings: PredictionSettings | None = None,
     sequence: bool = False,
-    save_npy: bool = False,
-    scale_factor: float = 1.0,
-    batch_size: int = 4,
-    crop_bottom: float = 0.0,
-    progress: bool = True,
 ) -> list[Path]:
     """Predicts images and videos and writes what `predict_paths` writes.
 
     Args:
         model: a two-frame model; videos need it to know the camera.
-        camera: of all inputs.
+        settings: with the camera of all inputs; None: the defaults.
         sequence: the images are frames of one video, in the order given; else each is seen on its own.
-        save_npy, scale_factor, batch_size, crop_bottom, progress: as `predict_paths` takes them.
 
     Returns:
         The files written.
@@ -41,6 +34,8 @@ def predict_two_frame(
     Raises:
         UserError: as `predict_paths`; a video or sequence without a camera.
     """
+    settings = settings or PredictionSettings()
+    camera = settings.camera
     found = find_inputs(inputs)
     if camera is None and (sequence or any(file.is_video for file in found)):
         raise UserError(
@@ -50,22 +45,12 @@ def predict_two_frame(
 
     def follow(width: int, height: int) -> DepthPredictor:
         assert camera is not None
-        return model.video(camera.for_image(width, height).K, width, kept_rows(height, crop_bottom))
+        K = camera.for_image(width, height).K
+        return model.video(K, width, kept_rows(height, settings.crop_bottom))
 
     predictor: DepthPredictor = model
     images = [file.path for file in found if not file.is_video]
     if sequence and images:
         height, width = read_image(images[0]).shape[:2]
         predictor = follow(width, height)
-    return predict_paths(
-        predictor,
-        inputs,
-        out,
-        save_npy=save_npy,
-        scale_factor=scale_factor,
-        batch_size=batch_size,
-        crop_bottom=crop_bottom,
-        camera=camera,
-        for_video=follow,
-        progress=progress,
-    )
+    return predict_paths(predictor, inputs, out, settings, for_video=follow)
