@@ -80,7 +80,7 @@ def ground_truth(
     options: DataOptions, source: FrameSource, index: int, reference: DepthReference = "scanner"
 ) -> np.ndarray | None:
     """Depth of frame 0 of a sample, (H, W) metres, 0 where unknown: exact for rendered scenes, LiDAR for KITTI raw,
-    else None. LiDAR depth counts from the scanner, as in published figures on the Eigen split, unless asked otherwise.
+    else None. LiDAR depth counts from the scanner, as in published metrics on the Eigen split, unless asked otherwise.
     """
     if isinstance(source, SyntheticSource):
         return source.depth(index)
