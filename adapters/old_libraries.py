@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader
 
-from hybrid_encoder.data.safe_npy import read_npy
+from hybrid_encoder.data.safe_npy import NpyFile
 from hybrid_encoder.errors import UserError
 
 _cpu_only = False
@@ -168,7 +168,8 @@ class ObjectArchive:
                 raise
         archive: zipfile.ZipFile = self.file.zip
         try:
-            return ragged_array(read_npy(archive.read(f"{name}.npy")))
+            with archive.open(f"{name}.npy") as stream:
+                return ragged_array(NpyFile(stream, archive.getinfo(f"{name}.npy").file_size).read())  # type: ignore[arg-type]
         except ValueError as error:
             raise UserError(f"{archive.filename}, {name}: {error}; export the ground truth again") from error
 

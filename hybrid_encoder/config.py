@@ -22,6 +22,11 @@ DEPTH_WORDS = (
 )
 """The seven words of stage 1, near to far (METHOD, section 2)."""
 
+MAX_PIXELS = 1 << 27
+"""Pixels of an image or a depth map beyond which its size is a mistake: 134 million, 400 MB as RGB."""
+MIN_EVAL_DEPTH, MAX_EVAL_DEPTH = 1e-3, 80.0
+"""Metres between which depth is evaluated, as in published metrics on KITTI."""
+
 SIZE_MULTIPLE = 32
 """Image heights and widths are multiples of this: the coarsest map has stride 32."""
 MAX_SIDE = 16384

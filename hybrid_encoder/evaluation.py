@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 
-from .errors import UserError
-from .images import cut_bottom
+from .config import MAX_EVAL_DEPTH, MIN_EVAL_DEPTH
+from .errors import UserError, naming
+from .images import check_crop_bottom, cut_bottom
 from .model.predictor import DepthPredictor, predict_disparities, resize_map
 from .writing import atomic_path
 
@@ -29,6 +30,37 @@ CROP_FRACTIONS: dict[str, tuple[float, float, float, float]] = {
 }
 """Top, bottom, left and right of the published crops (Garg et al. 2016, Eigen et al. 2014), as fractions of height
 and width."""
+
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """What counts in an evaluation, and how; the defaults are those of KITTI's Eigen split.
+
+    Raises:
+        UserError: limits that are none, an unknown crop, or a share that cannot be cut off.
+    """
+
+    min_depth: float = MIN_EVAL_DEPTH
+    """Truth outside (min_depth, max_depth) does not count; predictions are clipped to these limits. Metres."""
+    max_depth: float = MAX_EVAL_DEPTH
+    median_scaling: bool = True
+    """Multiply each prediction by median(gt) / median(pred) over the counted pixels."""
+    crop: Crop | None = "garg"
+    """"garg" (raw LiDAR), "eigen", or None (improved ground truth; synthetic scenes)."""
+    scale_factor: float = 1.0
+    """Predictions are multiplied by it first; `STEREO_SCALE_FACTOR` for stereo-trained models."""
+    crop_bottom: float = 0.0
+    """Share of the images' height that is cut off below before a model sees them. `crop` is of the whole truth all the
+    same."""
+    post_process: bool = False
+    """Predict the mirrored image as well and blend (`flip_post_process`): twice the work."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_depth < self.max_depth:
+            raise UserError(f"depth limits must satisfy 0 < min < max, got {self.min_depth} and {self.max_depth}")
+        check_crop_bottom(self.crop_bottom)
+        if self.crop is not None and self.crop not in CROP_FRACTIONS:
+            raise UserError(f"unknown crop {self.crop!r}: use one of {', '.join(CROP_FRACTIONS)}, or none")
 
 
 class DepthErrors(NamedTuple):
@@ -137,12 +169,7 @@ def flip_post_process(disp: np.ndarray, disp_of_flipped: np.ndarray) -> np.ndarr
 def evaluate_depths(
     predictions: Iterable[np.ndarray],
     ground_truths: Iterable[np.ndarray],
-    min_depth: float = 1e-3,
-    max_depth: float = 80.0,
-    median_scaling: bool = True,
-    crop: Crop | None = "garg",
-    scale_factor: float = 1.0,
-    crop_bottom: float = 0.0,
+    protocol: EvaluationProtocol | None = None,
     sample_names: Sequence[str] | None = None,
 ) -> EvaluationResult:
     """Evaluate predicted inverse depths against depth maps, as the KITTI Eigen split is evaluated.
@@ -150,19 +177,14 @@ def evaluate_depths(
     Args:
         predictions: inverse depth (1 / depth), (h, w) each; resized to the truth's size before it is inverted.
         ground_truths: depth in metres, (H, W) each, 0 where unknown.
-        min_depth, max_depth: truth outside (min, max) does not count; predictions are clipped to [min, max].
-        median_scaling: multiply each prediction by median(gt) / median(pred) over the counted pixels.
-        crop: "garg" (raw LiDAR), "eigen", or None (improved ground truth; synthetic scenes).
-        scale_factor: predictions are multiplied by it first; `STEREO_SCALE_FACTOR` for stereo-trained models.
-        crop_bottom: share of the height below that predictions lack; `crop` is of the whole truth all the same.
+        protocol: what counts and how; None: `EvaluationProtocol()`.
         sample_names: one per image, for the rows and for messages.
 
     Raises:
         UserError: the numbers of predictions and truths differ, a prediction is not finite or is negative, or no image
             has a pixel to count.
     """
-    if not 0 < min_depth < max_depth:
-        raise UserError(f"depth limits must satisfy 0 < min < max, got {min_depth} and {max_depth}")
+    protocol = protocol or EvaluationProtocol()
     rows: list[DepthErrors] = []
     ratios: list[float] = []
     kept: list[str] = []
@@ -174,59 +196,62 @@ def evaluate_depths(
                 f"there are more {more} than their counterparts ({index}): evaluate the same split for both"
             )
         name = sample_names[index] if sample_names is not None else f"image {index}"
-        inside = cut_bottom(crop_mask(truth.shape[0], truth.shape[1], crop), crop_bottom)
-        truth = cut_bottom(truth, crop_bottom)
-        mask = (truth > min_depth) & (truth < max_depth) & inside
-        if not mask.any():
+        with naming(name):
+            compared = _compare(disparity, truth, protocol)
+        if compared is None:
             skipped.append(name)
             continue
-        if not np.isfinite(disparity).all() or (disparity < 0).any():
-            raise UserError(f"{name}: the predicted inverse depth has negative or non-finite values")
-        # An inverse depth of 0 is a point at infinity; the floor keeps its depth finite until the cap below.
-        depth = scale_factor / np.maximum(resize_map(disparity, *truth.shape)[mask].astype(np.float64), 1e-9)
-        measured = truth[mask].astype(np.float64)
-        if median_scaling:
-            ratio = float(np.median(measured) / np.median(depth))
-            ratios.append(ratio)
-            depth = depth * ratio
-        rows.append(compute_depth_errors(measured, np.clip(depth, min_depth, max_depth)))
+        errors, ratio = compared
+        rows.append(errors)
         kept.append(name)
+        if protocol.median_scaling:
+            ratios.append(ratio)
     if not rows:
         raise UserError(
-            f"no image to evaluate: none of {len(skipped)} ground truths has a depth between {min_depth:g} and "
-            f"{max_depth:g} m inside the crop ({crop or 'none'})"
+            f"no image to evaluate: none of {len(skipped)} ground truths has a depth between {protocol.min_depth:g} "
+            f"and {protocol.max_depth:g} m inside the crop ({protocol.crop or 'none'})"
         )
     return EvaluationResult(tuple(kept), tuple(rows), tuple(ratios), tuple(skipped))
+
+
+def _compare(
+    disparity: np.ndarray, truth: np.ndarray, protocol: EvaluationProtocol
+) -> tuple[DepthErrors, float] | None:
+    """Errors of one image and the ratio that median scaling applied (1 without); None where no pixel counts."""
+    inside = cut_bottom(crop_mask(truth.shape[0], truth.shape[1], protocol.crop), protocol.crop_bottom)
+    truth = cut_bottom(truth, protocol.crop_bottom)
+    mask = (truth > protocol.min_depth) & (truth < protocol.max_depth) & inside
+    if not mask.any():
+        return None
+    if not np.isfinite(disparity).all() or (disparity < 0).any():
+        raise UserError("the predicted inverse depth has negative or non-finite values")
+    # An inverse depth of 0 is a point at infinity; the floor keeps its depth finite until the cap below.
+    depth = protocol.scale_factor / np.maximum(resize_map(disparity, *truth.shape)[mask].astype(np.float64), 1e-9)
+    measured = truth[mask].astype(np.float64)
+    ratio = float(np.median(measured) / np.median(depth)) if protocol.median_scaling else 1.0
+    return compute_depth_errors(measured, np.clip(depth * ratio, protocol.min_depth, protocol.max_depth)), ratio
 
 
 def evaluate_model(
     model: DepthPredictor,
     images: Iterable[np.ndarray],
     ground_truths: Iterable[np.ndarray],
-    post_process: bool = False,
-    batch_size: int = 8,
-    min_depth: float = 1e-3,
-    max_depth: float = 80.0,
-    median_scaling: bool = True,
-    crop: Crop | None = "garg",
-    scale_factor: float = 1.0,
-    crop_bottom: float = 0.0,
+    protocol: EvaluationProtocol | None = None,
     sample_names: Sequence[str] | None = None,
+    batch_size: int = 8,
 ) -> EvaluationResult:
     """Predict images (uint8 RGB, (h, w, 3), any size) and evaluate them; images and truths may be lazy, few are held
     at once.
 
     Args:
-        post_process: predict the mirrored image as well and blend (`flip_post_process`); twice the work.
-        crop_bottom: share of the images' height cut off below before they are seen.
+        batch_size: images that are predicted at a time.
 
     The other arguments and the errors are those of `evaluate_depths`.
     """
-    cut = (cut_bottom(image, crop_bottom) for image in images)
-    predictions = _predict_in_batches(model, cut, post_process, batch_size)
-    return evaluate_depths(
-        predictions, ground_truths, min_depth, max_depth, median_scaling, crop, scale_factor, crop_bottom, sample_names
-    )
+    protocol = protocol or EvaluationProtocol()
+    cut = (cut_bottom(image, protocol.crop_bottom) for image in images)
+    predictions = _predict_in_batches(model, cut, protocol.post_process, batch_size)
+    return evaluate_depths(predictions, ground_truths, protocol, sample_names)
 
 
 def _predict_in_batches(

@@ -18,6 +18,7 @@ from hybrid_encoder.data.cityscapes import (
     read_cityscapes_split,
 )
 from hybrid_encoder.data.dataset import SelfSupervisedDataset
+from hybrid_encoder.data.ground_truth import read_depth_npy
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.two_frame.frames import open_lookup_source
 from hybrid_encoder.two_frame.options import ManydepthOptions
@@ -188,3 +189,37 @@ def test_missing_disparity_is_named(published: Path) -> None:
     source.disparity_path(source.entries[0]).unlink()
     with pytest.raises(UserError, match="disparity"):
         source.depth(0)
+
+
+def test_files_of_a_windows_editor(triples: Path, published: Path) -> None:
+    split = triples / "splits/cityscapes_preprocessed/train_files.txt"
+    camera = published / f"camera/test/aachen/{FRAME}_camera.json"
+    for path in (split, triples / f"aachen/{FRAME}_cam.txt", camera):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    source = CityscapesSource(triples, split)
+    np.testing.assert_allclose(source.intrinsics(0), [[35, 0, 15.5], [0, 35.5, 5.5], [0, 0, 1]])
+    assert CityscapesSequenceSource(published, published.parent / "test_files.txt").intrinsics(0)[0, 0] > 2262
+
+
+def test_samples_without_files_are_left_out_where_that_is_allowed(triples: Path) -> None:
+    split = triples / "splits/cityscapes_preprocessed/train_files.txt"
+    (triples / f"aachen/{FRAME}_cam.txt").unlink()
+    assert CityscapesSource(triples, split, skip_bad=1).name(0) == "aachen aachen_000001_000019"
+    with pytest.raises(UserError, match=r"1 files .*1 of 2 samples"):
+        CityscapesSource(triples, split)
+
+
+def test_published_images_of_another_size_are_refused(published: Path) -> None:
+    path = published / "leftImg8bit_sequence/test/aachen" / f"{FRAME}_leftImg8bit.png"
+    cv2.imwrite(str(path), np.zeros((512, 1024, 3), np.uint8))
+    with pytest.raises(UserError, match="1024x512: expected Cityscapes as published"):
+        CityscapesSequenceSource(published, published.parent / "test_files.txt").read(0, 0)
+
+
+def test_depth_maps_of_the_authors_are_checked_before_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "000_depth.npy"
+    np.save(path, np.ones((1024, 2048), np.float64))
+    assert read_depth_npy(path).dtype == np.float32
+    np.save(path, np.ones((375, 1242), np.float32))
+    with pytest.raises(UserError, match=r"000_depth\.npy: it holds float32 \(375, 1242\)"):
+        read_depth_npy(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +26,7 @@ from hybrid_encoder.data.calibration import (
 from hybrid_encoder.data.containers import read_container
 from hybrid_encoder.data.dataset import SelfSupervisedDataset
 from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
-from hybrid_encoder.data.loader import EpochSampler, make_loader
+from hybrid_encoder.data.loader import EpochSampler, LoaderOptions, make_loader
 from hybrid_encoder.data.splits import SplitEntry, find_split, read_split
 from hybrid_encoder.data.video import iterate_video, read_video, video_info
 from hybrid_encoder.data.video_source import VideoSource, runs_without_gap
@@ -106,6 +107,90 @@ def test_cut_off_jpeg_is_seen_before_the_decoder(tmp_path: Path) -> None:
         path.write_bytes(with_thumbnail[:-cut])
         with pytest.raises(UserError, match="cut off"):
             read_image(path)
+
+
+JPEG_SETTINGS = [
+    [],
+    [cv2.IMWRITE_JPEG_OPTIMIZE, 1],
+    [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+    [cv2.IMWRITE_JPEG_RST_INTERVAL, 4],
+    [cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444],
+    [cv2.IMWRITE_JPEG_QUALITY, 20, cv2.IMWRITE_JPEG_OPTIMIZE, 1],
+]
+
+
+@pytest.mark.parametrize("settings", JPEG_SETTINGS)
+@pytest.mark.parametrize("picture", ["textured", "black", "grey", "noise", "one pixel"])
+def test_sound_jpegs_of_all_kinds_are_read(tmp_path: Path, settings: list[int], picture: str) -> None:
+    images = {
+        "textured": textured(60, 200),
+        "black": np.zeros((375, 1242), np.uint8),  # optimised, its data are zeros only
+        "grey": np.full((64, 64), 128, np.uint8),
+        "noise": np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8),
+        "one pixel": np.full((1, 1, 3), 7, np.uint8),
+    }
+    path = tmp_path / "x.jpg"
+    data = cv2.imencode(".jpg", images[picture], settings)[1].tobytes()
+    for ending in (b"", b"\0" * 9, b"appended by the camera"):
+        path.write_bytes(data + ending)
+        expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert expected is not None
+        np.testing.assert_array_equal(read_image(path), expected[..., ::-1])
+    if data[-4:-2] != b"\0\0" and not settings:
+        path.write_bytes(data[:-2] + b"\0" * 40 + data[-2:])  # padding before the end marker, as of some webcams
+        np.testing.assert_array_equal(read_image(path), expected[..., ::-1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("zeros", 64), ("zeros", 1024), ("noise", 256), ("noise", 1024), ("text", 1024), ("gone", 1024)]
+)
+def test_jpegs_damaged_in_the_middle_are_named(tmp_path: Path, kind: str, size: int) -> None:
+    """OpenCV and libjpeg warn, and return a picture that is shifted after the damage."""
+    rng = np.random.default_rng(0)
+    data = cv2.imencode(".jpg", textured(375, 1242))[1].tobytes()
+    path = tmp_path / "x.jpg"
+    unnoticed = 0
+    for at in rng.integers(1000, len(data) - 2000, 20).tolist():
+        middle = {"zeros": bytes(size), "noise": rng.bytes(size), "text": b"<p>Not found.</p> " * 80, "gone": b""}[kind]
+        path.write_bytes(data[:at] + middle[:size] + data[at + size :])
+        with contextlib.suppress(UserError):
+            read_image(path)
+            unnoticed += 1
+    assert unnoticed <= (0 if kind == "zeros" else 2)  # by chance, data may end where the picture does
+
+
+def test_sixteen_bits_of_which_few_are_used_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    values = textured(20, 30).astype(np.uint16)
+    for factor, bits in ((4, 10), (16, 12), (64, 14)):
+        cv2.imwrite(str(path), values * factor)
+        with pytest.raises(UserError, match=rf"x\.png has 16 bits a channel, of which it uses {bits}"):
+            read_image(path)
+    cv2.imwrite(str(path), values * 256 + 255)
+    np.testing.assert_array_equal(read_image(path), values[..., ::-1])
+    cv2.imwrite(str(path), np.zeros((4, 5), np.uint16))  # black in any scale
+    assert not read_image(path).any()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
+def test_a_stated_size_is_checked_before_pixels_take_memory(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"x{suffix}", textured(16, 16))
+    data = bytearray(path.read_bytes())
+    if suffix == ".png":
+        data[16:24] = (12_000).to_bytes(4, "big") * 2
+    elif suffix == ".bmp":
+        data[18:26] = (30_000).to_bytes(4, "little") + (-30_000).to_bytes(4, "little", signed=True)
+    elif suffix == ".jpg":
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = (60_000).to_bytes(2, "big") * 2
+    elif data[12:16] == b"VP8 ":
+        data[26:30] = (16_000).to_bytes(2, "little") * 2
+    else:
+        assert data[12:16] == b"VP8L"
+        data[21:25] = (15_999 | 15_999 << 14).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="states a size of"):
+        read_image(path)
 
 
 def test_missing_image_is_named(tmp_path: Path) -> None:
@@ -296,6 +381,15 @@ def test_wrong_calibration_line_is_named(tmp_path: Path) -> None:
         read_calibration(tmp_path / "calib.txt")
 
 
+def test_calibration_of_a_windows_editor(tmp_path: Path) -> None:
+    file = tmp_path / "calib.txt"
+    file.write_bytes(b"\xef\xbb\xbfP2: 707.1 0 601.9 0 0 707.1 183.1 0 0 0 1 0\r\nTr: 1 0 0 0 0 1 0 0 0 0 1 0\r\n")
+    np.testing.assert_array_equal(kitti_intrinsics(file, "P2").K, [[707.1, 0, 601.9], [0, 707.1, 183.1], [0, 0, 1]])
+    camera = tmp_path / "camera.json"
+    camera.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD_FILE).encode())
+    assert read_intrinsics(camera).image_size == (1242, 375)
+
+
 # --- KITTI
 
 
@@ -329,6 +423,34 @@ def test_missing_frames_are_counted_and_named(tmp_path: Path) -> None:
         KittiRawSource(tmp_path, entries, (0, "s"), png=True)
     with pytest.raises(UserError, match="no such folder"):
         KittiRawSource(tmp_path / "nowhere", entries)
+
+
+def test_frames_without_files_are_left_out_where_that_is_allowed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = [*write_drive(tmp_path, 6), SplitEntry("day/drive", 0, "l"), SplitEntry("day/drive", 8, "l")]
+    source = KittiRawSource(tmp_path, entries, png=True, skip_bad=2)
+    assert [entry.frame for entry in source.entries] == [1, 2, 3, 4]
+    assert "4 images" in (told := capsys.readouterr().err)
+    assert "2 of 6 samples" in told
+    assert "-000000001.png" in told
+    with pytest.raises(UserError, match="--skip_bad 2"):
+        KittiRawSource(tmp_path, entries, png=True, skip_bad=1)
+    with pytest.raises(UserError, match="2 of 6 samples") as raised:
+        KittiRawSource(tmp_path, entries, png=True)
+    assert "--skip_bad" not in str(raised.value), "evaluation has no such option"
+    with pytest.raises(UserError, match="2 of 2 samples"):
+        KittiRawSource(tmp_path, entries[4:], png=True, skip_bad=9)
+
+
+@pytest.mark.parametrize("name", ["{:010d}.JPG", "{:010d}.jpeg", "{}.jpg"])
+def test_images_called_otherwise_are_found_in_the_remedy(tmp_path: Path, name: str) -> None:
+    write_drive(tmp_path, 4, suffix=".jpg")
+    folder = tmp_path / "day" / "drive" / "image_02" / "data"
+    for path in list(folder.iterdir()):
+        path.rename(folder / name.format(int(path.stem)))
+    with pytest.raises(UserError, match=rf"holds \.\w+ files: {name.format(1)} in place of 0000000001\.jpg"):
+        KittiRawSource(tmp_path, [SplitEntry("day/drive", 1, "l")])
 
 
 def test_stereo_pair_and_calibration_of_resized_images(tmp_path: Path) -> None:
@@ -454,11 +576,11 @@ def test_an_epoch_goes_on_where_it_stopped(tmp_path: Path) -> None:
     source = KittiRawSource(tmp_path, write_drive(tmp_path, 12), png=True)
     dataset = SelfSupervisedDataset(source, 32, 96, (0, -1, 1), True, seed=9)
     random_state = torch.get_rng_state()
-    loader = make_loader(dataset, 3, train=True, seed=9)
+    loader = make_loader(dataset, 3, True, LoaderOptions(seed=9))
     loader.sampler.set_epoch(2)  # type: ignore[attr-defined]
     assert len(loader) == 3
     whole = list(loader)
-    loader = make_loader(dataset, 3, train=True, seed=9)
+    loader = make_loader(dataset, 3, True, LoaderOptions(seed=9))
     loader.sampler.set_epoch(2, start=3)  # type: ignore[attr-defined]
     assert len(loader) == 2
     rest = list(loader)
@@ -472,7 +594,7 @@ def test_an_epoch_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_workers_give_the_same_and_pass_errors_on(tmp_path: Path) -> None:
     source = KittiRawSource(tmp_path, write_drive(tmp_path, 8, suffix=".jpg"))
     dataset = SelfSupervisedDataset(source, 32, 96, (0, -1, 1), True)
-    alone, helped = make_loader(dataset, 2, train=True), make_loader(dataset, 2, train=True, num_workers=1)
+    alone, helped = make_loader(dataset, 2, train=True), make_loader(dataset, 2, True, LoaderOptions(num_workers=1))
     for epoch in range(2):
         for loader in (alone, helped):
             loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]

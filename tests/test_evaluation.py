@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import importlib
 import io
+import math
 import os
 import pickle
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -16,12 +18,14 @@ import pytest
 import torch
 
 from hybrid_encoder.data.ground_truth import GroundTruth, export_ground_truth
+from hybrid_encoder.data.kitti import KittiRawSource
 from hybrid_encoder.data.safe_npy import read_npy
 from hybrid_encoder.data.splits import SplitEntry, read_split
 from hybrid_encoder.data.velodyne import project_scan, read_depth_png, read_scan, read_scan_depth, velodyne_projection
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import (
     DepthErrors,
+    EvaluationProtocol,
     compute_depth_errors,
     crop_mask,
     evaluate_depths,
@@ -33,6 +37,7 @@ from hybrid_encoder.evaluation import (
 )
 from hybrid_encoder.images import read_image
 from hybrid_encoder.prediction.pictures import write_depth_png
+from hybrid_encoder.stage2.frames import check_same_view
 
 from .oracle import download, originals
 
@@ -96,28 +101,32 @@ def test_a_perfect_prediction_of_any_scale_has_no_error(scale: float) -> None:
 
 def test_without_median_scaling_the_scale_factor_counts() -> None:
     truth = truth_map()
-    result = evaluate_depths([5.4 / truth], [truth], median_scaling=False, scale_factor=5.4)
+    result = evaluate_depths([5.4 / truth], [truth], EvaluationProtocol(median_scaling=False, scale_factor=5.4))
     assert result.mean.abs_rel == pytest.approx(0, abs=1e-6)
     assert result.ratios == ()
     assert result.ratio_median is None
-    assert evaluate_depths([1.25 / truth], [truth], median_scaling=False).mean.abs_rel == pytest.approx(0.2, rel=1e-5)
+    assert evaluate_depths(
+        [1.25 / truth], [truth], EvaluationProtocol(median_scaling=False)
+    ).mean.abs_rel == pytest.approx(0.2, rel=1e-5)
 
 
 def test_only_known_pixels_within_crop_and_cap_count() -> None:
     truth = np.full((100, 200), 10.0, np.float32)
     prediction = np.full((100, 200), 0.1, np.float32)
     truth[0, 0], truth[50, 50], truth[50, 60] = 99.0, 0.0, 81.0  # outside the crop; unknown; beyond the cap
-    assert evaluate_depths([prediction], [truth], median_scaling=False).mean.abs_rel == pytest.approx(0, abs=1e-6)
+    assert evaluate_depths(
+        [prediction], [truth], EvaluationProtocol(median_scaling=False)
+    ).mean.abs_rel == pytest.approx(0, abs=1e-6)
     prediction[60, 60] = 1e-9  # far beyond the cap: counts as 80 m
     pixels = crop_mask(100, 200, "garg").sum() - 2
-    result = evaluate_depths([prediction], [truth], median_scaling=False)
+    result = evaluate_depths([prediction], [truth], EvaluationProtocol(median_scaling=False))
     assert result.mean.abs_rel == pytest.approx(7 / pixels, rel=1e-4)
 
 
 def test_the_inverse_depth_is_what_is_resized() -> None:
     disparity = np.array([[0.1, 0.5]], np.float32)
     truth = 1 / cv2.resize(disparity, (40, 10), interpolation=cv2.INTER_LINEAR)
-    assert evaluate_depths([disparity], [truth], crop=None).mean.rmse == pytest.approx(0, abs=1e-5)
+    assert evaluate_depths([disparity], [truth], EvaluationProtocol(crop=None)).mean.rmse == pytest.approx(0, abs=1e-5)
     of_depth = cv2.resize(1 / disparity, (40, 10), interpolation=cv2.INTER_LINEAR)
     assert np.abs(of_depth - truth).max() > 1
 
@@ -140,7 +149,7 @@ def test_bad_predictions_are_refused_by_name() -> None:
     with pytest.raises(UserError, match="more ground truths"):
         evaluate_depths([1 / truth], [truth] * 2)
     with pytest.raises(UserError, match="0 < min < max"):
-        evaluate_depths([1 / truth], [truth], min_depth=2, max_depth=1)
+        evaluate_depths([1 / truth], [truth], EvaluationProtocol(min_depth=2, max_depth=1))
     # All at infinity is a poor prediction, not a broken one.
     assert np.isfinite(evaluate_depths([np.zeros_like(truth)], [truth]).mean).all()
 
@@ -202,11 +211,12 @@ def test_evaluate_model_in_batches_and_with_flips() -> None:
     model, image = RampModel(), np.zeros((50, 90, 3), np.uint8)
     truth = 1 / cv2.resize(model.disparity(torch.zeros(1, 3, 32, 64))[0, 0].numpy(), (90, 50))
     model.seen.clear()
-    result = evaluate_model(model, [image] * 5, [truth] * 5, batch_size=2, crop=None)
+    result = evaluate_model(model, [image] * 5, [truth] * 5, EvaluationProtocol(crop=None), batch_size=2)
     assert [shape[0] for shape in model.seen] == [2, 2, 1]
     assert result.mean.abs_rel == pytest.approx(0, abs=1e-6)
     # The model's slope to the right comes out mirrored, so the blend differs from its plain prediction.
-    assert evaluate_model(model, [image], [truth], post_process=True, crop=None).mean.abs_rel > 0.01
+    blended = EvaluationProtocol(crop=None, post_process=True)
+    assert evaluate_model(model, [image], [truth], blended).mean.abs_rel > 0.01
 
 
 # LiDAR
@@ -312,7 +322,7 @@ def test_a_crop_is_of_the_whole_image_also_where_rows_are_cut_off() -> None:
     truth[90:] = 20.0  # within Garg's crop, which ends at row 99, but below what is seen
     truth[35:41] = 5.0  # its first row is 40
     prediction = np.full((80, 200), 1 / 10.0, np.float32)
-    result = evaluate_depths([prediction], [truth], median_scaling=False, crop_bottom=0.2)
+    result = evaluate_depths([prediction], [truth], EvaluationProtocol(median_scaling=False, crop_bottom=0.2))
     rows = np.full(40, 10.0)
     rows[0] = 5.0
     assert result.mean.abs_rel == pytest.approx(np.mean(np.abs(rows - 10) / rows), rel=1e-5)
@@ -447,3 +457,51 @@ def test_foreign_and_damaged_files_are_named(tmp_path: Path) -> None:
         archive.writestr("data.npy", header.getvalue() + b"\0" * 8)
     with pytest.raises(UserError, match="do not fill"):
         GroundTruth(file)
+
+
+def test_declared_sizes_are_checked_before_memory_is_taken(tmp_path: Path) -> None:
+    """Zeros of a gigabyte are a megabyte in a zip archive."""
+    file = tmp_path / "gt.npz"
+    cases = (
+        ("data.npy", (1, 16384, 16384), "states a size of 16384x16384"),
+        ("names.npy", (1, 16384, 16384), r"names states 1\.0 GiB"),
+    )
+    for name, shape, message in cases:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(name, header.getvalue() + bytes(1 << 25))
+            archive.getinfo(name).file_size = len(header.getvalue()) + 4 * math.prod(shape)
+        tracemalloc.start()
+        with pytest.raises(UserError, match=message):
+            GroundTruth(file)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+        tracemalloc.stop()
+
+
+def test_maps_of_a_stack_are_read_one_at_a_time(tmp_path: Path) -> None:
+    maps = np.random.default_rng(0).uniform(1, 80, (30, 200, 300)).astype(np.float32)
+    for order in ("C", "F"):
+        np.savez(tmp_path / "gt.npz", data=np.array(maps, order=order))  # type: ignore[call-overload]
+        tracemalloc.start()
+        truth = GroundTruth(tmp_path / "gt.npz")
+        assert all(np.array_equal(read, expected) for read, expected in zip(truth, maps, strict=True))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert np.array_equal(truth[-1], maps[29])
+        assert peak < (maps.nbytes / 2 if order == "C" else 1.5 * maps.nbytes)
+
+
+def test_cropped_images_are_not_compared_with_depth_of_whole_ones(tmp_path: Path) -> None:
+    write_calibration(tmp_path / "day")
+    image = tmp_path / "day" / "drive" / "image_02" / "data" / "0000000001.png"
+    image.parent.mkdir(parents=True)
+    depth = np.ones((20, 40), np.float32)
+    for shape, fits in (((20, 40), True), ((10, 20), True), ((20, 30), False)):
+        cv2.imwrite(str(image), np.zeros((*shape, 3), np.uint8))
+        source = KittiRawSource(tmp_path, [SplitEntry("day/drive", 1, "l")], (0,), png=True)
+        if fits:
+            assert check_same_view(source, 0, depth) is depth
+        else:
+            with pytest.raises(UserError, match=r"day/drive 1 l: made for images of 40x20, but these are 30x20"):
+                check_same_view(source, 0, depth)

@@ -48,7 +48,9 @@ from hybrid_encoder.model.nets import DepthNets
 from hybrid_encoder.options import EncoderOptions
 from hybrid_encoder.released.names import encoder_tensors, read_alignment, read_config
 from hybrid_encoder.stage1.checkpoint import load_stage1, save_stage1
-from hybrid_encoder.stage1.ordered_points import NUM_POINTS, TuSimpleSource, open_sources, read_labels
+from hybrid_encoder.stage1.lanes import TuSimpleSource, read_labels
+from hybrid_encoder.stage1.ordered_points import open_sources
+from hybrid_encoder.stage1.sequences import NUM_POINTS
 from hybrid_encoder.stage2.checkpoint import described_nets, encoder_extras, load_depth_model
 from hybrid_encoder.two_frame.checkpoint import is_two_frame, load_two_frame_model
 from hybrid_encoder.weights.reading import load_state, read_checkpoint, read_tensors, stated_bins, stated_size

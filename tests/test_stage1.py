@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,12 +12,13 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch.utils.data import DataLoader
 
-from hybrid_encoder.data.loader import make_loader
+from hybrid_encoder.data.loader import LoaderOptions, make_loader
 from hybrid_encoder.engine.processes import Processes, leave
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.stage1.dataset import Stage1Batch, Stage1Dataset, collate
+from hybrid_encoder.stage1.lanes import TuSimpleSource
 from hybrid_encoder.stage1.options import PretrainOptions
-from hybrid_encoder.stage1.ordered_points import SyntheticDepthSource, TuSimpleSource
+from hybrid_encoder.stage1.ordered_points import KittiDepthSource, SyntheticDepthSource, open_sources
 from hybrid_encoder.stage1.patch_features import patch_features
 from hybrid_encoder.stage1.training import Stage1Task
 
@@ -43,14 +45,9 @@ def task(processes: Processes | None = None, images: int = 6, gaps: bool = False
     torch.manual_seed(0)
     options = PretrainOptions(preset="tiny", weights_init="scratch", height=64, width=96, **changes)
     processes = processes or Processes(CPU)
-    loader: DataLoader[Any] = make_loader(
-        Stage1Dataset(Some(images, gaps), 64, 96, train=False),
-        2,
-        train=False,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        collate_fn=collate,
-    )
+    loading = LoaderOptions(rank=processes.rank, world_size=processes.world_size)
+    dataset = Stage1Dataset(Some(images, gaps), 64, 96, train=False)
+    loader: DataLoader[Any] = make_loader(dataset, 2, False, loading, collate)
     return Stage1Task(options, 12, loader, processes)
 
 
@@ -127,3 +124,73 @@ def test_processes_share_validation(images: int, gaps: bool, tmp_path: Path) -> 
         metrics, confusion = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
         assert metrics == pytest.approx(expected, rel=1e-5)
         assert torch.equal(confusion, alone.confusion)
+
+
+def write_lidar(root: Path, size: tuple[int, int], frames: int = 2) -> None:
+    """KITTI raw of a camera of 400x200 pixels that looks at 40 posts, nearer to the right; images of another size."""
+    day = root / "day"
+    (day / "drive" / "image_02" / "data").mkdir(parents=True, exist_ok=True)
+    (day / "drive" / "velodyne_points" / "data").mkdir(parents=True, exist_ok=True)
+    (day / "calib_cam_to_cam.txt").write_text(
+        "R_rect_00: 1 0 0 0 1 0 0 0 1\nS_rect_02: 400 200\nP_rect_02: 200 0 200 0 0 200 100 0 0 0 1 0\n"
+    )
+    (day / "calib_velo_to_cam.txt").write_text("R: 0 -1 0 0 0 -1 1 0 0\nT: 0 0 0\n")
+    columns = np.linspace(20, 380, 40)
+    depth = np.geomspace(60, 4, 40)
+    scan = np.stack([depth, -(columns - 200) / 200 * depth, 0 * depth, 0 * depth], axis=1).astype("<f4")
+    for frame in range(frames):
+        cv2.imwrite(str(day / f"drive/image_02/data/{frame:010d}.png"), np.zeros((*size[::-1], 3), np.uint8))
+        scan.tofile(day / f"drive/velodyne_points/data/{frame:010d}.bin")
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.5, 0.37, 2.0])
+def test_points_of_lidar_lie_on_resized_images_where_they_lie_on_whole_ones(tmp_path: Path, factor: float) -> None:
+    write_lidar(tmp_path, (round(400 * factor), round(200 * factor)))
+    image, points = KittiDepthSource(tmp_path, "train").read(0, np.random.default_rng(0))
+    assert image.shape[1] == round(400 * factor)
+    assert len(points)
+    assert (np.diff(points[..., 0]) < 0).all(), "nearer is further to the right"
+    assert points[..., 0].max() > 0.7 * image.shape[1]
+    assert points[..., 1] == pytest.approx(99 * image.shape[0] / 200, rel=1e-5)
+
+
+def test_lidar_of_cropped_images_is_refused(tmp_path: Path) -> None:
+    write_lidar(tmp_path, (352, 200))
+    with pytest.raises(UserError, match=r"day/drive 0 l: made for images of 400x200, but these are 352x200"):
+        KittiDepthSource(tmp_path, "train").read(0, np.random.default_rng(0))
+
+
+def test_missing_scans_and_images_are_told_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lidar(tmp_path, (400, 200), frames=4)
+    (tmp_path / "train_files.txt").write_text("".join(f"day/drive {frame} l\n" for frame in range(6)))
+    (tmp_path / "day/drive/velodyne_points/data/0000000002.bin").unlink()
+    spec = f"kitti:{tmp_path}:{tmp_path}"
+    with pytest.raises(UserError, match=r"(?s)5 images and scans .*3 of 6 samples.*0002\.bin.*--skip_bad 3"):
+        open_sources([spec], "train", (64, 96), skip_bad=2)
+    assert len(open_sources([spec], "train", (64, 96), skip_bad=3)) == 3
+    assert "3 of 6 samples" in capsys.readouterr().err
+    labels(tmp_path, "0313")
+    with pytest.raises(UserError, match=r"(?s)18 images .*18 of 18 samples.*0313/0\.jpg"):
+        open_sources([f"tusimple:{tmp_path}"], "train", (64, 96), skip_bad=99)
+
+
+def test_only_label_files_of_the_data_set_are_read(tmp_path: Path) -> None:
+    labels(tmp_path, "0313", "interval")
+    (tmp_path / "label_data_0313 (copy).json").write_text("a user's own")
+    assert [len(part) for part in parts(tmp_path)] == [36, 4], "an interval is no validation part"
+    (tmp_path / "label_data_0531.json").write_text((tmp_path / "label_data_0313.json").read_text())
+    with pytest.raises(UserError, match=r"label_data_0313\.json and label_data_0531\.json .* both label 0313/0\.jpg"):
+        TuSimpleSource(tmp_path, "train")
+
+
+def test_folders_with_colons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_lidar(tmp_path / "rec_12:30:00", (400, 200), frames=4)
+    (tmp_path / "rec_12:30:00" / "splits" / "own").mkdir(parents=True)
+    (tmp_path / "rec_12:30:00" / "splits" / "own" / "train_files.txt").write_text("day/drive 1 l\n")
+    monkeypatch.chdir(tmp_path)
+    assert len(open_sources(["kitti:rec_12:30:00"], "train", (64, 96))) == 3
+    assert open_sources(["kitti:rec_12:30:00:own"], "train", (64, 96)).name(0) == "day/drive 1 l"
+    for spec, named in ((r"C:\data\TUSIMPLE", r"C:\data\TUSIMPLE"), (r"C:\data:0313", r"C:\data"), ("none:x", "none")):
+        with pytest.raises(UserError) as raised:
+            open_sources([f"tusimple:{spec}"], "train", (64, 96))
+        assert str(raised.value) == f"--data tusimple:{spec}: {named}: no such folder"

@@ -222,7 +222,7 @@ def test_video_frames_follow_each_other(run: ManydepthOptions, batch: int, ids: 
         torch.testing.assert_close(found[n : n + 1], model(frames, K), rtol=1e-4, atol=1e-5)
 
 
-def test_prediction(run: ManydepthOptions, tmp_path: Path) -> None:
+def test_prediction(run: ManydepthOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = load_two_frame_model(run.folder)
     rng = np.random.default_rng(0)
     pictures = [cv2.GaussianBlur(rng.integers(0, 255, (64, 96, 3), np.uint8), (9, 9), 0) for _ in range(3)]
@@ -236,6 +236,7 @@ def test_prediction(run: ManydepthOptions, tmp_path: Path) -> None:
     camera = read_intrinsics("56,123,48,32")
     settings = PredictionSettings(save_npy=True, camera=camera, progress=False)
     together = predict_two_frame(model, images, tmp_path / "line", settings, sequence=True)
+    assert not caplog.records
     assert len(alone) == len(together) == 9
     for n in range(3):
         depths = [np.load(tmp_path / folder / f"{n}.npy") for folder in ("alone", "line")]
@@ -257,6 +258,9 @@ def test_prediction(run: ManydepthOptions, tmp_path: Path) -> None:
     assert video.stat().st_size > 0
     with pytest.raises(UserError, match="--intrinsics"):
         predict_two_frame(model, [tmp_path / "drive.mp4"], tmp_path / "video", PredictionSettings(progress=False))
+    images[2].rename(tmp_path / "101.png")
+    predict_two_frame(model, [*images[:2], tmp_path / "101.png"], tmp_path / "gap", settings, sequence=True)
+    assert [record.args for record in caplog.records] == [("1.png", "101.png")]
 
 
 def test_no_input_of_a_prediction_is_overwritten(run: ManydepthOptions, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import StepLR
 
-from hybrid_encoder.data.loader import SampleDataset, make_loader
+from hybrid_encoder.data.loader import LoaderOptions, SampleDataset, make_loader
 from hybrid_encoder.engine.loop import LoopOptions, fit
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError
@@ -67,7 +67,7 @@ class ToyTask:
         self.scheduler: Any = StepLR(self.optimizer, 3, 0.7)
         self.schedule_per_step = per_step
         self.saved: list[tuple[int, bool]] = []
-        self.val_loader = make_loader(ToyDataset(bad), BATCH, train=False, skip_bad=len(bad))
+        self.val_loader = make_loader(ToyDataset(bad), BATCH, train=False, options=LoaderOptions(skip_bad=len(bad)))
 
     def to_device(self, batch: Any, device: torch.device) -> Tensor:
         x: Tensor = batch["x"].to(device)
@@ -106,15 +106,8 @@ def run(
 ) -> ToyTask:
     """Trains three epochs in a folder, or what is left of them."""
     task = ToyTask(at, per_step, bad)
-    loader = make_loader(
-        ToyDataset(bad, before),
-        BATCH,
-        train=True,
-        num_workers=workers,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        skip_bad=skip_bad,
-    )
+    loading = LoaderOptions(workers, rank=processes.rank, world_size=processes.world_size, skip_bad=skip_bad)
+    loader = make_loader(ToyDataset(bad, before), BATCH, train=True, options=loading)
     settings: dict[str, Any] = {
         "epochs": 3, "clip_grad": 1.0, "log_frequency": 2, "validate_first": True, "best": ("error", "min"), **options,
     }  # fmt: skip

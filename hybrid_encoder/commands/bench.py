@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from ..config import HybridEncoderConfig, preset
 from ..data.dataset import SelfSupervisedDataset
-from ..data.loader import make_loader
+from ..data.loader import LoaderOptions, make_loader
 from ..engine.inference import inference, prepare
 from ..engine.processes import Processes, choose_device
 from ..errors import UserError
@@ -169,7 +169,7 @@ def bench_loader(options: BenchOptions, device: torch.device) -> Measures:
     frame_ids = (0, -1, 1)
     source = open_source(data, "train", frame_ids)
     dataset = SelfSupervisedDataset(source, options.height, options.width, frame_ids, train=True)
-    loader = make_loader(dataset, options.batch_size, train=True, num_workers=options.num_workers)
+    loader = make_loader(dataset, options.batch_size, train=True, options=LoaderOptions(options.num_workers))
     walls, cpus = [], []
     for _ in range(options.repeats + 1):
         wall, cpu = time.perf_counter(), time.process_time()

@@ -12,7 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..config import MAX_SIDE
 from ..errors import UserError
+from .text import read_text
 
 KITTI_NORMALISED_K = np.array([[0.58, 0.0, 0.5], [0.0, 1.92, 0.5], [0.0, 0.0, 1.0]])
 """KITTI's intrinsics where a drive has no calibration file (Monodepth2): first row x width, second row x height."""
@@ -20,8 +22,6 @@ KITTI_NORMALISED_K = np.array([[0.58, 0.0, 0.5], [0.0, 1.92, 0.5], [0.0, 0.0, 1.
 FOCAL_RANGE = (0.1, 100.0)
 """Focal lengths taken for real, as multiples of the image's longer side (the widest sees 157 degrees)."""
 MIN_FOCAL_PIXELS = 8.0
-MAX_SIDE = 1e5
-"""Pixels of an image's side beyond which a size is none."""
 ASPECT_TOLERANCE = 0.01
 REMEDY = (
     "expected fx,fy,cx,cy in pixels of the source frames, or a JSON file with K, image_size and, if wanted, "
@@ -53,14 +53,8 @@ class Intrinsics:
             UserError: other proportions than `image_size` (a crop cannot be told from a squeeze), or values that make
                 no sense for an image of this size.
         """
-        own_width, own_height = self.image_size or (width, height)
-        x, y = width / own_width, height / own_height
-        if abs(x / y - 1) > ASPECT_TOLERANCE:
-            raise UserError(
-                f"{self.origin}: made for images of {own_width}x{own_height}, but these are "
-                f"{width}x{height}, which has "
-                "other proportions: give the intrinsics of the frames as they are"
-            )
+        remedy = "give the intrinsics of the frames as they are"
+        x, y = view_scale(self.image_size or (width, height), (width, height), self.origin, remedy)
         scaled = Intrinsics(self.K * np.array([[x], [y], [1.0]]), (width, height), self.distortion, self.origin)
         scaled._check()
         return scaled
@@ -96,6 +90,28 @@ class Intrinsics:
         return bool((slope <= 0).any())
 
 
+def view_scale(own: tuple[int, int], image: tuple[int, int], origin: str, remedy: str) -> tuple[float, float]:
+    """How far x and y stretch from pixels of an image of the size `own` to those of the same view in another size.
+
+    Args:
+        own, image: (width, height).
+        origin, remedy: what was made for `own`, and what to do where it does not fit, for messages.
+
+    Raises:
+        UserError: other proportions: a crop, which cannot be told from a squeeze.
+
+    >>> view_scale((1242, 375), (621, 188), "K", "")
+    (0.5, 0.5013333333333333)
+    """
+    x, y = image[0] / own[0], image[1] / own[1]
+    if abs(x / y - 1) > ASPECT_TOLERANCE:
+        raise UserError(
+            f"{origin}: made for images of {own[0]}x{own[1]}, but these are {image[0]}x{image[1]}, which has other "
+            f"proportions: {remedy}"
+        )
+    return x, y
+
+
 def read_intrinsics(value: str | Path) -> Intrinsics:
     """Intrinsics from "fx,fy,cx,cy" (pixels) or from a JSON file.
 
@@ -118,7 +134,7 @@ def read_intrinsics(value: str | Path) -> Intrinsics:
 def _read_json(path: Path) -> Intrinsics:
     origin = f"intrinsics file {path}"
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(path.read_bytes())  # takes a byte-order mark, too
     except (OSError, ValueError, RecursionError) as error:  # bad UTF-8, JSON or path are ValueErrors
         if isinstance(error, json.JSONDecodeError):
             raise UserError(f"{origin}, line {error.lineno}: no valid JSON ({error.msg})") from error
@@ -220,12 +236,8 @@ def read_calibration(path: str | Path) -> dict[str, np.ndarray]:
         UserError: missing file, a line of another form, a value that is not finite, or a key that comes twice.
     """
     path = Path(path)
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the calibration file {path}: {error}") from error
     entries: dict[str, np.ndarray] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(read_text(path, "calibration file").split("\n"), start=1):
         if not line.strip():
             continue
         key, colon, rest = (part.strip() for part in line.partition(":"))

@@ -19,8 +19,10 @@ import numpy as np
 from ..errors import UserError
 from ..images import read_image, read_pixels
 from .calibration import Intrinsics, check_matrix
+from .present import complete_samples
 from .sample import FrameId
 from .splits import stays_inside
+from .text import read_text
 
 KEPT = 0.75
 """Upper part of a published image that is used: below lies the car's bonnet."""
@@ -53,12 +55,8 @@ def read_cityscapes_split(path: str | Path) -> list[CityscapesEntry]:
         UserError: missing file, no frame in it, or a line of another form, named by its number.
     """
     path = Path(path)
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the split file {path}: {error}") from error
     entries = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path, "split file").split("\n"), start=1):
         fields = line.split()
         if not fields:
             continue
@@ -78,13 +76,18 @@ class CityscapesSource:
         data_path: the folder that holds a folder of each city.
         split_file: lines of city and frame.
         frame_ids: the frames that will be read.
+        skip_bad: as many samples whose files do not exist are left out; None: there is no such option.
 
     Raises:
         UserError: a frame that triples do not hold, no such folder, a split file of another form, or missing files.
     """
 
     def __init__(
-        self, data_path: str | Path, split_file: str | Path, frame_ids: Sequence[FrameId] = (0, -1, 1)
+        self,
+        data_path: str | Path,
+        split_file: str | Path,
+        frame_ids: Sequence[FrameId] = (0, -1, 1),
+        skip_bad: int | None = None,
     ) -> None:
         self.data_path = Path(data_path)
         self._sizes: dict[str, tuple[int, int]] = {}
@@ -93,9 +96,7 @@ class CityscapesSource:
             raise UserError(f"frame {others[0]}: preprocessed Cityscapes holds frames -1, 0 and 1 only")
         if not self.data_path.is_dir():
             raise UserError(f"data folder {self.data_path}: no such folder")
-        self.entries = read_cityscapes_split(split_file)
-        needed = (self.image_path(entry) for entry in self.entries)
-        _require_files([*needed, *(self.camera_path(entry) for entry in self.entries)], split_file)
+        self.entries = _complete(self, split_file, skip_bad)
 
     def image_path(self, entry: CityscapesEntry) -> Path:
         """The three frames of an entry, side by side."""
@@ -137,10 +138,10 @@ class CityscapesSource:
         """
         entry = self.entries[index]
         path = self.camera_path(entry)
+        fields = read_text(path, "camera file").replace("\n", ",").split(",")
         try:
-            fields = path.read_text(encoding="utf-8").replace("\n", ",").split(",")
             numbers = np.array([float(field) for field in fields if field.strip()])
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise UserError(f"cannot read the camera file {path}: {error}") from error
         if numbers.size != 9:
             raise UserError(f"{path}: expected the nine numbers of K, row by row, with commas between them")
@@ -171,15 +172,13 @@ class CityscapesSequenceSource:
 
     def __init__(self, data_path: str | Path, split_file: str | Path, part: str = "test") -> None:
         self.data_path, self.part = Path(data_path), part
-        self.entries = read_cityscapes_split(split_file)
-        for entry in self.entries:
+        for entry in read_cityscapes_split(split_file):
             if not _PUBLISHED_FRAME.fullmatch(entry.frame):
                 raise UserError(
                     f"{split_file}: {str(entry)!r}: expected frames of the form city_sequence_frame, as "
                     "aachen_000000_000019"
                 )
-        needed = (self.image_path(entry) for entry in self.entries)
-        _require_files([*needed, *(self.camera_path(entry) for entry in self.entries)], split_file)
+        self.entries = _complete(self, split_file, None)
 
     def image_path(self, entry: CityscapesEntry, frame_id: FrameId = 0) -> Path:
         """The image of a frame of an entry's sample."""
@@ -207,12 +206,17 @@ class CityscapesSequenceSource:
         """uint8 RGB (768, 2048, 3); a neighbour that does not exist is black.
 
         Raises:
-            UserError: the image is unreadable or cut off; names it.
+            UserError: the image is unreadable, cut off or of another size; names it.
         """
         path = self.image_path(self.entries[index], frame_id)
         if frame_id != 0 and not path.is_file():
             return np.zeros_like(self.read(index, 0))
         image = read_image(path)
+        if image.shape[1::-1] != PUBLISHED:
+            raise UserError(
+                f"{path} is {image.shape[1]}x{image.shape[0]}: expected Cityscapes as published, "
+                f"{PUBLISHED[0]}x{PUBLISHED[1]}, which its cameras are for"
+            )
         return image[: round(KEPT * image.shape[0])]
 
     def intrinsics(self, index: int) -> np.ndarray:
@@ -268,18 +272,14 @@ def evaluated_part(depth: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _require_files(paths: Sequence[Path], split_file: str | Path) -> None:
-    """One look into each folder.
-
-    Raises:
-        UserError: files that do not exist: how many, and the first of them.
-    """
-    present: dict[Path, set[str]] = {}
-    for folder in {path.parent for path in paths}:
-        present[folder] = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
-    missing = [path for path in paths if path.name not in present[path.parent]]
-    if missing:
-        raise UserError(
-            f"{len(missing)} files that {split_file} needs are missing, the first is {missing[0]}: check --data_path "
-            "and --split"
-        )
+def _complete(
+    source: CityscapesSource | CityscapesSequenceSource, split_file: str | Path, skip_bad: int | None
+) -> list[CityscapesEntry]:
+    """The entries of a split whose own image and camera exist."""
+    return complete_samples(
+        read_cityscapes_split(split_file),
+        lambda entry, _: {source.image_path(entry): "", source.camera_path(entry): ""},
+        f"files that {split_file} needs are missing",
+        skip_bad,
+        lambda path, _: "check --data_path and --split",
+    )

@@ -1,7 +1,6 @@
 """From frames to samples: what a source of frames offers, and the samples made of it.
 
-Every random draw is a function of (seed, epoch, index) alone, so a run that stops and goes on sees what it would have
-seen.
+Every random draw is a function of (seed, epoch, index) alone, so a run that resumes sees what it would have seen.
 """
 
 from __future__ import annotations

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
+from ..config import MAX_PIXELS, MAX_SIDE
 from ..errors import UserError
 from ..writing import atomic_path
-from .safe_npy import read_npy
+from .cityscapes import PUBLISHED
+from .safe_npy import NpyFile
 from .splits import SplitEntry
 from .velodyne import DepthReference, improved_depth_path, read_depth_png, read_scan_depth
 
 NAMES_KEY = "names"
 SOURCE_KEY = "source"
 FIELD_KEY = "data"
+MAX_NAMES_BYTES = 1 << 26
+"""Bytes of a file's names; those of a hundred thousand frames take 16 million."""
+MAX_STORED_BYTES = 1 << 32
+"""Bytes of maps that are held at once, as those of an object array are; the Eigen split's take 1.3 billion."""
 MAX_METRES = 1e5
 """Beyond this no depth is measured, nor rendered."""
 
@@ -37,7 +46,7 @@ def export_ground_truth(
         data_path: KITTI raw.
         entries: what `read_split` returns.
         source: "velodyne" projects the raw scans; "improved" reads the 16-bit PNGs of KITTI's depth benchmark.
-        reference: of velodyne depth. "scanner" as in published figures on the Eigen split, which count depth along the
+        reference: of velodyne depth. "scanner" as in published metrics on the Eigen split, which count depth along the
             scanner's forward axis (0.27 m more than the camera's z); see `DepthReference`.
 
     Raises:
@@ -81,52 +90,128 @@ class GroundTruth:
                 members = {name.removesuffix(".npy") for name in archive.namelist()}
         except Exception as error:  # zipfile raises errors of many kinds, each of them a damaged file
             raise UserError(f"{self.path} is no .npz file of depth maps: {error}") from error
-        self._stored: list[np.ndarray] | None = None
         self.names: tuple[str, ...] | None = None
         self.source = "velodyne"
+        self._stored: list[np.ndarray] | None = None
         if NAMES_KEY in members:
-            names = self._read(NAMES_KEY)
-            if not isinstance(names, np.ndarray) or names.ndim != 1 or names.dtype.kind != "U":
-                raise UserError(f"{self.path}: the array {NAMES_KEY} holds no list of names")
-            self.names = tuple(names.tolist())
-            if SOURCE_KEY in members and np.array_equal(self._read(SOURCE_KEY), ["improved"]):
-                self.source = "improved"
-            missing = [key for key in map(_key, range(len(self.names))) if key not in members]
-            if missing:
-                raise UserError(f"{self.path} is incomplete: it names {len(self.names)} maps and lacks {missing[0]}")
+            self._open_named(members)
         elif FIELD_KEY in members:
-            stored = self._read(FIELD_KEY)
-            if isinstance(stored, np.ndarray) and stored.ndim != 3:
-                raise UserError(f"{self.path}: the array {FIELD_KEY} is {stored.shape}, expected depth maps (N, H, W)")
-            self._stored = list(stored)
+            self._open_field()
         else:
             found = ", ".join(sorted(members)[:5]) or "nothing"
             raise UserError(f"{self.path} holds no ground truth: expected arrays `names` or `data`, found {found}")
 
+    def _open_named(self, members: set[str]) -> None:
+        names = self._read(NAMES_KEY, MAX_NAMES_BYTES)
+        if not isinstance(names, np.ndarray) or names.ndim != 1 or names.dtype.kind != "U":
+            raise UserError(f"{self.path}: the array {NAMES_KEY} holds no list of names")
+        self.names = tuple(names.tolist())
+        if SOURCE_KEY in members and np.array_equal(self._read(SOURCE_KEY, MAX_NAMES_BYTES), ["improved"]):
+            self.source = "improved"
+        missing = [key for key in map(_key, range(len(self.names))) if key not in members]
+        if missing:
+            raise UserError(f"{self.path} is incomplete: it names {len(self.names)} maps and lacks {missing[0]}")
+        self._count = len(self.names)
+
+    def _open_field(self) -> None:
+        """The originals' `data`: a plain stack (N, H, W), whose maps are read one at a time, or an object array."""
+        with self._member(FIELD_KEY) as member:
+            if not member.dtype.hasobject and len(member.shape) != 3:
+                raise UserError(f"{self.path}: the array {FIELD_KEY} is {member.shape}, expected depth maps (N, H, W)")
+            if not member.dtype.hasobject:
+                self._check_map(0, member.shape[1:], member.dtype)
+            if member.dtype.hasobject or member.is_fortran:
+                stored = self._data(member, FIELD_KEY, MAX_STORED_BYTES)
+                if isinstance(stored, np.ndarray) and stored.ndim != 3:
+                    raise UserError(
+                        f"{self.path}: the array {FIELD_KEY} is {stored.shape}, expected depth maps (N, H, W)"
+                    )
+                self._stored = list(stored)
+            self._count = member.shape[0] if self._stored is None else len(self._stored)
+
     def __len__(self) -> int:
-        return len(self._stored if self.names is None else self.names)  # type: ignore[arg-type]
+        return self._count
 
     def __getitem__(self, index: int) -> np.ndarray:
         index = range(len(self))[index]
-        depth = self._read(_key(index)) if self._stored is None else self._stored[index]
-        if not isinstance(depth, np.ndarray) or depth.ndim != 2 or depth.dtype.kind not in "fiu" or not depth.size:
-            found = f"{depth.dtype} {depth.shape}" if isinstance(depth, np.ndarray) else f"{len(depth)} arrays"
-            raise UserError(f"{self.path}: map {index} is {found}, expected depths of shape (H, W)")
+        return next(islice(self._maps(), index, None)) if self.names is None else self._named(index)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self._maps() if self.names is None else map(self._named, range(len(self)))
+
+    def _named(self, index: int) -> np.ndarray:
+        with self._member(_key(index)) as member:
+            if not member.dtype.hasobject:
+                self._check_map(index, member.shape, member.dtype)
+            return self._checked(index, self._data(member, _key(index), MAX_STORED_BYTES))
+
+    def _maps(self) -> Iterator[np.ndarray]:
+        """The maps of an original's file."""
+        if self._stored is not None:
+            yield from (self._checked(index, depth) for index, depth in enumerate(self._stored))
+            return
+        with self._member(FIELD_KEY) as member:
+            for index, depth in enumerate(member.read_each()):
+                yield self._checked(index, depth)
+
+    def _check_map(self, index: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        if len(shape) != 2 or dtype.kind not in "fiu" or not math.prod(shape):
+            raise UserError(f"{self.path}: map {index} is {dtype} {shape}, expected depths of shape (H, W)")
+        if max(shape) > MAX_SIDE or math.prod(shape) > MAX_PIXELS:
+            raise UserError(
+                f"{self.path}: map {index} states a size of {shape[1]}x{shape[0]}: expected at most {MAX_SIDE} pixels "
+                f"a side and {MAX_PIXELS // 10**6} million in all"
+            )
+
+    def _checked(self, index: int, depth: np.ndarray | list[np.ndarray]) -> np.ndarray:
+        if isinstance(depth, list):
+            raise UserError(f"{self.path}: map {index} is {len(depth)} arrays, expected depths of shape (H, W)")
+        self._check_map(index, depth.shape, depth.dtype)
         if not ((depth >= 0) & (depth <= MAX_METRES)).all():
             raise UserError(
                 f"{self.path}: map {index} holds values that are no depth: expected metres, 0 where unknown"
             )
-        return depth.astype(np.float32)
+        return depth.astype(np.float32, copy=False)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[index] for index in range(len(self)))
+    def _read(self, key: str, limit: int) -> np.ndarray | list[np.ndarray]:
+        with self._member(key) as member:
+            return self._data(member, key, limit)
 
-    def _read(self, key: str) -> np.ndarray | list[np.ndarray]:
+    def _data(self, member: NpyFile, key: str, limit: int) -> np.ndarray | list[np.ndarray]:
+        if member.data_size > limit:
+            raise UserError(
+                f"{self.path}: the array {key} states {member.data_size / 2**30:.1f} GiB of data, expected at most "
+                f"{limit / 2**30:.2g}: export the ground truth in parts"
+            )
+        return member.read()
+
+    @contextmanager
+    def _member(self, key: str) -> Iterator[NpyFile]:
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                return read_npy(archive.read(f"{key}.npy"))
+            with zipfile.ZipFile(self.path) as archive, archive.open(f"{key}.npy") as stream:
+                yield NpyFile(stream, archive.getinfo(f"{key}.npy").file_size)  # type: ignore[arg-type]
+        except UserError:
+            raise
         except Exception as error:  # zipfile and the decompressors raise errors of many kinds
             raise UserError(f"{self.path}: the array {key} cannot be read: {error}") from error
+
+
+def read_depth_npy(path: Path) -> np.ndarray:
+    """A depth map of ManyDepth's Cityscapes ground truth: float32 (1024, 2048), metres.
+
+    Raises:
+        UserError: missing or damaged file, or one of another size.
+    """
+    try:
+        with path.open("rb") as stream:
+            file = NpyFile(stream, path.stat().st_size)
+            if file.shape != PUBLISHED[::-1] or file.dtype.kind not in "fiu":
+                raise ValueError(f"it holds {file.dtype} {file.shape}")
+            depth = file.read()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}; expected the depth maps that ManyDepth's authors provide") from error
+    assert isinstance(depth, np.ndarray)
+    return depth.astype(np.float32, copy=False)
 
 
 def _write(archive: zipfile.ZipFile, key: str, array: np.ndarray) -> None:

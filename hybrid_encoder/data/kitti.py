@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from ..images import read_image
+from ..images import IMAGE_SUFFIXES, read_image
 from .calibration import CAMERAS, Intrinsics, Undistorter, default_kitti_intrinsics, kitti_intrinsics
+from .present import Folders, complete_samples
 from .sample import FrameId
 from .splits import SplitEntry
 
 OTHER_SIDE = {"l": "r", "r": "l"}
-_LISTED = 5
 
 _log = logging.getLogger(__name__)
 
 
-class _KittiSource(ABC):
+class KittiSource(ABC):
     """What raw drives and odometry sequences share: entries of a split, all of whose files exist."""
 
     def __init__(
@@ -32,6 +32,7 @@ class _KittiSource(ABC):
         frame_ids: Sequence[FrameId] = (0, -1, 1),
         png: bool = False,
         camera: Intrinsics | None = None,
+        skip_bad: int | None = None,
     ) -> None:
         """
         Args:
@@ -41,19 +42,21 @@ class _KittiSource(ABC):
             png: the images are .png, not .jpg.
             camera: of all frames, in place of the calibration files; where its lens distortion is known, frames come
                 out free of it.
+            skip_bad: as many entries whose files do not exist are left out; None: there is no such option.
 
         Raises:
-            UserError: no such folder, no entry, or files that do not exist: how many, and the first of them.
+            UserError: no such folder, no entry, or more files that do not exist: how many, and the first of them.
         """
-        self.data_path, self.entries, self.frame_ids = Path(data_path), list(entries), tuple(frame_ids)
+        self.data_path, self.frame_ids = Path(data_path), tuple(frame_ids)
         self.suffix = ".png" if png else ".jpg"
         self.camera, self._undistort = camera, Undistorter(camera)
         self._cameras: dict[tuple[str, str], Intrinsics] = {}
         if not self.data_path.is_dir():
             raise UserError(f"data folder {self.data_path}: no such folder")
-        if not self.entries:
+        if not entries:
             raise UserError(f"no frame of {self.data_path} is listed: the split is empty")
-        self._check_files()
+        what = f"images that the split needs are missing from {self.data_path}"
+        self.entries = complete_samples(entries, self._files, what, skip_bad, self._remedy)
 
     @abstractmethod
     def path(self, entry: SplitEntry, frame_id: FrameId) -> Path:
@@ -101,37 +104,38 @@ class _KittiSource(ABC):
         """-1 for a frame of the left camera, +1 for one of the right."""
         return -1 if self.entries[index].side == "l" else 1
 
-    def _check_files(self) -> None:
-        """One look into each folder, rather than one at each of a hundred thousand files."""
-        present: dict[Path, set[str]] = {}
-        missing: dict[Path, str] = {}
-        for entry in self.entries:
-            for frame_id in self.frame_ids:
-                path = self.path(entry, frame_id)
-                folder = path.parent
-                if folder not in present:
-                    present[folder] = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
-                if path.name not in present[folder]:
-                    missing.setdefault(path, f"{path} (frame {frame_id} of {str(entry)!r})")
-        if not missing:
-            return
-        listed = "".join(f"\n  {text}" for text in list(missing.values())[:_LISTED])
-        more = f"\n  and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
-        raise UserError(
-            f"{len(missing)} images that the split needs are missing from {self.data_path}:{listed}{more}\n"
-            + self._remedy(next(iter(missing)), present)
-        )
+    def _files(self, entry: SplitEntry, folders: Folders) -> dict[Path, str]:
+        return {self.path(entry, i): f"frame {i} of {str(entry)!r}" for i in self.frame_ids}
 
-    def _remedy(self, path: Path, present: dict[Path, set[str]]) -> str:
+    def _remedy(self, path: Path, folders: Folders) -> str:
         other = ".jpg" if self.suffix == ".png" else ".png"
-        if path.with_suffix(other).name in present[path.parent]:
+        if folders.has(path.with_suffix(other)):
             return f"the folder holds {other} files: " + ("add --png" if other == ".png" else "leave out --png")
-        if not present[path.parent]:
-            return f"there is no folder {path.parent}, or it is empty: check --data_path and --split"
+        return missing_image_remedy(path, folders)
+
+
+def missing_image_remedy(path: Path, folders: Folders) -> str:
+    """What to do about a missing image, by what its folder does hold."""
+    names = folders.names(path.parent)
+    if not names:
+        return f"there is no folder {path.parent}, or it is empty: check --data_path and --split"
+    found = min((name for name in names if _is_image_of(name, path.stem)), default=None)
+    if found is None:
         return "take the lines whose neighbour frames do not exist out of the split file, or copy the missing images"
+    return (
+        f"the folder holds {Path(found).suffix} files: {found} in place of {path.name}; rename its images to "
+        f"{len(path.stem)} digits and {path.suffix}"
+    )
 
 
-class KittiRawSource(_KittiSource):
+def _is_image_of(name: str, frame: str) -> bool:
+    """Whether a file's name is that of an image with a frame's number, written in another way."""
+    path = Path(name)
+    number = path.stem.isascii() and path.stem.isdecimal()
+    return number and path.suffix.lower() in IMAGE_SUFFIXES and path.stem.lstrip("0") == frame.lstrip("0")
+
+
+class KittiRawSource(KittiSource):
     """KITTI raw: `<day>/<drive>/image_02|03/data/0000000000.jpg`, calibration in `<day>/calib_cam_to_cam.txt`."""
 
     def path(self, entry: SplitEntry, frame_id: FrameId) -> Path:
@@ -146,7 +150,7 @@ class KittiRawSource(_KittiSource):
         return kitti_intrinsics(file, f"P_rect_0{camera}", f"S_rect_0{camera}") if file.is_file() else None
 
 
-class KittiOdometrySource(_KittiSource):
+class KittiOdometrySource(KittiSource):
     """KITTI odometry: `sequences/00/image_2|3/000000.jpg`, calibration in `sequences/00/calib.txt`.
 
     The folder of an entry is the number of its sequence.

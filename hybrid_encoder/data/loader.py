@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -203,51 +204,69 @@ def _lost_worker(reason: str) -> UserError:
     )
 
 
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How batches are loaded.
+
+    Raises:
+        UserError: numbers out of range.
+    """
+
+    num_workers: int = 0
+    """Processes that load ahead; 0 loads in this one."""
+    seed: int = 0
+    """Of the order."""
+    rank: int = 0
+    """This process's number among `world_size` that share the samples."""
+    world_size: int = 1
+    skip_bad: int = 0
+    """How many unreadable files to pass over, where the data set is a `SampleDataset`."""
+    pin_memory: bool = False
+    """For a GPU, which then copies batches while it computes."""
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 0 or self.skip_bad < 0:
+            raise UserError(f"num_workers {self.num_workers}, skip_bad {self.skip_bad}: expected at least 0 and 0")
+
+
 def make_loader(
     dataset: Dataset[Any],
     batch_size: int,
     train: bool,
-    num_workers: int = 0,
-    seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
+    options: LoaderOptions | None = None,
     collate_fn: Callable[[list[Any]], Any] = default_collate,
-    skip_bad: int = 0,
-    pin_memory: bool = False,
 ) -> SampleLoader:
-    """Batches of a dataset that takes (epoch, index) keys, this process's share of them.
+    """Batches of a data set that takes (epoch, index) keys, this process's share of them.
 
     `loader.sampler` is an `EpochSampler`. In training the order changes with the epoch and an incomplete last batch is
-    left out; else the order is the dataset's and every sample comes once. Takes no number from the global random state.
+    left out; else the order is the data set's and every sample comes once. Takes no number from the global random
+    state.
 
     Args:
         batch_size: of this process.
-        num_workers: processes that load ahead; 0 loads in this one.
-        skip_bad: how many unreadable files to pass over, where the dataset is a `SampleDataset`.
-        pin_memory: for a GPU, which then copies batches while it computes.
+        options: None: `LoaderOptions()`.
 
     Raises:
-        UserError: sizes out of range.
+        UserError: a batch of less than one sample.
     """
-    if batch_size < 1 or num_workers < 0 or skip_bad < 0:
-        raise UserError(
-            f"batch_size {batch_size}, num_workers {num_workers}, skip_bad {skip_bad}: expected at least 1, 0 and 0"
-        )
+    options = options or LoaderOptions()
+    if batch_size < 1:
+        raise UserError(f"batch_size {batch_size}: expected at least 1")
     if isinstance(dataset, SampleDataset):
-        dataset.skip_bad = skip_bad
-    sampler = EpochSampler(len(dataset), train, seed, rank, world_size)  # type: ignore[arg-type]
-    ahead: dict[str, Any] = {"persistent_workers": True, "timeout": WORKER_TIMEOUT} if num_workers else {}
+        dataset.skip_bad = options.skip_bad
+    sampler = EpochSampler(len(dataset), train, options.seed, options.rank, options.world_size)  # type: ignore[arg-type]
+    ahead: dict[str, Any] = {"persistent_workers": True, "timeout": WORKER_TIMEOUT} if options.num_workers else {}
     return SampleLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
-        num_workers=num_workers,
+        num_workers=options.num_workers,
         drop_last=train,
-        pin_memory=pin_memory,
+        pin_memory=options.pin_memory,
         worker_init_fn=_start_worker,
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator().manual_seed(options.seed),
         collate_fn=collate_fn,
-        skip_bad=skip_bad,
+        skip_bad=options.skip_bad,
         **ahead,
     )
 

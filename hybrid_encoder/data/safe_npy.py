@@ -10,10 +10,15 @@ import io
 import math
 import pickle
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+MAX_HEADER = 1 << 16
+"""Bytes of a .npy header beyond which it describes no plain array."""
+CHUNK = 1 << 20
+"""Bytes that are read at a time, so that no second copy of an array is made."""
 PLAIN_DTYPE = re.compile(r"[fiub][1248]")
 
 
@@ -56,36 +61,86 @@ class _ArraysOnly(pickle._Unpickler):
         raise pickle.UnpicklingError(f"its pickle asks for {module}.{name}, which is no array; nothing was run")
 
 
+class NpyFile:
+    """A .npy file whose header has been read and whose data have not: sizes can be judged before they take memory.
+
+    Attributes:
+        shape, dtype: as the header states them; of an object array they say nothing of its elements.
+        is_fortran: whether the data are in Fortran's order.
+    """
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        """
+        Args:
+            stream: at the start of the file; it is read forward only.
+            size: bytes of the file, all told.
+
+        Raises:
+            ValueError: no .npy file, a damaged header, or one that states another size.
+        """
+        self._stream = stream
+        start = stream.read(10)
+        version = start[6:8]
+        if start[:6] != b"\x93NUMPY" or version not in (b"\1\0", b"\2\0"):
+            raise ValueError("it does not start as a .npy file of version 1 or 2")
+        if version == b"\2\0":
+            start += stream.read(2)
+        length = int.from_bytes(start[8:], "little")
+        if length > MAX_HEADER:
+            raise ValueError(f"its header states a length of {length} bytes")
+        header = io.BytesIO(start[8:] + stream.read(length))
+        try:
+            if version == b"\1\0":
+                self.shape, self.is_fortran, self.dtype = np.lib.format.read_array_header_1_0(header)
+            else:
+                self.shape, self.is_fortran, self.dtype = np.lib.format.read_array_header_2_0(header)
+        except Exception as error:  # numpy parses the header as Python, whose parser raises errors of many kinds
+            raise ValueError(f"its header is damaged ({type(error).__name__}: {error})") from error
+        if min(self.shape, default=1) < 0:
+            raise ValueError(f"its header states the shape {self.shape}")
+        self.data_size = size - len(start) - length
+        if not self.dtype.hasobject and math.prod(self.shape) * self.dtype.itemsize != self.data_size:
+            raise ValueError(
+                f"{self.data_size} bytes of data do not fill the shape {self.shape} of {self.dtype}: truncated or "
+                "damaged"
+            )
+
+    def read(self) -> np.ndarray | list[np.ndarray]:
+        """The array; of an object array, the list of its arrays (or one array where it holds plain numbers).
+
+        Raises:
+            ValueError: truncated, or an object array of anything but plain numeric arrays or numbers.
+        """
+        if not self.dtype.hasobject:
+            return self._plain(self.shape)
+        try:
+            return _object_elements(_ArraysOnly(self._stream, encoding="latin1").load())
+        except Exception as error:  # a hostile or damaged pickle can raise nearly anything from pickle's own machinery
+            raise ValueError(str(error) or type(error).__name__) from error
+
+    def read_each(self) -> Iterator[np.ndarray]:
+        """The arrays along the first axis of a plain array in C order, one in memory at a time."""
+        for _ in range(self.shape[0]):
+            yield self._plain(self.shape[1:])
+
+    def _plain(self, shape: tuple[int, ...]) -> np.ndarray:
+        data = bytearray(math.prod(shape) * self.dtype.itemsize)
+        for at in range(0, len(data), CHUNK):
+            part = self._stream.read(min(CHUNK, len(data) - at))
+            if len(part) < min(CHUNK, len(data) - at):
+                raise ValueError("its data are cut off")
+            data[at : at + len(part)] = part
+        order: Literal["F", "C"] = "F" if self.is_fortran else "C"
+        return np.ndarray(shape, self.dtype, data, order=order)
+
+
 def read_npy(payload: bytes) -> np.ndarray | list[np.ndarray]:
-    """The array of a .npy file; of an object array, the list of its arrays (or one array where it holds plain numbers).
+    """`NpyFile.read` of the bytes of a .npy file.
 
     Raises:
-        ValueError: no .npy file, truncated, or an object array of anything but plain numeric arrays or numbers.
+        ValueError: as `NpyFile`.
     """
-    file = io.BytesIO(payload)
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f".npy format {version} is not one of plain arrays")
-    try:
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        else:
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    except Exception as error:  # numpy parses the header as Python, whose parser raises errors of many kinds
-        raise ValueError(f"its header is damaged ({type(error).__name__}: {error})") from error
-    if min(shape, default=1) < 0:
-        raise ValueError(f"its header states the shape {shape}")
-    if not dtype.hasobject:
-        left = len(payload) - file.tell()
-        if math.prod(shape) * dtype.itemsize != left:
-            raise ValueError(f"{left} bytes of data do not fill the shape {shape} of {dtype}: truncated or damaged")
-        file.seek(0)
-        return np.lib.format.read_array(file, allow_pickle=False)
-    try:
-        outer = _ArraysOnly(file, encoding="latin1").load()
-        return _object_elements(outer)
-    except Exception as error:  # a hostile or damaged pickle can raise nearly anything from pickle's own machinery
-        raise ValueError(str(error) or type(error).__name__) from error
+    return NpyFile(io.BytesIO(payload), len(payload)).read()
 
 
 def _object_elements(outer: object) -> np.ndarray | list[np.ndarray]:

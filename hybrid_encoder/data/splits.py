@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UserError
+from .text import read_lines
 
 SPLIT_FILES = {"train": "train_files.txt", "val": "val_files.txt", "test": "test_files.txt"}
 """The files of a split folder, by part."""
@@ -67,12 +67,8 @@ def read_split(path: str | Path) -> list[SplitEntry]:
             the data folder: absolute paths and ".." are refused.
     """
     path = Path(path)
-    try:
-        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
-    except OSError as error:
-        raise UserError(f"cannot read the split file {path}: {error.strerror or error}") from error
     entries = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, "split file"), start=1):
         if line.strip():
             entries.append(_entry(line, f"{path}, line {number}"))
     if not entries:

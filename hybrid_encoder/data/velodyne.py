@@ -14,9 +14,11 @@ from .calibration import CAMERAS, check_rotation, kitti_intrinsics, read_calibra
 
 DepthReference = Literal["camera", "scanner"]
 """Where depth counts from: the camera's z, or the scanner's forward axis, whose origin lies 0.27 m behind the camera.
-Published figures on the Eigen split use the scanner's, so evaluation does; everything else wants the camera's."""
+Published metrics on the Eigen split use the scanner's, so evaluation does; everything else wants the camera's."""
 
 BYTES_PER_POINT = 16
+MAX_POINTS = 10_000_000
+"""A turn of KITTI's scanner has 120 thousand."""
 MAX_METRES = 1000.0
 """Beyond this no coordinate is a scanner's: KITTI's reaches 120 m."""
 
@@ -29,14 +31,15 @@ def read_scan(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     try:
+        size = path.stat().st_size
+        if not 0 < size <= MAX_POINTS * BYTES_PER_POINT or size % BYTES_PER_POINT:
+            raise UserError(
+                f"{path} is no whole velodyne scan: {size} bytes, expected a positive multiple of {BYTES_PER_POINT} "
+                f"(four float32 per point), of at most {MAX_POINTS} points; copy or extract it again"
+            )
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the velodyne scan {path}: {error.strerror}") from error
-    if not raw or len(raw) % BYTES_PER_POINT:
-        raise UserError(
-            f"{path} is no whole velodyne scan: {len(raw)} bytes, expected a positive multiple of {BYTES_PER_POINT} "
-            "(four float32 per point); copy or extract it again"
-        )
     points = np.frombuffer(raw, dtype="<f4").reshape(-1, 4)
     if not (np.isfinite(points).all() and (np.abs(points[:, :3]) <= MAX_METRES).all()):
         raise UserError(
@@ -101,7 +104,7 @@ def project_scan(
     """Depth map of a scan: float32 (H, W), metres, 0 where no point falls; the nearest of a pixel's points counts.
 
     As in the field's `generate_depth_map` (and KITTI's MATLAB kit), points behind the scanner are dropped and 1 is
-    subtracted from the rounded pixel coordinates, so that figures are comparable: the map lies one pixel up and to the
+    subtracted from the rounded pixel coordinates, so that metrics are comparable: the map lies one pixel up and to the
     left of where `K` projects a point.
 
     Args:

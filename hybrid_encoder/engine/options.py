@@ -33,7 +33,12 @@ class TrainingOptions(Options):
         "resume the run in its folder even if its data have changed; the same command resumes it without this if not",
     )
     max_bad_steps: int = option(10, "steps with a non-finite loss that are skipped before the run stops", at_least=0)
-    skip_bad: int = option(0, "unreadable images that every process passes over before the run stops", at_least=0)
+    skip_bad: int = option(
+        0,
+        "samples without their files that are left out at the start, and unreadable images that every process passes "
+        "over before the run stops",
+        at_least=0,
+    )
     seed: int = option(0, "seed of weights, order and augmentation", at_least=0, at_most=MAX_SEED)
 
     def check_training(self) -> None:

@@ -13,7 +13,7 @@ from ..data.augment import color_jitter
 from ..data.dataset import draw_jitter
 from ..data.loader import SampleDataset
 from ..images import resize_image
-from .ordered_points import OrderedPatchSource
+from .sequences import OrderedPatchSource
 
 
 class Stage1Sample(TypedDict):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..data.calibration import CAMERAS
 from ..data.velodyne import scan_path
 from ..engine.same_run import folder_digests, lines_digest
 from .ordered_points import KittiDepthSource, MixedSource, OrderedPatchSource, TuSimpleSource
@@ -27,7 +26,7 @@ def stage1_inputs(parts: Iterable[tuple[str, OrderedPatchSource]]) -> dict[str, 
                 found[name] = lines_digest(f"{image} {lanes.tolist()}" for image, lanes in one.entries)
                 files.setdefault(one.root, []).extend(one.root / image for image, _ in one.entries)
             elif isinstance(one, KittiDepthSource):
-                found[name] = lines_digest(one.frames)
+                found[name] = lines_digest(map(str, one.entries))
                 files.setdefault(one.data_path, []).extend(_kitti_files(one))
     for number, (root, paths) in enumerate(files.items(), 1):
         found |= {f"source {number}: {name}": text for name, text in folder_digests(paths, root).items()}
@@ -35,8 +34,8 @@ def stage1_inputs(parts: Iterable[tuple[str, OrderedPatchSource]]) -> dict[str, 
 
 
 def _kitti_files(source: KittiDepthSource) -> Iterable[Path]:
-    for folder, frame, side in source.frames:
-        drive = source.data_path / folder
-        image = drive / f"image_0{CAMERAS[side]}" / "data" / f"{frame:010d}.jpg"
-        yield from (image, image.with_suffix(".png"), scan_path(source.data_path, folder, frame))
+    for entry in source.entries:
+        drive = source.data_path / entry.folder
+        image = source.image_path(entry)
+        yield from (image, image.with_suffix(".png"), scan_path(source.data_path, entry.folder, entry.frame))
         yield from (drive.parent / "calib_cam_to_cam.txt", drive.parent / "calib_velo_to_cam.txt")

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from ..colormap import write_picture
 from ..config import SIZE_MULTIPLE
 from ..data.loader import make_loader
+from ..engine.loading import loader_options
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.same_run import fixed_options
@@ -31,8 +32,9 @@ from .losses import ranking_loss
 from .metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
 from .model import Stage1Model, stage1_config
 from .options import FREE_OPTIONS, PretrainOptions
-from .ordered_points import NUM_POINTS, OrderedPatchSource, open_sources
+from .ordered_points import open_sources
 from .picture import closeness_picture
+from .sequences import NUM_POINTS, OrderedPatchSource
 
 NUM_PICTURES = 4
 
@@ -104,8 +106,11 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
     options.check()
     torch.manual_seed(options.seed)
     size = (options.height, options.width)
-    train_source = open_sources(list(options.data), "train", size, options.seed)
-    val_source = open_sources(list(options.data), "val", size, options.seed)
+    train_source, val_source = (
+        open_sources(list(options.data), part, size, options.seed, options.skip_bad) for part in ("train", "val")
+    )
+    if processes.is_main:
+        print(f"found {len(train_source)} images to train on, {len(val_source)} to validate on")
     loader = _loader(train_source, options, processes, train=True)
     val_loader = _loader(val_source, options, processes, train=False)
     if not len(loader):
@@ -134,18 +139,8 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
 
 def _loader(source: OrderedPatchSource, options: PretrainOptions, processes: Processes, train: bool) -> DataLoader[Any]:
     dataset = Stage1Dataset(source, options.height, options.width, train, options.seed)
-    return make_loader(
-        dataset,
-        min(options.batch_size, max(len(source) // processes.world_size, 1)),
-        train=train,
-        num_workers=options.num_workers,
-        seed=options.seed,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        collate_fn=collate,
-        skip_bad=options.skip_bad,
-        pin_memory=processes.device.type == "cuda",
-    )
+    batch_size = min(options.batch_size, max(len(source) // processes.world_size, 1))
+    return make_loader(dataset, batch_size, train, loader_options(options, processes), collate)
 
 
 def _write_pictures(task: Stage1Task, device: torch.device) -> None:

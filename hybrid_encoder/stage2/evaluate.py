@@ -11,9 +11,17 @@ from ..data.ground_truth import GroundTruth
 from ..data.kitti import KittiRawSource
 from ..data.velodyne import improved_depth_path, read_depth_png
 from ..errors import UserError
-from ..evaluation import STEREO_SCALE_FACTOR, Crop, EvaluationResult, evaluate_depths, evaluate_model, mean_depth_prior
+from ..evaluation import (
+    STEREO_SCALE_FACTOR,
+    Crop,
+    EvaluationProtocol,
+    EvaluationResult,
+    evaluate_depths,
+    evaluate_model,
+    mean_depth_prior,
+)
 from ..model.predictor import DepthPredictor
-from .frames import ground_truth, open_source
+from .frames import check_same_view, ground_truth, open_source
 from .options import EvaluateOptions
 
 MEASURED = ("velodyne", "improved")
@@ -28,20 +36,25 @@ def evaluate(options: EvaluateOptions, model: DepthPredictor) -> EvaluationResul
     """
     source = open_source(options, options.part, (0,), options.seed)
     names = [source.name(index) for index in range(len(source))]
-    scale = options.pred_depth_scale_factor * (STEREO_SCALE_FACTOR if options.eval_stereo else 1.0)
-    return evaluate_model(
-        model,
-        (source.read(index, 0) for index in range(len(source))),
-        measured_depths(options, source, names),
-        options.post_process,
-        options.batch_size,
+    images = (source.read(index, 0) for index in range(len(source)))
+    truths = measured_depths(options, source, names)
+    return evaluate_model(model, images, truths, evaluation_protocol(options), names, options.batch_size)
+
+
+def evaluation_protocol(options: EvaluateOptions) -> EvaluationProtocol:
+    """The protocol that the options of `hybrid-encoder evaluate` describe.
+
+    Raises:
+        UserError: limits that are none.
+    """
+    return EvaluationProtocol(
         options.min_eval_depth,
         options.max_eval_depth,
         median_scaling=not (options.eval_stereo or options.disable_median_scaling),
         crop=chosen_crop(options),
-        scale_factor=scale,
+        scale_factor=options.pred_depth_scale_factor * (STEREO_SCALE_FACTOR if options.eval_stereo else 1.0),
         crop_bottom=options.crop_bottom,
-        sample_names=names,
+        post_process=options.post_process,
     )
 
 
@@ -75,7 +88,8 @@ def prior_errors(options: EvaluateOptions) -> EvaluationResult:
     mean_inverse = 1 / mean_depth_prior([np.where(depth > 0, 1 / np.maximum(depth, 1e-3), 0) for depth in known])
     test = open_source(options, "test", (0,), options.seed)
     truths = [depth for index in range(len(test)) if (depth := ground_truth(options, test, index)) is not None]
-    candidates = [evaluate_depths([1 / prior] * len(truths), truths, crop=None) for prior in (mean_depth, mean_inverse)]
+    whole = EvaluationProtocol(crop=None)
+    candidates = [evaluate_depths([1 / prior] * len(truths), truths, whole) for prior in (mean_depth, mean_inverse)]
     return min(candidates, key=lambda result: result.mean.abs_rel)
 
 
@@ -83,7 +97,7 @@ def measured_depths(options: EvaluateOptions, source: FrameSource, names: list[s
     """Depth maps (H, W) of all frames, metres, 0 where unknown.
 
     Raises:
-        UserError: there are none, or a file of them is of other frames.
+        UserError: there are none, a file of them is of other frames, or images were cropped.
     """
     if options.truth not in MEASURED:
         stored = GroundTruth(options.truth)
@@ -96,7 +110,7 @@ def measured_depths(options: EvaluateOptions, source: FrameSource, names: list[s
                 raise UserError(
                     f"{options.truth} holds depth of {theirs!r}, where the {options.part} part has {ours!r}"
                 )
-        yield from stored
+        yield from (check_same_view(source, index, depth) for index, depth in enumerate(stored))
         return
     if options.truth == "improved" and not isinstance(source, KittiRawSource):
         raise UserError(f"--truth improved is KITTI's: --dataset {options.dataset} has none")
@@ -104,7 +118,8 @@ def measured_depths(options: EvaluateOptions, source: FrameSource, names: list[s
         if options.truth == "improved":
             assert isinstance(source, KittiRawSource)
             entry = source.entries[index]
-            yield read_depth_png(improved_depth_path(options.data_path or "", entry.folder, entry.frame, entry.side))
+            path = improved_depth_path(options.data_path or "", entry.folder, entry.frame, entry.side)
+            yield check_same_view(source, index, read_depth_png(path))
             continue
         truth = ground_truth(options, source, index)
         if truth is None:

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..config import MAX_CROP_BOTTOM, MAX_DEPTH, MAX_SIDE, MIN_DEPTH, SIZE_MULTIPLE, check_image_size, check_scales
+from ..config import (
+    MAX_CROP_BOTTOM,
+    MAX_DEPTH,
+    MAX_EVAL_DEPTH,
+    MAX_SIDE,
+    MIN_DEPTH,
+    MIN_EVAL_DEPTH,
+    SIZE_MULTIPLE,
+    check_image_size,
+    check_scales,
+)
 from ..data.sample import FrameId
 from ..engine.options import RESUMABLE, TrainingOptions
 from ..errors import UserError
@@ -187,8 +197,8 @@ class EvaluateOptions(DataOptions):
     eval_stereo: bool = option(False, "a model trained with stereo: scale 5.4 in place of median scaling")
     disable_median_scaling: bool = option(False, "take predicted depth as metres")
     pred_depth_scale_factor: float = option(1.0, "multiply predicted depth by this", above=0)
-    min_eval_depth: float = option(1e-3, "nearest depth that counts, in metres", above=0)
-    max_eval_depth: float = option(80.0, "farthest depth that counts, in metres", above=0)
+    min_eval_depth: float = option(MIN_EVAL_DEPTH, "nearest depth that counts, in metres", above=0)
+    max_eval_depth: float = option(MAX_EVAL_DEPTH, "farthest depth that counts, in metres", above=0)
     post_process: bool = option(False, "average with the prediction of the mirrored image")
     prior: bool = option(False, "also the errors of the best guess that looks at no image (synthetic)")
     csv: Path | None = option(None, "write one line per image to this file", writes="file")

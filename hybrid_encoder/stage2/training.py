@@ -19,6 +19,7 @@ from ..config import SIZE_MULTIPLE
 from ..data.dataset import FrameSource, SelfSupervisedDataset
 from ..data.loader import make_loader
 from ..data.sample import FrameId, Sample
+from ..engine.loading import loader_options
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.same_run import fixed_options
@@ -144,7 +145,7 @@ def open_loader(options: Monodepth2Options, part: Part, processes: Processes) ->
     Raises:
         UserError: what the source finds wrong, or fewer training samples than a batch holds.
     """
-    source = open_source(options, part, options.all_frame_ids, options.seed)
+    source = open_source(options, part, options.all_frame_ids, options.seed, options.skip_bad)
     return load_samples(source, options.all_frame_ids, options, part, processes)
 
 
@@ -161,21 +162,13 @@ def load_samples(
     """
     if options.num_workers and isinstance(source, SyntheticSource):
         source.render(progress=processes.is_main)  # else every worker would
+    if processes.is_main:
+        print(f"found {len(source)} samples in the {part} part")
     train = part == "train"
     size = (options.height, options.width)
     dataset = SelfSupervisedDataset(source, *size, frame_ids, train, options.seed, options.crop_bottom)
     with naming(f"the {part} part"):
-        loader = make_loader(
-            dataset,
-            options.batch_size,
-            train=train,
-            num_workers=options.num_workers,
-            seed=options.seed,
-            rank=processes.rank,
-            world_size=processes.world_size,
-            skip_bad=options.skip_bad,
-            pin_memory=processes.device.type == "cuda",
-        )
+        loader = make_loader(dataset, options.batch_size, train, loader_options(options, processes))
     if train and not len(loader):
         raise UserError(f"{len(dataset)} training samples are fewer than --batch_size {options.batch_size}: lower it")
     return loader

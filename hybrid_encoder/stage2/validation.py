@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data.dataset import FrameSource, SelfSupervisedDataset
 from ..data.sample import Sample
 from ..errors import UserError
-from ..evaluation import evaluate_depths
+from ..evaluation import EvaluationProtocol, evaluate_depths
 from .evaluate import usual_crop
 from .frames import ground_truth
 from .options import DataOptions
@@ -68,7 +68,6 @@ def depth_errors(disparities: list[np.ndarray], truths: list[np.ndarray], option
     """AbsRel and a1 of 1 / depth, median-scaled, in the crop that `evaluate` takes by itself; NaN of broken nets."""
     if not all(np.isfinite(disparity).all() for disparity in disparities):
         return {"abs_rel": math.nan, "a1": math.nan}
-    errors = evaluate_depths(
-        disparities, truths, crop=usual_crop(options.dataset), crop_bottom=options.crop_bottom
-    ).mean
+    protocol = EvaluationProtocol(crop=usual_crop(options.dataset), crop_bottom=options.crop_bottom)
+    errors = evaluate_depths(disparities, truths, protocol).mean
     return {"abs_rel": errors.abs_rel, "a1": errors.a1}

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..data.cityscapes import CityscapesSequenceSource, evaluated_part
 from ..data.dataset import FrameSource
-from ..errors import UserError
-from ..evaluation import STEREO_SCALE_FACTOR, EvaluationResult, evaluate_depths, flip_post_process
+from ..data.ground_truth import read_depth_npy
+from ..evaluation import EvaluationResult, evaluate_depths, flip_post_process
 from ..images import cut_bottom, resize_image
 from ..model.predictor import DepthPredictor
-from ..stage2.evaluate import chosen_crop, measured_depths
+from ..stage2.evaluate import evaluation_protocol, measured_depths
 from .frames import LookupSource, cityscapes_files, open_lookup_source
 from .options import TwoFrameEvaluateOptions
 from .predictor import TwoFrameModel
@@ -34,17 +34,8 @@ def evaluate_two_frame(options: TwoFrameEvaluateOptions, model: TwoFrameModel | 
     matching_ids = model.matching_ids if isinstance(model, TwoFrameModel) else (-1,)
     source = open_evaluation_source(options, matching_ids)
     names = [source.name(index) for index in range(len(source))]
-    return evaluate_depths(
-        _predictions(options, model, source),
-        _truths(options, source, names),
-        options.min_eval_depth,
-        options.max_eval_depth,
-        median_scaling=not (options.eval_stereo or options.disable_median_scaling),
-        crop=chosen_crop(options),
-        scale_factor=options.pred_depth_scale_factor * (STEREO_SCALE_FACTOR if options.eval_stereo else 1.0),
-        crop_bottom=options.crop_bottom,
-        sample_names=names,
-    )
+    predictions, truths = _predictions(options, model, source), _truths(options, source, names)
+    return evaluate_depths(predictions, truths, evaluation_protocol(options), names)
 
 
 def open_evaluation_source(options: TwoFrameEvaluateOptions, matching_ids: tuple[int, ...]) -> FrameSource:
@@ -64,12 +55,7 @@ def _truths(options: TwoFrameEvaluateOptions, source: FrameSource, names: list[s
         if options.truth == "velodyne":  # the default: what was measured, here a stereo pair's disparity
             yield source.depth(index)
             continue
-        path = folder / f"{index:03d}_depth.npy"
-        try:
-            depth = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: {error}; expected the depth maps that ManyDepth's authors provide") from error
-        yield evaluated_part(depth.astype(np.float32))
+        yield evaluated_part(read_depth_npy(folder / f"{index:03d}_depth.npy"))
 
 
 @torch.no_grad()

@@ -73,7 +73,12 @@ def cityscapes_files(options: DataOptions, part: Part) -> tuple[Path, Path]:
 
 
 def open_lookup_source(
-    options: DataOptions, part: Part, required: tuple[FrameId, ...], optional: tuple[FrameId, ...], seed: int = 0
+    options: DataOptions,
+    part: Part,
+    required: tuple[FrameId, ...],
+    optional: tuple[FrameId, ...],
+    seed: int = 0,
+    skip_bad: int | None = None,
 ) -> FrameSource:
     """The frames of one part of a data set.
 
@@ -81,14 +86,15 @@ def open_lookup_source(
         required: frames that every sample has.
         optional: frames that are black where they do not exist. KITTI's drives have such samples; of rendered scenes
             and videos those samples are left out.
+        skip_bad: how many samples may lack files and are left out (`--skip_bad`); None where there is no such option.
 
     Raises:
         UserError: no such folder or split, missing required frames, missing intrinsics.
     """
     if options.dataset == "cityscapes_preprocessed":
-        return CityscapesSource(*cityscapes_files(options, part), (*required, *optional))
+        return CityscapesSource(*cityscapes_files(options, part), (*required, *optional), skip_bad)
     if options.dataset in ("kitti", "kitti_odom"):
-        source = open_source(options, part, required, seed)
+        source = open_source(options, part, required, seed, skip_bad)
         assert isinstance(source, KittiRawSource | KittiOdometrySource)
         return LookupSource(source, optional)
-    return open_source(options, part, (*required, *optional), seed)
+    return open_source(options, part, (*required, *optional), seed, skip_bad)

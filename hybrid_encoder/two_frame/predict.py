@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..data.video_source import runs_without_gap
 from ..errors import UserError
 from ..images import kept_rows, read_image
 from ..model.predictor import DepthPredictor
@@ -12,6 +14,8 @@ from ..prediction.inputs import find_inputs
 from ..prediction.paths import predict_paths
 from ..prediction.settings import PredictionSettings
 from .predictor import TwoFrameModel
+
+_log = logging.getLogger(__name__)
 
 
 def predict_two_frame(
@@ -51,6 +55,18 @@ def predict_two_frame(
     predictor: DepthPredictor = model
     images = [file.path for file in found if not file.is_video]
     if sequence and images:
+        _tell_gaps(images)
         height, width = read_image(images[0]).shape[:2]
         predictor = follow(width, height)
     return predict_paths(predictor, inputs, out, settings, for_video=follow)
+
+
+def _tell_gaps(images: Sequence[Path]) -> None:
+    """Says where the numbers of a sequence's images leave a gap: what is far apart in time cannot be matched."""
+    for run in runs_without_gap([image.stem for image in images])[1:]:
+        _log.warning(
+            "--sequence: between %s and %s is a gap, and still the one is matched with the other; predict each part by "
+            "itself",
+            images[run.start - 1].name,
+            images[run.start].name,
+        )

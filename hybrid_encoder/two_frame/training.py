@@ -147,5 +147,5 @@ def open_loader(options: ManydepthOptions, part: Part, processes: Processes) -> 
     """
     required = options.all_frame_ids
     optional = tuple(i for i in options.loaded_ids if i not in required)
-    source = open_lookup_source(options, part, required, optional, options.seed)
+    source = open_lookup_source(options, part, required, optional, options.seed, options.skip_bad)
     return load_samples(source, options.loaded_ids, options, part, processes)

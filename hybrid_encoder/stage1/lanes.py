@@ -1,0 +1,142 @@
+"""Lanes of TuSimple: points along a lane are ordered by distance without any depth label."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ..config import MAX_SIDE
+from ..data.present import complete_samples
+from ..data.splits import stays_inside
+from ..data.text import read_lines
+from ..errors import UserError
+from ..images import natural_order, read_image
+from .sequences import NUM_POINTS, held_out, lane_points
+
+Label = tuple[str, np.ndarray]
+"""An image's path below the folder, and its lanes (S, 7, 2), x and y in pixels, near to far; S may be 0."""
+_VALIDATION = {"val", "valid", "validation"}
+"""Words in the names of label files for validation."""
+
+
+class TuSimpleSource:
+    """Lanes of TuSimple label files.
+
+    Args:
+        root: folder that raw_file is relative to.
+        part: "train" or "val". Label files with the word "val" in their name are for validation, the others for
+            training; where either has none, every tenth image of all label files is held out for "val".
+        label: one label file of the folder, by name without .json, in place of all label_data_NAME.json; every tenth
+            image is held out.
+
+    Raises:
+        UserError: no label file, a line of the wrong form, an image in two label files, or no lane with seven points.
+    """
+
+    def __init__(self, root: Path, part: str, label: str | None = None) -> None:
+        self.root = root
+        if not root.is_dir():
+            raise UserError(f"{root}: no such folder, expected TuSimple's clips and label_data_*.json")
+        if label and not (stays_inside(label) and "/" not in label):
+            raise UserError(f"{label!r} is no name of a label file in {root}: expected it without folder and .json")
+        files = [root / f"{label}.json"] if label else _label_files(root)
+        if not files or not files[0].is_file():
+            raise UserError(f"{root} has no {label or 'label_data_*'}.json: expected TuSimple's label files")
+        labels = {file: read_labels(file) for file in files}
+        _check_no_image_twice(labels)
+        val = [file for file in files if _VALIDATION & set(re.split("[^a-z]+", file.stem.lower()))]
+        if 0 < len(val) < len(files):
+            files = val if part == "val" else [file for file in files if file not in val]
+            entries = [entry for file in files for entry in labels[file]]
+        else:
+            entries = held_out([entry for file in files for entry in labels[file]], part)
+        self.entries = [(image, lanes) for image, lanes in entries if len(lanes)]
+        if not self.entries:
+            raise UserError(
+                f"{', '.join(f.name for f in files)} in {root}: no lane with {NUM_POINTS} points ({part} part)"
+            )
+
+    def leave_out_missing(self, skip_bad: int) -> None:
+        """Leaves out as many images that do not exist as `skip_bad` allows.
+
+        Raises:
+            UserError: more are missing, or all; names the first.
+        """
+        self.entries = complete_samples(
+            self.entries,
+            lambda entry, _: {self.root / entry[0]: ""},
+            f"images that the label files name are missing from {self.root}",
+            skip_bad,
+            lambda path, _: f"copy TuSimple's clips into {self.root}, beside the label files",
+        )
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def name(self, index: int) -> str:
+        return str(self.entries[index][0])
+
+    def read(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        name, lanes = self.entries[index]
+        path = self.root / name
+        image = read_image(path)
+        height, width = image.shape[:2]
+        if not ((lanes >= 0) & (lanes < (width, height))).all():
+            raise UserError(
+                f"{path} is {width}x{height}, but its label has lane points outside: it is the label of another image"
+            )
+        return image, lanes
+
+
+def read_labels(file: Path) -> list[Label]:
+    """[(raw_file, (S, 7, 2) points near to far)] of one TuSimple label file, x and y in pixels, S 0 or more.
+
+    Raises:
+        UserError: unreadable file, or a line that is no label, named by its number; raw_file must be a plain path.
+    """
+    entries = []
+    for number, line in enumerate(read_lines(file, "label file"), start=1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            label = json.loads(line)
+            raw_file, lanes, ys = label["raw_file"], label["lanes"], label["h_samples"]
+            if not isinstance(raw_file, str) or not all(len(lane) == len(ys) for lane in lanes):
+                raise ValueError
+            values = [*ys, *(x for lane in lanes for x in lane)]
+            if not all(type(value) in (int, float) and abs(value) <= MAX_SIDE for value in values):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(
+                f'{where}: expected {{"raw_file": ..., "lanes": [[x, ...], ...], "h_samples": [y, ...]}}, x and y in '
+                "pixels"
+            ) from None
+        if (np.diff(ys) <= 0).any() or min(ys, default=0) < 0:
+            raise UserError(f"{where}: h_samples must be rows of the image, from above to below")
+        if not stays_inside(raw_file):
+            raise UserError(f"{where}: raw_file {raw_file[:100]!r} is no plain path within the folder {file.parent}")
+        points = [p for lane in lanes if (p := lane_points(lane, ys)) is not None]
+        entries.append((raw_file, np.stack(points) if points else np.zeros((0, NUM_POINTS, 2), np.float32)))
+    return entries
+
+
+def _label_files(root: Path) -> list[Path]:
+    """The folder's label_data_NAME.json, where NAME is one word: a user's "label_data_0313 (copy).json" is none."""
+    named = (file for file in root.iterdir() if re.fullmatch("label_data_[A-Za-z0-9]+[.]json", file.name))
+    return sorted(named, key=natural_order)
+
+
+def _check_no_image_twice(labels: dict[Path, list[Label]]) -> None:
+    """Raises UserError where two label files name one image, which might then train and validate."""
+    seen: dict[str, Path] = {}
+    for file, entries in labels.items():
+        for image, _ in entries:
+            if seen.setdefault(image, file) != file:
+                raise UserError(
+                    f"{seen[image].name} and {file.name} in {file.parent} both label {image}: move one of them away, "
+                    f"or name the other one: --data tusimple:{file.parent}:{seen[image].stem}"
+                )
