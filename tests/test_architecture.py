@@ -15,10 +15,10 @@ LAYERS = (
     ("errors", "config", "options", "writing", "colormap", "images"),
     ("model", "weights", "released"),
     ("data", "engine", "synthetic"),
+    ("evaluation", "prediction"),
     ("stage1",),
     ("stage2",),
     ("two_frame",),
-    ("evaluation", "prediction"),
     ("adapters", "patches"),
     ("commands",),
     ("cli", "__init__"),
@@ -29,6 +29,8 @@ ONLY_FOR = {"adapters": {"commands", "cli"}, "patches": {"commands"}}
 MAX_ROOT_FILES = 9
 MAX_LINES = 45
 MAX_PARAMETERS = 6
+AS_THE_ORIGINAL = {f"{PACKAGE}.adapters.manydepth.clone_networks:forward"}
+"""What clones call with the arguments that their own nets take."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -135,6 +137,7 @@ def test_functions_take_few_parameters() -> None:
         f"{place}: {parameters(node)} parameters"
         for place, node in functions()
         if parameters(node) > MAX_PARAMETERS and node.name != "__init__"
+        if f"{place.partition(':')[0]}:{node.name}" not in AS_THE_ORIGINAL
     ]
     assert not wrong, "\n".join(wrong)
 
