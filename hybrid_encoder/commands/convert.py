@@ -34,7 +34,7 @@ def run(options: ConvertOptions) -> None:
 
 
 def open_depth_model(source: str | Path, teacher: bool = False, ignore: Sequence[str] = ()) -> DepthModel:
-    """The single-frame depth model behind a folder or a hub id, on the CPU in eval mode.
+    """The single-frame depth model of a folder or a hub id, on the CPU in eval mode.
 
     Args:
         source: what `save_pretrained` wrote, a repository of the hub ("account/name"), a trainer's folder (ours, a

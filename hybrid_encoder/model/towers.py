@@ -175,7 +175,7 @@ class DinoOutput:
 class DinoTower(Tower):
     """A DINO vision transformer (v1, v2, v3) of timm; four maps with the final norm applied to each.
 
-    Blocks behind the last map are not run. `train_blocks` counts back from it.
+    Blocks after the last map are not run. `train_blocks` counts back from it.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ _LICENCES = {
 
 @dataclass(frozen=True)
 class TowerSource:
-    """The published weights behind one option of a config.
+    """The published weights of one option of a config.
 
     Attributes:
         option: the config's field, e.g. "clip_weights".
@@ -145,7 +145,7 @@ def is_file_name(weights: str) -> bool:
 
 
 def named_file(weights: str, what: str) -> Path:
-    """The file behind a weights option: itself, or the one that a folder ("local-dir:FOLDER", too) holds.
+    """The file that a weights option names: itself, or the one that a folder ("local-dir:FOLDER", too) holds.
 
     Raises:
         UserError: no such file, or none of the known names in the folder.
