@@ -44,7 +44,7 @@ from hybrid_encoder.stage2.checkpoint import newest_weights
 from hybrid_encoder.stage2.frames import open_source
 from hybrid_encoder.stage2.inputs import run_inputs
 from hybrid_encoder.stage2.options import FREE_OPTIONS, Monodepth2Options
-from hybrid_encoder.writing import new_folder, whole_folder
+from hybrid_encoder.writing import whole_folder
 
 from .toy_run import BATCH, SAMPLES, At, ToyModel, ToyTask, differences, run, signal_at
 
@@ -623,7 +623,7 @@ def test_signals_outside_of_a_run_clear_half_written_files_away(tmp_path: Path) 
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    with pytest.raises(SystemExit) as ended, end_in_order(), new_folder(tmp_path / "out") as partial:
+    with pytest.raises(SystemExit) as ended, end_in_order(), whole_folder(tmp_path / "out") as partial:
         stopped(partial)
     assert ended.value.code == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
