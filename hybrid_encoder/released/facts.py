@@ -75,7 +75,7 @@ def describe(config: HybridEncoderConfig, kind: Kind) -> str:
     'single frame; 256 tokens; CLIP and DINO, interp_conv1x1, alignment=concat; CLIP sees raw [0, 1], DINO sees raw
     [0, 1]; head relu'
     """
-    seen = {"CLIP": config.normalization} if config.image_tower else {}
+    seen: dict[str, str] = {"CLIP": config.normalization} if config.image_tower else {}
     seen |= {"DINO": config.normalization_of_dino} if config.dino else {}
     towers = f"{' and '.join(seen)}, {config.fusion}"
     pixels = ", ".join(f"{tower} sees {_SEEN[choice]}" for tower, choice in seen.items())
