@@ -35,10 +35,14 @@ MAX_CROP_BOTTOM = 0.9
 """Share of an image's height beyond which cutting off below is a mistake."""
 MIN_DEPTH, MAX_DEPTH = 0.1, 100.0
 """Nearest and farthest depth that a net can say, unless it is built for others; those of the Monodepth2 family."""
+ResnetNormalization = Literal["monodepth2", "none"]
+"""What a ResNet does to pixels in [0, 1]. "monodepth2": (x - 0.45) / 0.225, which the family's published weights
+expect; "none": nothing, as the pose ResNet of the released Monodepth2 run (METHOD, section 4)."""
 SEED_OFFSETS = {"train": 0, "val": 50_000, "test": 90_000}
 """Added to the seed of rendered scenes, so that the three parts share none."""
 _FEATURES = (
-    "clip", "image_tower", "dino", "dino_blocks", "fusion", "prompt", "normalization", "position_resize", "text_norm",
+    "clip", "image_tower", "dino", "dino_blocks", "fusion", "convs2_output_padding", "prompt",
+    "normalization", "dino_normalization", "position_resize", "text_norm",
 )  # fmt: skip
 """Fields that change what trained tensors compute, in part without changing their shapes."""
 _MAX_WIDTHS = {"num_tokens": 65536, "fusion_channels": 4096, "decoder_channels": 4096}
@@ -92,6 +96,9 @@ class HybridEncoderConfig:
     """The four blocks whose maps are taken, 0-based; None: the end of each quarter, 2, 5, 8, 11 of 12."""
 
     fusion: Literal["interp_conv1x1", "convs2_interp"] = "interp_conv1x1"
+    convs2_output_padding: bool = True
+    """Whether the transposed convolution of convs2_interp adds a row and a column at the end of its map, which is then
+    exactly twice as large; not so in the released code: 13 x 41 from 7 x 21."""
     fusion_channels: int = 256
     alignment: Literal["concat", "replace", "none"] = "concat"
     """What the decoder gets: [logits, fused], logits alone, fused alone (METHOD, section 2)."""
@@ -107,7 +114,11 @@ class HybridEncoderConfig:
     train_tokens: bool = True
 
     normalization: Literal["own", "imagenet", "none"] = "own"
-    """Mean/std before each tower: the tower's own, ImageNet's for both, or none (the released runs)."""
+    """Mean and deviation before the image tower: its own, ImageNet's, or none: it sees raw [0, 1], as in the released
+    Monodepth2 run."""
+    dino_normalization: Literal["same", "own", "imagenet", "none"] = "same"
+    """The same before DINO; "same": what `normalization` says. In the released ManyDepth run, CLIP saw ImageNet's mean
+    and deviation and DINO raw pixels."""
     text_norm: Literal["prompt", "matrix"] = "prompt"
     """"matrix" divides the text features once more by the norm of the whole matrix, as the released weights expect."""
     position_resize: Literal["timm", "facebook"] = "timm"
@@ -153,6 +164,11 @@ class HybridEncoderConfig:
                 raise UserError(f"unknown encoder option {name!r}: known are {', '.join(known)}")
         return dataclasses.replace(self, **changes)
 
+    @property
+    def normalization_of_dino(self) -> str:
+        """What `dino_normalization` comes to: "own", "imagenet" or "none"."""
+        return self.normalization if self.dino_normalization == "same" else self.dino_normalization
+
     def without_downloads(self) -> HybridEncoderConfig:
         """The same architecture with random towers: to be filled from a checkpoint."""
         return self.replace(clip_weights="random", dino_weights="random", image_tower_weights="random")
@@ -165,9 +181,12 @@ class HybridEncoderConfig:
             ignore: fields that may differ.
         """
         without_effect = {*ignore, *(("text_norm",) if self.alignment == "none" else ())}
-        without_effect |= {"dino_blocks", "position_resize"} if self.dino is None else set()
+        without_effect |= {"dino_blocks", "position_resize", "dino_normalization"} if self.dino is None else set()
+        without_effect |= {"normalization"} if self.image_tower is None else set()
+        without_effect |= {"convs2_output_padding"} if self.fusion != "convs2_interp" else set()
         for name in _FEATURES:
-            own, theirs = getattr(self, name), getattr(saved, name)
+            compared = "normalization_of_dino" if name == "dino_normalization" else name
+            own, theirs = getattr(self, compared), getattr(saved, compared)
             if own != theirs and name not in without_effect:
                 raise UserError(f"{source} was trained with {name}={theirs!r}, not {own!r}: build the encoder with it")
 
@@ -195,7 +214,9 @@ _PAPER = HybridEncoderConfig()
 
 PRESETS: dict[str, HybridEncoderConfig] = {
     "paper": _PAPER,
-    "released": _PAPER.replace(normalization="none", text_norm="matrix", position_resize="facebook"),
+    "released": _PAPER.replace(
+        normalization="none", text_norm="matrix", position_resize="facebook", convs2_output_padding=False
+    ),
     "small": _PAPER.replace(dino="vit_small_patch14_dinov2", num_tokens=128),
     "dinov3": _PAPER.replace(dino="vit_small_patch16_dinov3", num_tokens=128),
     "tiny": _PAPER.replace(

@@ -1,4 +1,4 @@
-"""What a preset needs of pretrained weights, where they were looked for, and what is there."""
+"""What a preset needs of pretrained weights, where they were looked for, what is there; or what saved weights are."""
 
 from __future__ import annotations
 
@@ -10,16 +10,35 @@ import open_clip
 import timm
 import torch
 
-from ..config import HybridEncoderConfig, preset
+from ..config import PRESETS, HybridEncoderConfig, preset
 from ..errors import UserError
 from ..model.backbones import check_clip, check_timm, quiet
+from ..released.single_frame import describe_released, is_released
+from ..weights.describe import describe_tensors
 from ..weights.published import WEIGHTS_VARIABLE, TowerSource, find_weights, is_file_name, tower_sources, weights_folder
+from ..weights.reading import read_tensors
 from .options import InfoOptions
 
 
 def run(options: InfoOptions) -> None:
-    """`hybrid-encoder info`: prints the inventory."""
+    """`hybrid-encoder info`: prints the inventory of a preset, or what saved weights are."""
+    if options.preset not in PRESETS and Path(options.preset).exists():
+        print("\n".join(describe_weights(Path(options.preset))))
+        return
     print(format_inventory(inventory(options.preset, options.weights_dir)))
+
+
+def describe_weights(path: Path) -> list[str]:
+    """What a file or folder of weights is: of the authors', all that the loaders decide about it.
+
+    Raises:
+        UserError: a file that cannot be read, a folder without encoder.pth, or a folder that does not show how its nets
+            saw pixels.
+    """
+    if is_released(path):
+        return describe_released(path)
+    file = path / "encoder.pth" if path.is_dir() else path
+    return [f"{file}: {describe_tensors(read_tensors(file))}"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import PRESETS, HybridEncoderConfig, check_image_size, preset
+from ..config import PRESETS, SIZE_MULTIPLE, HybridEncoderConfig, check_image_size, preset
 from ..errors import UserError
 from ..weights.hub import HubModel, Saved, looks_like_source
 from ..weights.published import towers_and_licences
@@ -69,6 +69,7 @@ class HybridEncoder(HubModel, DepthEncoder):
             self.dino.channels if self.dino else None,
             config.fusion_channels,
             config.fusion,
+            config.convs2_output_padding,
         )
         self.language = Language(clip, config)
         self.fused_channels = self.fusion.channels
@@ -94,12 +95,17 @@ class HybridEncoder(HubModel, DepthEncoder):
     def forward_features(self, image: Tensor) -> EncoderFeatures:
         """(B, 3, H, W) in [0, 1] -> fused and aligned levels, logits and class token.
 
+        H and W are multiples of 32, as the pyramid needs them; without one, multiples of the side of DINO's patches
+        will do: the released stage 1 ran at 224 x 392.
+
         Raises:
-            UserError: no batch of RGB images, or a side is no multiple of 32.
+            UserError: no batch of RGB images, or a side that is no such multiple.
         """
         if image.ndim != 4 or image.shape[1] != 3:
             raise UserError(f"image of shape {tuple(image.shape)}: expected (B, 3, H, W), RGB in [0, 1]")
-        check_image_size(*image.shape[-2:])
+        patch = self.dino.patch if self.dino is not None and self.pyramid is None else SIZE_MULTIPLE
+        if any(side == 0 or side % patch for side in image.shape[-2:]):
+            check_image_size(*image.shape[-2:])
         # First, since torch.compile breaks its graph where cached text is looked up: what sees the image stays whole.
         text = self.text()
         maps = self.image_tower(image) if self.image_tower is not None else None
@@ -218,7 +224,7 @@ def _build_dino(config: HybridEncoderConfig, weights_dir: str | Path | None) -> 
     except TypeError as error:  # an architecture that does not take these options
         raise UserError(f"dino={config.dino!r} is no vision transformer of any image size: {error}") from error
     own = (tuple(vit.pretrained_cfg["mean"]), tuple(vit.pretrained_cfg["std"]))  # type: ignore[index]
-    chosen = choose_normalization(config.normalization, own)
+    chosen = choose_normalization(config.normalization_of_dino, own)
     return DinoTower(vit, config.dino_blocks, config.train_dino_blocks, chosen, config.position_resize)
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import SIZE_MULTIPLE, check_image_size, check_scales
+from ..config import SIZE_MULTIPLE, ResnetNormalization, check_image_size, check_scales
 from ..errors import UserError
 from .backbones import build_timm
 from .contract import DepthEncoder, EncoderFeatures
@@ -33,18 +33,26 @@ class ResnetEncoder(DepthEncoder):
         num_layers: 18, 34, 50, 101 or 152.
         weights: "pretrained" (ImageNet), "random", or a file.
         num_input_images: images stacked along the channels, 2 for a pose network on pairs.
+        normalization: what it does to pixels.
 
     Attributes:
-        num_layers: as given.
+        num_layers, normalization: as given.
         num_ch_enc: channels of the maps.
         fused_channels: the same, as a tuple.
     """
 
-    def __init__(self, num_layers: int = 18, weights: str = "pretrained", num_input_images: int = 1) -> None:
+    def __init__(
+        self,
+        num_layers: int = 18,
+        weights: str = "pretrained",
+        num_input_images: int = 1,
+        normalization: ResnetNormalization = "monodepth2",
+    ) -> None:
         super().__init__()
         if num_layers not in RESNET_LAYERS:
             raise UserError(f"num_layers={num_layers}: expected one of {', '.join(map(str, RESNET_LAYERS))}")
         self.num_layers = num_layers
+        self.normalization: ResnetNormalization = normalization
         name = f"resnet{num_layers}" + ("" if weights == "random" else ".tv_in1k")
         # timm repeats the first kernel over further images and divides it by their number. The classifier stays: it is
         # part of the originals' checkpoints.
@@ -64,8 +72,8 @@ class ResnetEncoder(DepthEncoder):
         check_image_size(*image.shape[-2:])
         self._check_pixels(image)
         net = self.encoder
-        # One mean and deviation for all channels: what the family's published weights expect.
-        x = (image - 0.45).div_(0.225)
+        # One mean and deviation for all channels.
+        x = image if self.normalization == "none" else (image - 0.45).div_(0.225)
         maps = [net.act1(net.bn1(net.conv1(x)))]  # type: ignore[operator]
         maps.append(net.layer1(net.maxpool(maps[0])))  # type: ignore[operator]
         for layer in (net.layer2, net.layer3, net.layer4):
