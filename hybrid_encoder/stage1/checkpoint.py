@@ -59,7 +59,7 @@ def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
         fill_from_stage1(encoder, path)
         return
     saved, tensors = _stated_config(path), read_checkpoint(path)["encoder"]
-    encoder.config.check_same_features(saved, str(path), ignore=("text_norm",))
+    encoder.config.check_same_features(saved, str(path), ignore=("text_norm", "strides"))
     own = encoder.state_dict()
     untrained = {k: v for k, v in own.items() if k == "language.tokens" or k.startswith("pyramid.")}
     load_state(encoder, {**tensors, **untrained}, str(path))
