@@ -217,9 +217,10 @@ def watched(names: dict[str, Any], networks: HybridNetworks) -> HybridNetworks:
         names: `globals()` of the file.
         networks: what it builds its nets by; returned.
     """
-    if "DataLoader" in names:
+    loader: Any = names.get("DataLoader")
+    if loader is not None:
 
-        class WatchedLoader(names["DataLoader"]):  # type: ignore[misc]
+        class WatchedLoader(loader):
             def __iter__(self) -> Any:
                 networks.check_built()
                 return super().__iter__()

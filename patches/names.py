@@ -60,7 +60,7 @@ def unused_networks(content: bytes, replaced: Sequence[str]) -> str:
     for function in ast.walk(module):
         if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
-        lines = [node.lineno for node in ast.walk(function) if _line(node) in marked and _replaces_networks(node)]
+        lines = [_line(node) for node in ast.walk(function) if _line(node) in marked and _replaces_networks(node)]
         used = _depth_networks(function)
         lost = [name for name in replaced if name not in used]
         if lines and lost:

@@ -418,7 +418,7 @@ OTHER_NAMES = {
         "networks.HRDecoder",
     ),
     "in a method": (
-        lambda text: text.replace("        # nets\n", "        self.build()\n\n    def build(self):\n"),
+        lambda text: text.replace("# nets\n", "# nets\n        self.build()\n\n    def build(self):\n"),
         "networks.ResnetEncoder and networks.DepthDecoder, by which `__init__`",
         "it uses none of `networks`",
     ),

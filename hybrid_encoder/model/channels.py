@@ -41,7 +41,7 @@ class Channels(list[int]):
     def __mul__(self, factor: Any) -> Channels:
         return Channels(np.multiply(self, factor))
 
-    __rmul__ = __imul__ = __mul__  # type: ignore[assignment]
+    __rmul__ = __imul__ = __mul__
 
     def __floordiv__(self, divisor: Any) -> Channels:
         return Channels(np.floor_divide(self, divisor))

@@ -60,8 +60,8 @@ def probe(host_encoder: nn.Module, image_size: tuple[int, int] = (192, 640)) -> 
         UserError: as `like`.
     """
     check_image_size(*image_size)
-    like_weights = next(chain(host_encoder.parameters(), host_encoder.buffers()), torch.empty(0))
-    image = torch.full((1, 3, *image_size), 0.5, device=like_weights.device, dtype=like_weights.dtype)
+    weight = next(chain(host_encoder.parameters(), host_encoder.buffers()), torch.empty(0))
+    image = torch.full((1, 3, *image_size), 0.5, device=weight.device, dtype=weight.dtype)
     kind = type(host_encoder).__name__
     try:
         returned = in_eval_mode(host_encoder)(image)
@@ -83,13 +83,14 @@ def probe(host_encoder: nn.Module, image_size: tuple[int, int] = (192, 640)) -> 
 
 def _one_map(entry: Tensor | Sequence[Tensor], number: int, kind: str) -> Tensor:
     """A returned map, or the first of a list of maps that are alike."""
-    found = list(entry) if isinstance(entry, list | tuple) else [entry]
+    found: list[Any] = list(entry) if isinstance(entry, list | tuple) else [entry]
     if not found or not all(isinstance(part, Tensor) and part.ndim == 4 for part in found):
         raise UserError(f"{kind} returns no map as number {number}: expected (B, C, h, w), or a list of those")
     shapes = {tuple(part.shape) for part in found}
     if len(shapes) > 1:
         raise UserError(f"{kind} returns maps of {sorted(shapes)} in list {number}: expected maps of one shape")
-    return found[0]
+    first: Tensor = found[0]
+    return first
 
 
 def _stride(found: Tensor, image_size: tuple[int, int], what: str) -> int:

@@ -82,6 +82,6 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
     """Of names and bytes, whatever the device."""
     found = 0
     for name in sorted(tensors):
-        content = tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        content: Any = tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
         found = zlib.crc32(content, zlib.crc32(name.encode(), found))
     return found
