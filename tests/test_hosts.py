@@ -7,6 +7,7 @@ docs/HOSTS.md names the hosts.
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 import json
 import re
@@ -22,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import hybrid_encoder
-from hybrid_encoder import DepthModel, HybridEncoder, HybridEncoderConfig, UserError, create_encoder
+from hybrid_encoder import PRESETS, DepthModel, HybridEncoder, HybridEncoderConfig, UserError, create_encoder
 from hybrid_encoder.model.channels import Channels
 from hybrid_encoder.model.decoder import DPTDecoder
 from hybrid_encoder.model.host_shapes import probe
@@ -446,3 +447,17 @@ def test_the_page_of_hosts_names_what_is_tried_here() -> None:
     typed = re.findall(r'create_encoder\("paper", num_ch_enc=(\([\d, ]+\))', page)
     assert {str(widths) for widths, _ in HOSTS.values()} >= set(typed)
     assert f"nesting={DIFFNET['nesting']}" in page
+
+
+def test_timm_creates_hybrid_encoders() -> None:
+    importlib.import_module("hybrid_encoder.adapters.timm_models")
+    assert {f"hybrid_encoder_{preset}" for preset in PRESETS} == set(timm.list_models("hybrid_encoder_*"))
+    encoder = timm.create_model("hybrid_encoder_tiny", features_only=True, num_tokens=8)
+    assert (encoder.feature_info.channels(), encoder.config.num_tokens) == ([64, 64, 128, 256, 512], 8)
+    some = timm.create_model("hybrid_encoder_tiny", features_only=True, out_indices=(1, 2, -1))
+    assert some.feature_info.reduction() == [4, 8, 32]
+    assert [m.shape[-1] for m in some(torch.rand(1, 3, 64, 96))] == [24, 12, 3]
+    with pytest.raises(UserError, match="add features_only=True"):
+        timm.create_model("hybrid_encoder_tiny")
+    with pytest.raises(UserError, match="unknown encoder option 'in_chans'"):
+        timm.create_model("hybrid_encoder_tiny", features_only=True, in_chans=4)
