@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .model.decoder import DPTDecoder
     from .model.depth_model import DepthModel
     from .model.encoder import HybridEncoder, HybridFeatures, create_encoder
+    from .model.host_shapes import like
     from .released.single_frame import load_released
     from .stage1.checkpoint import load_stage1
 
@@ -28,6 +29,7 @@ __all__ = [
     "HybridFeatures",
     "UserError",
     "create_encoder",
+    "like",
     "load_released",
     "load_stage1",
 ]
@@ -38,6 +40,7 @@ _MODULES = {
     "HybridEncoder": "model.encoder",
     "HybridFeatures": "model.encoder",
     "create_encoder": "model.encoder",
+    "like": "model.host_shapes",
     "load_released": "released.single_frame",
     "load_stage1": "stage1.checkpoint",
 }

@@ -42,10 +42,12 @@ SEED_OFFSETS = {"train": 0, "val": 50_000, "test": 90_000}
 """Added to the seed of rendered scenes, so that the three parts share none."""
 _FEATURES = (
     "clip", "image_tower", "dino", "dino_blocks", "fusion", "convs2_output_padding", "prompt",
-    "normalization", "dino_normalization", "position_resize", "text_norm",
+    "normalization", "dino_normalization", "position_resize", "text_norm", "strides",
 )  # fmt: skip
 """Fields that change what trained tensors compute, in part without changing their shapes."""
 _MAX_WIDTHS = {"num_tokens": 65536, "fusion_channels": 4096, "decoder_channels": 4096}
+_MAX_MAP_WIDTH = 8192
+_STRIDES = (2, 4, 8, 16, 32)
 
 
 def _is_prompt(prompt: str) -> bool:
@@ -125,18 +127,29 @@ class HybridEncoderConfig:
     """How DINO's position embeddings are brought to the image's grid; "facebook" as in the released weights."""
 
     pyramid: bool = True
-    """Build the five drop-in maps. A DPT decoder does not need them: False saves their parameters."""
+    """Build the drop-in maps. A DPT decoder does not need them: False saves their parameters."""
+    num_ch_enc: tuple[int, ...] = (64, 64, 128, 256, 512)
+    """Channels of the drop-in maps, fine to coarse, three to five of them. The default: a ResNet-18's."""
+    strides: tuple[int, ...] = _STRIDES
+    """Strides of the drop-in maps, ascending, each one of 2, 4, 8, 16, 32."""
+    nesting: tuple[int, ...] | None = None
+    """For hosts that take lists in place of maps: one number a map, 0 for the map itself, n for a list that holds it n
+    times. DIFFNet's: (0, 4, 3, 2, 0)."""
+    size: Literal["strict", "pad"] = "strict"
+    """Of images whose sides are no multiples of 32: refuse them, or pad them and crop the drop-in maps."""
     decoder_channels: int = 256
     """Width of the DPT decoder; its projections are (1, 2, 4, 4) times as wide."""
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for name, hint in hints.items():
+        for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if not _has_type(value, hint):
                 choices = get_args(hint) if get_origin(hint) is Literal else ()
                 expected = f"one of {', '.join(map(repr, choices))}" if choices else _in_words(hint)
                 raise UserError(f"{name}={value!r}: expected {expected}")
+            if isinstance(value, list):  # as JSON has tuples
+                object.__setattr__(self, name, tuple(value))
+        self._check_maps()
         if self.image_tower is None and self.dino is None:
             raise UserError("image_tower and dino are both None: keep at least one tower")
         if not _is_prompt(self.prompt):
@@ -149,12 +162,28 @@ class HybridEncoderConfig:
         if self.train_dino_blocks < 0:
             raise UserError(f"train_dino_blocks={self.train_dino_blocks}: expected 0 or more")
         if self.dino_blocks is not None:
-            object.__setattr__(self, "dino_blocks", tuple(self.dino_blocks))
             ascending = list(self.dino_blocks) == sorted(set(self.dino_blocks))
             if len(self.dino_blocks) != 4 or not ascending or self.dino_blocks[0] < 0:
                 raise UserError(
                     f"dino_blocks={self.dino_blocks}: expected four ascending block numbers, e.g. (2, 5, 8, 11)"
                 )
+
+    def _check_maps(self) -> None:
+        """Raises `UserError` for drop-in maps that cannot be built."""
+        widths, strides, nesting = self.num_ch_enc, self.strides, self.nesting
+        if not 3 <= len(widths) <= 5 or not all(1 <= width <= _MAX_MAP_WIDTH for width in widths):
+            raise UserError(f"num_ch_enc={widths}: expected the channels of 3, 4 or 5 maps, each 1 to {_MAX_MAP_WIDTH}")
+        if not set(strides) <= set(_STRIDES) or list(strides) != sorted(set(strides)):
+            raise UserError(f"strides={strides}: expected ascending ones of {', '.join(map(str, _STRIDES))}")
+        if len(strides) != len(widths):
+            raise UserError(
+                f"num_ch_enc={widths} are {len(widths)} maps and strides={strides} are {len(strides)}: give as many "
+                "strides, e.g. strides=(4, 8, 16) for three maps"
+            )
+        if nesting is not None and (len(nesting) != len(widths) or min(nesting) < 0):
+            raise UserError(
+                f"nesting={nesting}: expected {len(widths)} numbers, one a map, 0 for a map that is not in a list"
+            )
 
     def replace(self, **changes: Any) -> HybridEncoderConfig:
         """A copy with some fields changed; an unknown field is a `UserError`."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,10 +14,11 @@ from ..errors import UserError
 from ..weights.hub import HubModel, Saved, looks_like_source
 from ..weights.published import towers_and_licences
 from .backbones import build_clip, build_timm
+from .channels import Channels
 from .contract import DepthEncoder, EncoderFeatures
 from .fusion import Fusion
 from .language import Language, align
-from .pyramid import NUM_CH_ENC, Pyramid
+from .pyramid import Pyramid, crop_maps, nest_maps, pad_image
 from .towers import ConvTower, DinoOutput, DinoTower, Tower, choose_normalization, clip_image_tower, timm_image_tower
 
 _GRID_WITHOUT_DINO = 16
@@ -32,12 +33,12 @@ class HybridEncoder(HubModel, DepthEncoder):
     """CLIP and DINO, fused under language about distance (Hybrid-depth, arXiv 2510.09320).
 
     Called on `image: (B, 3, H, W)`, RGB in [0, 1], H and W multiples of 32, it returns five maps at strides 2, 4, 8,
-    16, 32 with `num_ch_enc` channels, as ResNet encoders of the Monodepth2 family do. `forward_features` gives the
-    levels that the DPT decoder takes.
+    16, 32 with `num_ch_enc` channels, as ResNet encoders of the Monodepth2 family do; or what the config asks for:
+    other maps, in lists, of images of any size. `forward_features` gives the levels that the DPT decoder takes.
 
     Attributes:
         config: what it was built from.
-        num_ch_enc: channels of the five maps, array([64, 64, 128, 256, 512]).
+        num_ch_enc, strides: of the maps, [64, 64, 128, 256, 512] at (2, 4, 8, 16, 32).
         fused_channels, aligned_channels: channels of the four levels, before and after alignment.
         class_width: length of the class token, 0 without DINO.
     """
@@ -77,13 +78,26 @@ class HybridEncoder(HubModel, DepthEncoder):
         kept = (0,) * 4 if config.alignment == "replace" else self.fused_channels
         self.aligned_channels = tuple(extra + c for c in kept)
         self.class_width = self.dino.channels[0] if self.dino else 0
-        self.pyramid = Pyramid(self.aligned_channels) if config.pyramid else None
-        self.num_ch_enc: np.ndarray = NUM_CH_ENC.copy()
+        self.num_ch_enc, self.strides = Channels(config.num_ch_enc), config.strides
+        self.pyramid = Pyramid(self.aligned_channels, self.num_ch_enc, self.strides) if config.pyramid else None
         if config.alignment == "none":
             self.language.tokens.requires_grad_(False)
 
+    def forward(self, image: Tensor) -> list[Any]:
+        """(B, 3, H, W) in [0, 1] -> maps (B, num_ch_enc[i], H / strides[i], W / strides[i]), nested as the config says.
+
+        Raises:
+            UserError: a side is no multiple of 32, unless the config says size="pad"; or pyramid=False.
+        """
+        if self.config.size == "pad":
+            maps = super().forward(pad_image(image))
+            maps = crop_maps(maps, self.strides, (image.shape[-2], image.shape[-1]))
+        else:
+            maps = super().forward(image)
+        return nest_maps(maps, self.config.nesting)
+
     def drop_in_maps(self, features: EncoderFeatures) -> list[Tensor]:
-        """The five maps of `forward`, from features computed before.
+        """The maps of `forward`, from features computed before; neither cropped nor nested.
 
         Raises:
             UserError: the encoder was built with pyramid=False.
@@ -147,19 +161,34 @@ class HybridEncoder(HubModel, DepthEncoder):
                 aligned = [torch.cat(pair, dim=1) for pair in zip(logits, fused, strict=True)]
         return EncoderFeatures(fused, aligned, logits, seen.class_token if seen else None, (height, width))
 
-    def parameter_groups(self, lr: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:
+    def parameter_groups(
+        self, lr: float, weight_decay: float = 0.01, rates: Mapping[str, float] | None = None
+    ) -> list[dict[str, Any]]:
         """The trainable parameters for an optimiser: weight decay on matrices and kernels, none on tokens, norms and
-        biases."""
-        decayed: list[nn.Parameter] = []
-        plain: list[nn.Parameter] = []
-        for parameter in self.parameters():
+        biases. No group is empty; where nothing trains, there is none.
+
+        Args:
+            rates: learning rates of parts that differ from `lr`, by name: "image_tower", "dino", "fusion", "language",
+                "pyramid".
+
+        Raises:
+            UserError: a rate for a part that the encoder does not have.
+        """
+        rates = rates or {}
+        parts = [name for name, _ in self.named_children()]
+        for name in rates:
+            if name not in parts:
+                raise UserError(f"rates name {name!r}, which is no part of this encoder: it has {', '.join(parts)}")
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {(lr, True): [], (lr, False): []}
+        for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                (plain if parameter.ndim <= 1 or parameter is self.language.tokens else decayed).append(parameter)
-        groups = [
-            {"params": decayed, "lr": lr, "weight_decay": weight_decay},
-            {"params": plain, "lr": lr, "weight_decay": 0.0},
+                decays = parameter.ndim > 1 and parameter is not self.language.tokens
+                groups.setdefault((rates.get(name.partition(".")[0], lr), decays), []).append(parameter)
+        return [
+            {"params": parameters, "lr": rate, "weight_decay": weight_decay if decays else 0.0}
+            for (rate, decays), parameters in groups.items()
+            if parameters
         ]
-        return [group for group in groups if group["params"]]
 
     def hub_config(self) -> dict[str, Any]:
         """The config, its towers' weights left out: they are in the file of tensors."""
@@ -238,7 +267,8 @@ def create_encoder(
             wrote ("./tiny" where it has the name of a preset) or a hub id ("account/name").
         weights_dir: folder that is searched for the towers' published weights before they are downloaded; None: the
             one that the environment variable HYBRID_ENCODER_WEIGHTS names.
-        changes: fields of `HybridEncoderConfig` to change, e.g. `clip_weights="RN50.pt", dino_weights="random"`.
+        changes: fields of `HybridEncoderConfig` to change, e.g. `clip_weights="RN50.pt", dino_weights="random"`, or
+            `num_ch_enc=(48, 80, 128), strides=(4, 8, 16)` for a host's decoder.
 
     Raises:
         UserError: unknown preset or field, missing or unfit weights.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from ..config import SIZE_MULTIPLE, ResnetNormalization, check_image_size, check_scales
 from ..errors import UserError
 from .backbones import build_timm
+from .channels import Channels
 from .contract import DepthEncoder, EncoderFeatures
 from .pixels import PixelCheck
 from .precision import in_own_precision
@@ -58,8 +58,8 @@ class ResnetEncoder(DepthEncoder):
         # part of the originals' checkpoints.
         self.encoder = build_timm(name, weights, "resnet", remedy=_REMEDY, in_chans=3 * num_input_images)
         expansion = 4 if num_layers > 34 else 1
-        self.num_ch_enc = np.array([64, *(c * expansion for c in (64, 128, 256, 512))])
-        self.fused_channels = tuple(int(channels) for channels in self.num_ch_enc)
+        self.num_ch_enc = Channels([64, *(c * expansion for c in (64, 128, 256, 512))])
+        self.fused_channels = tuple(self.num_ch_enc)
         self.encoder.get_submodule("fc").requires_grad_(False)
         self._check_pixels = PixelCheck()
 
@@ -96,11 +96,16 @@ class UNetDecoder(nn.Module):
     Args:
         num_ch_enc: channels of the five maps.
         scales: which disparities to return, of 0, 1, 2, 3; 0 is always among them.
+
+    Raises:
+        UserError: other than five maps, or scales that do not exist.
     """
 
-    def __init__(self, num_ch_enc: Sequence[int] | np.ndarray, scales: Sequence[int] = (0, 1, 2, 3)) -> None:
+    def __init__(self, num_ch_enc: Sequence[int], scales: Sequence[int] = (0, 1, 2, 3)) -> None:
         super().__init__()
         check_scales(scales)
+        if len(num_ch_enc) != 5:
+            raise UserError(f"the U-Net decoder reads five maps, num_ch_enc={list(num_ch_enc)} are {len(num_ch_enc)}")
         self.scales = tuple(sorted(set(scales)))
         self.given_channels = tuple(int(channels) for channels in num_ch_enc)
         widths = (16, 32, 64, 128, 256)
