@@ -1,4 +1,4 @@
-"""What a preset needs of pretrained weights, where they were looked for, and what is there."""
+"""The presets; what one needs of pretrained weights, where they were looked for, and what is there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import open_clip
 import timm
 import torch
 
-from ..config import HybridEncoderConfig, preset
+from ..config import PRESETS, HybridEncoderConfig, preset
 from ..errors import UserError
 from ..model.backbones import check_clip, check_timm, quiet
 from ..weights.published import WEIGHTS_VARIABLE, TowerSource, find_weights, is_file_name, tower_sources, weights_folder
@@ -18,8 +18,20 @@ from .options import InfoOptions
 
 
 def run(options: InfoOptions) -> None:
-    """`hybrid-encoder info`: prints the inventory."""
-    print(format_inventory(inventory(options.preset, options.weights_dir)))
+    """`hybrid-encoder info`: prints the inventory of a preset, or the presets."""
+    if options.preset is None:
+        print(format_presets())
+    else:
+        print(format_inventory(inventory(options.preset, options.weights_dir)))
+
+
+def format_presets() -> str:
+    """The presets as a table, one a line: their towers and how many depth tokens they have."""
+    rows = [("preset", "CLIP", "DINO", "depth tokens")]
+    rows += [(name, config.clip, str(config.dino), str(config.num_tokens)) for name, config in PRESETS.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "hybrid-encoder info PRESET: the pretrained files that it needs"])
 
 
 @dataclass(frozen=True)
