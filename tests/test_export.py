@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.export import Dim
 
 import hybrid_encoder
@@ -75,6 +76,27 @@ def test_metadata_say_what_goes_in_and_comes_out(onnx_file: Path) -> None:
     assert "RGB in [0, 1]" in about["input"]
     assert (about["height"], about["width"], about["max_depth"]) == ("64", "96", "20.0")
     assert json.loads(about["about"])["preset"].startswith("tiny")
+
+
+class _Nearest(torch.nn.Module):
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, columns = (side // 14 for side in image.shape[-2:])
+        resized = F.interpolate(image[..., ::4, ::4], (rows, columns), mode="nearest")
+        return resized, -resized
+
+
+def test_nearest_resizing_takes_the_same_pixels(tmp_path: Path) -> None:
+    """At 224 x 672, 56 x 168 to 16 x 48, onnxruntime's own takes others at four of nine positions."""
+    need_onnx()
+    onnxruntime = pytest.importorskip("onnxruntime")
+    sizes = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    program = torch.export.export(_Nearest(), (torch.rand(1, 3, 96, 160),), dynamic_shapes=(sizes,))
+    export._to_onnx(program).save(tmp_path / "nearest.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "nearest.onnx"))
+    for height, width in ((224, 672), (192, 640), (96, 64)):
+        image = torch.rand(1, 3, height, width)
+        found, _ = session.run(None, {"image": image.numpy()})
+        assert np.array_equal(found, _Nearest()(image)[0].numpy())
 
 
 def test_u_nets_export_too(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch._decomp import get_decompositions
 from torch._dynamo.exc import UserError as TorchExportError
 from torch.export import Dim, ExportedProgram
 
@@ -63,11 +64,7 @@ def export_onnx(model: DepthModel, path: str | Path) -> float:
         raise UserError(f"the weights take {size / 1e9:.1f} GB, and one ONNX file holds 2: use --format torch")
     prepared = _Depths(model)
     with _problems_told("ONNX"), _written(Path(path)) as partial:
-        with _quiet_onnx_ir():
-            onnx = torch.onnx.export(
-                _program(prepared), dynamo=True, opset_version=OPSET, output_names=list(OUTPUTS), verbose=False
-            )
-        assert onnx is not None
+        onnx = _to_onnx(_program(prepared))
         onnx.model.metadata_props.update(_metadata(model))
         onnx.save(partial)
         return _compare(prepared, OnnxDepthModel(partial), path)
@@ -92,7 +89,7 @@ class _Depths(nn.Module):
     def __init__(self, model: DepthModel) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).to("cpu", torch.float32)
-        self.eval()
+        self.eval().requires_grad_(False)  # so that the program runs without `torch.no_grad`, too
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) in [0, 1] -> 1 / depth and depth, each (B, 1, H, W)."""
@@ -107,6 +104,25 @@ def _program(prepared: _Depths) -> ExportedProgram:
     with torch.no_grad():
         prepared(image)  # the text that is computed here becomes a constant of the program
         return torch.export.export(prepared, (image,), dynamic_shapes={INPUT: sizes}, strict=False)
+
+
+def _to_onnx(program: ExportedProgram) -> torch.onnx.ONNXProgram:
+    """The graph in ONNX.
+
+    Nearest resizing is written as a choice of rows and columns: onnxruntime divides by a rounded scale, and at 56 to 16
+    rows, the paper's size, it would take the row before.
+    """
+    resizing = [torch.ops.aten.upsample_nearest1d, torch.ops.aten.upsample_nearest2d]
+    with _quiet_onnx_ir():
+        onnx = torch.onnx.export(
+            program.run_decompositions(get_decompositions(resizing)),
+            dynamo=True,
+            opset_version=OPSET,
+            output_names=list(OUTPUTS),
+            verbose=False,
+        )
+    assert onnx is not None
+    return onnx
 
 
 def _metadata(model: DepthModel) -> dict[str, str]:
