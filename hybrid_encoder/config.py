@@ -262,6 +262,15 @@ PRESETS: dict[str, HybridEncoderConfig] = {
 }
 
 
+def list_presets() -> list[str]:
+    """The names of all presets, for `create_encoder` and `--preset`.
+
+    >>> list_presets()
+    ['paper', 'released', 'small', 'dinov3', 'tiny']
+    """
+    return list(PRESETS)
+
+
 def preset(name: str) -> HybridEncoderConfig:
     """The config of a preset.
 
@@ -269,7 +278,7 @@ def preset(name: str) -> HybridEncoderConfig:
         UserError: no preset of that name; the message lists them.
     """
     if name not in PRESETS:
-        raise UserError(f"unknown preset {name!r}: expected one of {', '.join(PRESETS)}")
+        raise UserError(f"unknown preset {name!r}: expected one of {', '.join(list_presets())}")
     return PRESETS[name]
 
 

@@ -1,4 +1,4 @@
-"""What a preset needs of pretrained weights, where they were looked for, what is there; or what saved weights are."""
+"""The presets; what one needs of pretrained weights, where they were looked for, what is there; what weights are."""
 
 from __future__ import annotations
 
@@ -21,11 +21,22 @@ from .options import InfoOptions
 
 
 def run(options: InfoOptions) -> None:
-    """`hybrid-encoder info`: prints the inventory of a preset, or what saved weights are."""
-    if options.preset not in PRESETS and Path(options.preset).exists():
+    """`hybrid-encoder info`: prints the presets, the inventory of one, or what saved weights are."""
+    if options.preset is None:
+        print(format_presets())
+    elif options.preset not in PRESETS and Path(options.preset).exists():
         print("\n".join(describe_weights(Path(options.preset))))
-        return
-    print(format_inventory(inventory(options.preset, options.weights_dir)))
+    else:
+        print(format_inventory(inventory(options.preset, options.weights_dir)))
+
+
+def format_presets() -> str:
+    """The presets as a table, one a line: their towers and how many depth tokens they have."""
+    rows = [("preset", "CLIP", "DINO", "depth tokens")]
+    rows += [(name, config.clip, str(config.dino), str(config.num_tokens)) for name, config in PRESETS.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "hybrid-encoder info PRESET: the pretrained files that it needs"])
 
 
 def describe_weights(path: Path) -> list[str]:
