@@ -326,7 +326,7 @@ def format_table(result: EvaluationResult) -> str:
         )
     if result.flat:
         lines.append(
-            f"{result.flat} of {len(result.rows)} predictions are flat, one depth everywhere: if the images are not, "
-            "training these weights went wrong; see the warnings of that run"
+            f"flat predictions, with one depth everywhere: {result.flat} of {len(result.rows)}; see the warnings of the "
+            "run that trained these weights"
         )
     return "\n".join(lines)

@@ -206,13 +206,13 @@ def test_the_best_the_last_and_every_nth_epoch_are_kept(tmp_path: Path) -> None:
 
 def test_a_run_that_goes_wrong_says_so_and_stops_where_asked(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     def warn(found: Mapping[str, float]) -> str:
-        return "depth is flat: what helps is another seed" if found["error"] > 0 else ""
+        return "depth is flat; what helps: another seed" if found["error"] > 0 else ""
 
     run(tmp_path / "on", warn=warn)
     lines = [line for line in metrics(tmp_path / "on") if line["kind"] == "warning"]
     assert [(line["epoch"], line["warning"]) for line in lines] == [(n, warn({"error": 1})) for n in (1, 2, 3)]
     assert capsys.readouterr().err.count("warning after epoch 2: depth is flat") == 1
-    with pytest.raises(UserError, match=r"stops after epoch 2, its weights are kept: depth is flat"):
+    with pytest.raises(UserError, match=r"stops after epoch 2, its state is saved: depth is flat"):
         run(tmp_path / "off", warn=warn, stop_on_warning=True)
     assert load_state(tmp_path / "off")["epoch"] == 2  # type: ignore[index]
     run(tmp_path / "off", warn=warn)  # resumes without

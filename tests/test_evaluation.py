@@ -144,7 +144,7 @@ def test_flat_predictions_are_counted_and_told() -> None:
     truth = truth_map()
     result = evaluate_depths([np.full_like(truth, 0.1), 1 / truth], [truth, truth])
     assert result.flat == 1
-    assert "1 of 2 predictions are flat" in format_table(result)
+    assert "flat predictions, with one depth everywhere: 1 of 2" in format_table(result)
     assert "flat" not in format_table(evaluate_depths([1 / truth], [truth]))
 
 

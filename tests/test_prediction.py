@@ -74,7 +74,7 @@ def names(folder: Path) -> list[str]:
 def test_flat_depth_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     images = [write_image(tmp_path / "in" / "black.png", green=0), write_image(tmp_path / "in" / "street.png")]
     predict(images, tmp_path / "out")
-    assert "1 depth maps are flat" in capsys.readouterr().err
+    assert "flat depth maps, with one depth everywhere: 1. " in capsys.readouterr().err
     predict(images[1:], tmp_path / "out")
     assert "flat" not in capsys.readouterr().err
 

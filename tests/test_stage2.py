@@ -333,6 +333,6 @@ def test_health_names_what_is_wrong_and_what_helps() -> None:
     ):
         found = _health(depth, move)
         assert found.startswith(fault)
-        assert "what helps is" in found
+        assert "; what helps: " in found
     assert unhealthy({}) == unhealthy({"log_depth_spread": math.nan}) == ""
     assert "translation" not in health_metrics(street, {"s": torch.eye(4)[None]}, 0.1, 100.0)

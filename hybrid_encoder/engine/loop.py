@@ -210,7 +210,7 @@ class _Loop:
                 self.task.scheduler.step()
         self.checkpointer.save()
         if self.options.stop_on_warning and self.validation.warnings_in_a_row >= WARNINGS_TO_STOP:
-            raise UserError(f"the run stops after epoch {done}, its weights are kept: {warning}")
+            raise UserError(f"the run stops after epoch {done}, its state is saved: {warning}")
 
     def _warn(self, epoch: int) -> str:
         """What is wrong with the run by the last validation, told and recorded; empty: nothing is."""

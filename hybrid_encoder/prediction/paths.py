@@ -72,8 +72,8 @@ def predict_paths(
         )
     if run.flat:
         print(
-            f"{run.flat} depth maps are flat, one depth everywhere: if the images are not, training these weights went "
-            "wrong; see the warnings of that run, and `hybrid-encoder evaluate`",
+            f"flat depth maps, with one depth everywhere: {run.flat}. If their images show more, these weights are not "
+            "usable: see the warnings of the run that trained them, or try `hybrid-encoder evaluate`",
             file=sys.stderr,
         )
     if run.failed:

@@ -36,14 +36,14 @@ class Range(NamedTuple):
     remedy: str
 
 
-_RESTART = "train monodepth2 with --prevent_collapse, another --seed or a lower --learning_rate"
+_RESTART = "train monodepth2 again, with --prevent_collapse, another --seed or a lower --learning_rate"
 HEALTHY = (
     Range("limit_share", 0, 0.8, "almost all depth is at --min_depth or --max_depth", _RESTART),
     Range("log_depth_spread", FLAT_SPREAD, math.inf, "depth is flat", _RESTART),
     Range("row_correlation", -1, 0.5, "depth is upside down, far below and near above", _RESTART),
     Range(
         "translation", 1e-3, math.inf, "the camera hardly moves",
-        "frames farther apart (--frame_ids 0 -2 2), or data without clips in which it stands still",
+        "take frames that lie farther apart (--frame_ids 0 -2 2), or leave out clips in which it stands still",
     ),
     Range("translation", 0, 1, "the camera moves farther than the scene is deep", _RESTART),
 )  # fmt: skip
@@ -87,12 +87,12 @@ def unhealthy(metrics: Mapping[str, float]) -> str:
 
     >>> unhealthy({"log_depth_spread": 0.8, "limit_share": 0.3, "row_correlation": -0.9, "translation": 0.05})
     ''
-    >>> unhealthy({"log_depth_spread": 0.8, "row_correlation": 0.9}).partition(":")[0]
+    >>> unhealthy({"log_depth_spread": 0.8, "row_correlation": 0.9}).partition(";")[0]
     'depth is upside down, far below and near above (row_correlation 0.9, healthy from -1 to 0.5)'
     """
     for name, low, high, fault, remedy in HEALTHY:
         value = metrics.get(name, math.nan)
         if value < low or value > high:
             healthy = f"from {low:g}" + (f" to {high:g}" if high < math.inf else "")
-            return f"{fault} ({name} {value:.3g}, healthy {healthy}): what helps is {remedy}"
+            return f"{fault} ({name} {value:.3g}, healthy {healthy}); what helps: {remedy}"
     return ""
