@@ -326,7 +326,7 @@ def format_table(result: EvaluationResult) -> str:
         )
     if result.flat:
         lines.append(
-            f"flat predictions, with one depth everywhere: {result.flat} of {len(result.rows)}; see the warnings of the "
-            "run that trained these weights"
+            f"flat predictions, with one depth everywhere: {result.flat} of {len(result.rows)}; see the warnings of "
+            "the run that trained these weights"
         )
     return "\n".join(lines)
