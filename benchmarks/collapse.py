@@ -79,7 +79,7 @@ def run(asked: dict[str, Any], out: Path) -> dict[str, Any]:
     }
 
 
-STEPS_PER_EPOCH = 48
+STEPS_PER_EPOCH = 72
 """Steps of four samples over 96 scenes."""
 
 
