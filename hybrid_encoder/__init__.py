@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .released.single_frame import load_released
     from .stage1.checkpoint import load_stage1
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "PRESETS",

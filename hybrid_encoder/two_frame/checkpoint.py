@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ..stage2.checkpoint import (
 from ..stage2.networks import PoseNetworks
 from ..stage2.options import DepthOptions
 from ..weights.reading import (
+    check_described,
     load_state,
     read_checkpoint,
     read_tensors,
@@ -179,17 +181,24 @@ def _build_encoder(
     if nets.config is None:
         layers = resnet_layers({f"encoder.{name}": value for name, value in entries.items()}, source)
         nets = dataclasses.replace(nets, num_layers=layers)
+    build = partial(build_matching_encoder, nets, size, num_depth_bins=join.shape[1] - join.shape[0], **settings)
     with naming(source):
-        return build_matching_encoder(nets, size, num_depth_bins=join.shape[1] - join.shape[0], **settings)
+        if nets.config is not None:
+            check_described(build, _net_tensors(entries, source), source)
+        return build()
+
+
+def _net_tensors(entries: dict[str, Any], source: str) -> dict[str, Tensor]:
+    """The tensors of encoder.pth that are parts of the net."""
+    found = tensors_of(entries, source)
+    return {name: value for name, value in found.items() if name not in (*_BINS, "height", "width")}
 
 
 def _fill_encoder(encoder: MatchingEncoder, path: Path) -> tuple[float, float]:
     """Fills an encoder from its file; returns the range of its bins."""
     entries = read_checkpoint(path)
-    found = tensors_of(entries, str(path))
-    tensors = {name: value for name, value in found.items() if name not in (*_BINS, "height", "width")}
     check_config(encoder.config, entries, str(path))
-    encoder.load_original_state_dict(tensors, str(path))
+    encoder.load_original_state_dict(_net_tensors(entries, str(path)), str(path))
     near, far = stated_bins(entries, str(path))
     encoder.compute_depth_bins(near, far)
     return near, far
