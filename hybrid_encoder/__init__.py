@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from .model.depth_model import DepthModel
     from .model.encoder import HybridEncoder, HybridFeatures, create_encoder
     from .model.export import export_onnx
+    from .model.host_shapes import like
     from .released.single_frame import load_released
     from .stage1.checkpoint import load_stage1
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "PRESETS",
@@ -30,6 +31,7 @@ __all__ = [
     "UserError",
     "create_encoder",
     "export_onnx",
+    "like",
     "list_presets",
     "load_released",
     "load_stage1",
@@ -41,6 +43,7 @@ _MODULES = {
     "HybridEncoder": "model.encoder",
     "HybridFeatures": "model.encoder",
     "create_encoder": "model.encoder",
+    "like": "model.host_shapes",
     "export_onnx": "model.export",
     "load_released": "released.single_frame",
     "load_stage1": "stage1.checkpoint",

@@ -16,6 +16,7 @@ import numpy as np
 from .config import MAX_EVAL_DEPTH, MIN_EVAL_DEPTH
 from .errors import UserError, naming
 from .images import check_crop_bottom, cut_bottom
+from .model.disparity import is_flat
 from .model.predictor import DepthPredictor, predict_disparities, resize_map
 from .writing import atomic_path
 
@@ -94,6 +95,8 @@ class EvaluationResult:
     """median(gt) / median(pred) of each image; empty without median scaling."""
     skipped: tuple[str, ...]
     """Images whose ground truth has no pixel between the depth limits inside the crop."""
+    flat: int = 0
+    """How many of the evaluated predictions show one depth everywhere (`model.disparity.is_flat`)."""
 
     @property
     def mean(self) -> DepthErrors:
@@ -189,6 +192,7 @@ def evaluate_depths(
     ratios: list[float] = []
     kept: list[str] = []
     skipped: list[str] = []
+    flat = 0
     for index, (disparity, truth) in enumerate(zip_longest(predictions, ground_truths)):
         if disparity is None or truth is None:
             more = "predictions" if truth is None else "ground truths"
@@ -204,6 +208,7 @@ def evaluate_depths(
         errors, ratio = compared
         rows.append(errors)
         kept.append(name)
+        flat += is_flat(disparity)
         if protocol.median_scaling:
             ratios.append(ratio)
     if not rows:
@@ -211,7 +216,7 @@ def evaluate_depths(
             f"no image to evaluate: none of {len(skipped)} ground truths has a depth between {protocol.min_depth:g} "
             f"and {protocol.max_depth:g} m inside the crop ({protocol.crop or 'none'})"
         )
-    return EvaluationResult(tuple(kept), tuple(rows), tuple(ratios), tuple(skipped))
+    return EvaluationResult(tuple(kept), tuple(rows), tuple(ratios), tuple(skipped), flat)
 
 
 def _compare(
@@ -308,7 +313,8 @@ def save_csv(result: EvaluationResult, path: str | Path) -> None:
 
 
 def format_table(result: EvaluationResult) -> str:
-    """The mean of the seven metrics in the field's order, below it the number of images and the scale ratios."""
+    """The mean of the seven metrics in the field's order, below it the number of images and the scale ratios; then what
+    is unusual: images left out, and flat predictions."""
     header = " | ".join(f"{field:>8}" for field in DepthErrors._fields)
     metrics = " | ".join(f"{value:8.3f}" for value in result.mean)
     lines = [header, metrics, f"{len(result.rows)} images"]
@@ -317,5 +323,10 @@ def format_table(result: EvaluationResult) -> str:
     if result.skipped:
         lines.append(
             f"{len(result.skipped)} images without a pixel to count were left out: {', '.join(result.skipped[:3])}"
+        )
+    if result.flat:
+        lines.append(
+            f"flat predictions, with one depth everywhere: {result.flat} of {len(result.rows)}; see the warnings of "
+            "the run that trained these weights"
         )
     return "\n".join(lines)

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import util
 from pathlib import Path
 from typing import Any
@@ -208,6 +208,29 @@ def test_the_best_the_last_and_every_nth_epoch_are_kept(tmp_path: Path) -> None:
     assert task.saved == [(epoch, epoch in best) for epoch in range(6) if epoch in (3, 5, *best)]
     run(tmp_path / "seldom", epochs=6, save_frequency=4, best=None)
     assert load_state(tmp_path / "seldom")["extra"]["saved"] == [(3, False), (5, False)]  # type: ignore[index]
+
+
+def test_a_run_that_goes_wrong_says_so_and_stops_where_asked(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def warn(found: Mapping[str, float]) -> str:
+        return "depth is flat; what helps: another seed" if found["error"] > 0 else ""
+
+    run(tmp_path / "on", warn=warn)
+    lines = [line for line in metrics(tmp_path / "on") if line["kind"] == "warning"]
+    assert [(line["epoch"], line["warning"]) for line in lines] == [(n, warn({"error": 1})) for n in (1, 2, 3)]
+    assert capsys.readouterr().err.count("warning after epoch 2: depth is flat") == 1
+    with pytest.raises(UserError, match=r"stops after epoch 2, its state is saved: depth is flat"):
+        run(tmp_path / "off", warn=warn, stop_on_warning=True)
+    assert load_state(tmp_path / "off")["epoch"] == 2  # type: ignore[index]
+    run(tmp_path / "off", warn=warn)  # resumes without
+    assert_same_run(tmp_path / "off", tmp_path / "on")
+    run(tmp_path / "well", warn=lambda found: "", stop_on_warning=True)
+    assert not [line for line in metrics(tmp_path / "well") if line["kind"] == "warning"]
+
+
+def test_one_warning_alone_stops_nothing(tmp_path: Path) -> None:
+    found = iter(["flat", "", "flat"])
+    run(tmp_path, warn=lambda _: next(found), stop_on_warning=True)
+    assert load_state(tmp_path)["epoch"] == 3  # type: ignore[index]
 
 
 # --- the same run
@@ -686,10 +709,6 @@ def test_batch_norm_over_one_value(tmp_path: Path) -> None:
     run(tmp_path, epochs=1, smallest_map=2)
 
 
-def test_a_home_that_does_not_exist() -> None:
-    assert Monodepth2Options(log_dir=Path("~nosuch")).folder == Path("~nosuch/mdp")
-
-
 # --- numbers
 
 
@@ -949,7 +968,7 @@ def test_ctrl_c_outside_of_a_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     def interrupted(_: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_info", interrupted)
+    monkeypatch.setattr("hybrid_encoder.commands.info.run", interrupted)
     assert cli.main(["info", "tiny"]) == 130
     assert capsys.readouterr().err == "hybrid-encoder: interrupted\n"
 

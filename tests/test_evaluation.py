@@ -140,6 +140,14 @@ def test_images_without_truth_are_left_out_and_named() -> None:
         evaluate_depths([1 / truth], [np.zeros_like(truth)])
 
 
+def test_flat_predictions_are_counted_and_told() -> None:
+    truth = truth_map()
+    result = evaluate_depths([np.full_like(truth, 0.1), 1 / truth], [truth, truth])
+    assert result.flat == 1
+    assert "flat predictions, with one depth everywhere: 1 of 2" in format_table(result)
+    assert "flat" not in format_table(evaluate_depths([1 / truth], [truth]))
+
+
 def test_bad_predictions_are_refused_by_name() -> None:
     truth = truth_map()
     with pytest.raises(UserError, match=r"night: .*non-finite"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from hybrid_encoder import DepthModel, create_encoder
 from hybrid_encoder.commands.convert import open_depth_model
+from hybrid_encoder.errors import UserError
 from hybrid_encoder.stage1.checkpoint import open_stage1
 from hybrid_encoder.two_frame.checkpoint import load_two_frame_model
 
@@ -47,3 +49,17 @@ def test_an_old_file_computes_what_it_did(what: str, old: Path) -> None:
     found = output(old, what).numpy()
     # Batched matrix products may add up in another order on another machine.
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_file_that_describes_a_larger_net_is_refused_before_it_takes_memory(old: Path) -> None:
+    """The net would have a ViT of a billion parameters."""
+    for name, key, opened in (
+        ("s1/stage1.pth", "config", open_stage1),
+        ("many/models/weights_0/encoder.pth", "hybrid_config", lambda path: load_two_frame_model(path.parent)),
+    ):
+        content = torch.load(old / name, weights_only=True)
+        hostile = {**json.loads(content[key]), "dino": "vit_giant_patch14_dinov2"}
+        torch.save({**content, key: json.dumps(hostile)}, old / name)
+        with pytest.raises(UserError, match="does not fit"):
+            opened(old / name)
+        torch.save(content, old / name)

@@ -71,6 +71,14 @@ def names(folder: Path) -> list[str]:
 # Images
 
 
+def test_flat_depth_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    images = [write_image(tmp_path / "in" / "black.png", green=0), write_image(tmp_path / "in" / "street.png")]
+    predict(images, tmp_path / "out")
+    assert "flat depth maps, with one depth everywhere: 1. " in capsys.readouterr().err
+    predict(images[1:], tmp_path / "out")
+    assert "flat" not in capsys.readouterr().err
+
+
 def test_an_image_gives_colours_depth_and_array_at_its_own_size(tmp_path: Path) -> None:
     image = write_image(tmp_path / "street.png")
     written = predict([image], tmp_path / "out", save_npy=True)

@@ -1,16 +1,31 @@
 """Stage 2's pure functions: geometry that is right to the pixel, losses with known values."""
 
+import dataclasses
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from hybrid_encoder.engine.processes import Processes
+from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.disparity import disp_to_depth
+from hybrid_encoder.model.pose import ClassTokenPose, PoseDecoder, start_forward, with_scaled_translation
+from hybrid_encoder.stage2.checkpoint import load_weights, save_weights
 from hybrid_encoder.stage2.geometry import axis_angle_to_rotation, pose_matrix, project, scale_intrinsics, warp
+from hybrid_encoder.stage2.health import health_metrics, unhealthy
 from hybrid_encoder.stage2.losses import minimum_reprojection, photometric_error, smoothness_loss, text_bin_loss
+from hybrid_encoder.stage2.model import DepthBatch, MonoDepth
 from hybrid_encoder.stage2.objective import ObjectiveOptions, View, self_supervised_loss
+from hybrid_encoder.stage2.options import Monodepth2Options
+from hybrid_encoder.stage2.prevent_collapse import FIRST_MOTION, MotionUnit
 from hybrid_encoder.stage2.ssim_kernel import Target, reprojection_loss
+from hybrid_encoder.stage2.training import build_model, train
+from hybrid_encoder.two_frame.checkpoint import load_teacher
+from hybrid_encoder.two_frame.options import ManydepthOptions
+from hybrid_encoder.two_frame.training import build_model as build_two_frame
 
 K = torch.tensor([[[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1]]])
 
@@ -155,3 +170,169 @@ def test_static_scene_is_masked_out() -> None:
     result = self_supervised_loss({("disp", 0): disp}, view, {-1: away}, options)
     assert result.auto_mask.float().mean() < 0.02
     assert result.photometric < 1e-3
+
+
+# --prevent_collapse
+
+
+SMALL: dict[str, Any] = {
+    "preset": "tiny", "weights_init": "scratch", "dataset": "synthetic", "scenes": 2, "height": 64, "width": 64,
+    "batch_size": 2, "num_workers": 0, "device": "cpu",
+}  # fmt: skip
+KINDS = ["separate_resnet", "shared", "class_token"]
+
+
+def _batch(height: int = 64) -> DepthBatch:
+    generator = torch.Generator().manual_seed(3)
+    frames: dict[Any, torch.Tensor] = {i: torch.rand(2, 3, height, 64, generator=generator) for i in (0, -1, 1)}
+    return DepthBatch(frames, frames, K.repeat(2, 1, 1), torch.eye(4).repeat(2, 1, 1), ["a", "b"])
+
+
+def _model(kind: str, **changes: Any) -> MonoDepth:
+    torch.manual_seed(0)
+    encoder = "resnet" if kind == "separate_resnet" else "hybrid"
+    return build_model(Monodepth2Options(**{**SMALL, "encoder": encoder, "pose_model_type": kind, **changes}))
+
+
+def test_the_loss_does_not_change_with_a_common_factor_of_depth() -> None:
+    """Translations in mean depths: no gradient makes all depths larger; the value is that of the running mean."""
+    source, depth = _scene(), 5 + 5 * torch.rand(1, 1, 48, 64, generator=torch.Generator().manual_seed(1))
+    view = View.of({0: _scene().flip(3), 1: source}, K, ObjectiveOptions(disable_automasking=True))
+    gradients = []
+    for unit in (MotionUnit(), None):
+        factor = torch.ones((), requires_grad=True)
+        scaled = factor * depth
+        move = torch.tensor([[0.02, 0.0, -0.1]]) * (1.0 if unit is None else unit(1 / scaled))
+        if unit is None:
+            move = move * (1 / (1 / depth).mean())
+        loss = view.reprojections(scaled, {1: pose_matrix(torch.zeros(1, 3), move)}).mean()
+        gradients.append(torch.autograd.grad(loss, factor)[0].abs().item())
+    assert gradients[0] < 1e-3 * gradients[1]
+
+
+def test_the_unit_is_a_running_mean_and_a_constant_in_evaluation() -> None:
+    unit = MotionUnit()
+    assert unit(torch.full((1, 1, 2, 2), 0.5)).item() == pytest.approx(2)
+    assert unit(torch.full((1, 1, 2, 2), 0.25)).item() == pytest.approx(3)
+    for _ in range(200):
+        unit(torch.full((1, 1, 2, 2), 0.125))
+    assert unit.eval()(torch.full((1, 1, 2, 2), 9.0)).item() == pytest.approx(8)
+    assert unit.mean_depth.item() == pytest.approx(8)
+
+
+@pytest.mark.parametrize("head", [PoseDecoder(8), PoseDecoder(8, num_inputs=2, num_poses=1), ClassTokenPose(8)])
+def test_a_head_starts_forward_and_its_translation_scales(head: PoseDecoder | ClassTokenPose) -> None:
+    maps = torch.randn(2, 3, 8, 2, 2, generator=torch.Generator().manual_seed(0))
+
+    def answer(net: PoseDecoder | ClassTokenPose) -> tuple[torch.Tensor, torch.Tensor]:
+        if isinstance(net, ClassTokenPose):
+            return net(*maps[..., 0, 0])
+        return net([[each] for each in maps[: len(net.net[1].weight[0]) // 256]])
+
+    scaled = with_scaled_translation(head, 3.0)
+    (angle, translation), (same, larger) = answer(head), answer(scaled)
+    assert torch.equal(angle, same)
+    torch.testing.assert_close(larger, 3 * translation)
+    start_forward(head, 0.03)
+    angle, translation = answer(head)
+    assert angle.abs().max() == 0
+    torch.testing.assert_close(translation, torch.tensor([0.0, 0.0, -0.03]).expand_as(translation))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_poses_are_in_the_unit_of_depth(kind: str, tmp_path: Path) -> None:
+    """A net without the option, as every reader of weights builds it, finds the same poses."""
+    model, batch = _model(kind, prevent_collapse=True), _batch()
+    assert model.unit is not None
+    assert model.poses is not None
+    with torch.no_grad():
+        model.poses.pose.last.weight.normal_(generator=torch.Generator().manual_seed(1))
+        model.unit.mean_depth.fill_(0.2)
+        found = model.eval().predict(batch).poses
+        save_weights(tmp_path, model.files_to_save(), torch.optim.SGD(model.parameters(), 0.1), {})
+        plain = _model(kind, seed=1).eval()
+        load_weights(tmp_path, plain.files())
+        for frame_id, pose in plain.predict(batch).poses.items():
+            torch.testing.assert_close(pose, found[frame_id])
+        unscaled = model.predict_poses(batch, model.see(batch.frames[0])[0])
+        assert not torch.allclose(found[1][:, :3, 3], unscaled[1][:, :3, 3])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_the_option_nothing_is_different(kind: str) -> None:
+    """Same names, same first weights, poses as the head gives them, the loss of the objective alone."""
+    plain, other, batch = _model(kind), _model(kind, prevent_collapse=True), _batch()
+    last = {f"poses.pose.{name}" for name in ("net.3.weight", "net.3.bias", "linear.weight", "linear.bias")}
+    first, second = plain.state_dict(), other.state_dict()
+    assert second.keys() - first.keys() == {"unit.mean_depth", "unit.batches"}
+    assert all(torch.equal(first[name], second[name]) for name in first.keys() - last)
+    torch.manual_seed(0)
+    scalars = plain.eval()(batch)
+    features, disparities = plain.see(batch.augmented[0])
+    poses = plain.predict_poses(batch, features)
+    torch.manual_seed(0)
+    view = View.of(batch.frames, batch.K, plain.objective)
+    assert torch.equal(scalars["loss"], self_supervised_loss(disparities, view, poses, plain.objective).loss)
+    assert "drift" not in scalars
+
+
+def test_a_run_that_prevents_collapse_moves_forward_resumes_and_teaches_two_frames(tmp_path: Path) -> None:
+    here = Processes(torch.device("cpu"))
+    options = Monodepth2Options(
+        **{**SMALL, "height": 32}, pose_model_type="class_token", prevent_collapse=True, log_dir=tmp_path,
+        model_name="whole", num_epochs=2, learning_rate=1e-6,
+    )  # fmt: skip
+    metrics = train(options, here)
+    assert {"drift", "log_depth_spread", "limit_share", "row_correlation"} <= set(metrics)
+    assert metrics["translation"] == pytest.approx(FIRST_MOTION, rel=0.2)
+    broken = dataclasses.replace(options, model_name="broken", num_epochs=1)
+    train(broken, here)
+    assert train(dataclasses.replace(broken, num_epochs=2), here) == metrics
+    weights = options.folder / "models" / "weights_1"
+    single = build_model(dataclasses.replace(options, prevent_collapse=False, load_weights_folder=weights)).eval()
+    settings = {name: value for name, value in SMALL.items() if name not in ("device",)}
+    teaching = build_two_frame(
+        ManydepthOptions(**settings, encoder="resnet", teacher_encoder="hybrid", pose_model_type="class_token")
+    )
+    load_teacher(weights, teaching)
+    batch = _batch(32)
+    with torch.no_grad():
+        taught, ours = teaching.teacher.eval().predict(batch).poses, single.predict(batch).poses
+        depth = 1 / disp_to_depth(single.disparity(batch.frames[0]), options.min_depth, options.max_depth)[0].mean()
+    assert torch.equal(taught[1], ours[1])
+    assert ours[1][:, 2, 3].max() < 0 < ours[-1][:, 2, 3].min()
+    assert (-ours[1][:, 2, 3].mean() / depth).item() == pytest.approx(FIRST_MOTION, rel=0.5)
+
+
+@pytest.mark.parametrize("changes", [{"load_weights_folder": Path()}, {"use_stereo": True}, {"head": "relu"}])
+def test_prevent_collapse_is_refused_where_it_means_nothing(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="--prevent_collapse"):
+        Monodepth2Options(**SMALL, prevent_collapse=True, **changes).check()
+
+
+# Health
+
+
+def _health(depth: torch.Tensor, move: float = 0.5) -> str:
+    pose = torch.eye(4).repeat(len(depth), 1, 1)
+    pose[:, 2, 3] = -move
+    found = health_metrics(depth, {1: pose, "s": 100 * pose}, 0.1, 100.0)
+    return unhealthy({name: value.item() for name, value in found.items()})
+
+
+def test_health_names_what_is_wrong_and_what_helps() -> None:
+    street = torch.logspace(1.9, 0.5, 32).view(1, 1, 32, 1).expand(2, 1, 32, 64)
+    assert _health(street) == ""
+    for depth, move, fault in (
+        (torch.full_like(street, 100.0), 0.5, "almost all depth is at"),
+        (torch.full_like(street, 0.1), 0.5, "almost all depth is at"),
+        (torch.full_like(street, 20.0), 0.5, "depth is flat"),
+        (street.flip(2), 0.5, "depth is upside down"),
+        (street, 1e-5, "the camera hardly moves"),
+        (street, 200.0, "the camera moves farther than"),
+    ):
+        found = _health(depth, move)
+        assert found.startswith(fault)
+        assert "; what helps: " in found
+    assert unhealthy({}) == unhealthy({"log_depth_spread": math.nan}) == ""
+    assert "translation" not in health_metrics(street, {"s": torch.eye(4)[None]}, 0.1, 100.0)

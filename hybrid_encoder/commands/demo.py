@@ -141,8 +141,8 @@ def _stage2_options(options: DemoOptions, stage1: Path | None) -> Monodepth2Opti
         weights_init="scratch",
         stage1=stage1,
         # From random numbers, depth and motion are learnt together from nothing. All scales reach over flat surfaces;
-        # a small unit of depth makes the first guess fit a camera that hardly moves, which is how pose nets start; and
         # class tokens already exist, where a ResNet for poses would cost more than all the rest.
+        prevent_collapse=True,
         scales=(0, 1, 2, 3),
         min_depth=0.02,
         max_depth=20.0,

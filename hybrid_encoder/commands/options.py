@@ -97,7 +97,11 @@ class ExportOptions(Options):
 class InfoOptions(Options):
     """All options of `hybrid-encoder info`."""
 
-    preset: str | None = option(None, "paper, released, small, dinov3 or tiny; none: list them", positional=True)
+    preset: str | None = option(
+        None,
+        "paper, released, small, dinov3 or tiny; or a file or folder of weights, to tell what it is; none: all presets",
+        positional=True,
+    )
     weights_dir: Path | None = option(None, "folder of weights (default: $HYBRID_ENCODER_WEIGHTS)")
 
 
@@ -110,6 +114,9 @@ class ConvertOptions(Options):
     layout: Literal["hub", "monodepth2"] = option("hub", "")
     teacher: bool = option(False, "ManyDepth folders: take the single-frame teacher")
     ignore: tuple[str, ...] = option((), "pattern of tensors that may be left over", repeat=True)
+    normalization: Literal["none", "imagenet", "own"] | None = option(
+        None, "the authors' folders: how both towers saw pixels, where the folder does not show it"
+    )
     training_data: str | None = option(None, "what the weights were trained on, for the model card")
 
 

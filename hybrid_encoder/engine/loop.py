@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -23,6 +24,10 @@ from .step import build_stepper
 from .task import LoopOptions, Task, load_task_state, task_state
 from .validation import Validation
 
+WARNINGS_TO_STOP = 2
+"""Validations in a row that find something wrong, before `LoopOptions.stop_on_warning` stops a run: one may be
+passing."""
+
 __all__ = ["Interrupted", "LoopOptions", "Task", "fit"]
 
 
@@ -34,8 +39,9 @@ def fit(task: Task, loader: DataLoader[Any], options: LoopOptions, processes: Pr
 
     Raises:
         Interrupted: SIGTERM, SIGINT or SIGHUP came; the state is saved.
-        UserError: too many non-finite losses, a full disk, lost workers or processes, a folder in use or deleted, one
-            that holds another run or results without a state, or batches that batch norm cannot take.
+        UserError: too many non-finite losses, a run gone wrong (`LoopOptions.stop_on_warning`), a full disk, lost
+            workers or processes, a folder in use or deleted, one that holds another run or results without a state, or
+            batches that batch norm cannot take.
     """
     check_workers(loader.num_workers)
     check_batch_norm(task.model, options.smallest_map)
@@ -75,7 +81,7 @@ class _Loop:
         self.stop, self.folder = stop, folder
         self.epoch = self.step_in_epoch = self.step = 0
         self.steps_per_epoch = len(loader)
-        self.validation = Validation(task, processes, stop, options.best)
+        self.validation = Validation(task, processes, stop, options)
         self.checkpointer = Checkpointer(folder, processes, options, self.steps_per_epoch, self._state)
         state = self.checkpointer.load()
         if state is not None:
@@ -187,6 +193,7 @@ class _Loop:
         """
         done = self.epoch + 1
         self._validate(done)
+        warning = self._warn(done)
         if self.stepper.in_a_row and (non_finite := self.validation.non_finite()):
             raise self._not_finite(f"{non_finite} of validation were not finite")
         is_best = self.validation.is_best()
@@ -204,6 +211,17 @@ class _Loop:
                 warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")
                 self.task.scheduler.step()
         self.checkpointer.save()
+        if self.options.stop_on_warning and self.validation.warnings_in_a_row >= WARNINGS_TO_STOP:
+            raise UserError(f"the run stops after epoch {done}, its state is saved: {warning}")
+
+    def _warn(self, epoch: int) -> str:
+        """What is wrong with the run by the last validation, told and recorded; empty: nothing is."""
+        warning = self.validation.warning()
+        if warning:
+            self._record("warning", epoch, {"warning": warning})
+            if self.processes.is_main:
+                print(f"warning after epoch {epoch}: {warning}", file=sys.stderr, flush=True)
+        return warning
 
     def _validate(self, epoch: int) -> None:
         metrics = self.validation.run(self.stepper.model)
@@ -235,6 +253,7 @@ class _Loop:
             "skipped": self.stepper.skipped,
             "best": self.validation.best,
             "metrics": self.validation.metrics,
+            "warnings_in_a_row": self.validation.warnings_in_a_row,
             "lines": self.recorder.lines,
             "problems": self.loader.problems if isinstance(self.loader, SampleLoader) else [],
             **task_state(self.task),
@@ -246,6 +265,7 @@ class _Loop:
             load_task_state(self.task, state)
             self.epoch, self.step_in_epoch, self.step = state["epoch"], state["step_in_epoch"], state["step"]
             self.validation.best, self.validation.metrics = state["best"], state["metrics"]
+            self.validation.warnings_in_a_row = state.get("warnings_in_a_row", 0)  # which older states lack
             if isinstance(self.loader, SampleLoader):
                 self.loader.problems = list(state["problems"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -100,6 +100,10 @@ class LoopOptions:
     seed: int = 0
     best: tuple[str, str] | None = None
     """Which metric of validation chooses the best epoch, and "min" or "max"."""
+    warn: Callable[[Mapping[str, float]], str] | None = None
+    """Says in one line what is wrong with a run by the metrics of a validation, and what helps; empty: nothing is."""
+    stop_on_warning: bool = False
+    """Stop where two validations in a row have such a line."""
     smallest_map: int | None = None
     """Values of a channel in a batch's smallest feature map, which batch norm averages over; None: not known."""
     same_run: Mapping[str, Any] = field(default_factory=dict)

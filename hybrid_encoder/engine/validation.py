@@ -9,7 +9,7 @@ from torch import nn
 
 from .processes import Processes
 from .signals import Interrupted, Stop
-from .task import Task
+from .task import LoopOptions, Task
 
 
 class Validation:
@@ -18,16 +18,15 @@ class Validation:
     Attributes:
         metrics: of the last validation, averaged over processes.
         best: the best value so far of the metric that chooses the best epoch.
+        warnings_in_a_row: how many of the last validations found something wrong with the run.
     """
 
-    def __init__(self, task: Task, processes: Processes, stop: Stop, chosen_by: tuple[str, str] | None) -> None:
-        """
-        Args:
-            chosen_by: name of the metric that chooses the best epoch, and "min" or "max"; None: there is no best one.
-        """
-        self.task, self.processes, self.stop, self.chosen_by = task, processes, stop, chosen_by
+    def __init__(self, task: Task, processes: Processes, stop: Stop, options: LoopOptions) -> None:
+        self.task, self.processes, self.stop = task, processes, stop
+        self.chosen_by, self.warn = options.best, options.warn
         self.metrics: dict[str, float] = {}
         self.best: float | None = None
+        self.warnings_in_a_row = 0
 
     def run(self, model: nn.Module) -> dict[str, float]:
         """The metrics of the nets, which `model` wraps. Leaves the random state as it was.
@@ -60,6 +59,12 @@ class Validation:
         """Takes the last metrics for the best ones."""
         if self.chosen_by is not None:
             self.best = self.metrics[self.chosen_by[0]]
+
+    def warning(self) -> str:
+        """What is wrong with the run by the last metrics, in one line; empty: nothing is. Counts them."""
+        found = self.warn(self.metrics) if self.warn is not None else ""
+        self.warnings_in_a_row = self.warnings_in_a_row + 1 if found else 0
+        return found
 
     def non_finite(self) -> str:
         """Names of the last metrics that are not finite, for messages."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+FLAT_SPREAD = 0.05
+"""Standard deviation of log depth below which a depth map is flat: its depth is constant within some 5%. That of a
+driving scene is about 0.8."""
+
 
 def disp_to_depth(disp: Tensor, min_depth: float, max_depth: float) -> tuple[Tensor, Tensor]:
     """Disparity in [0, 1], of any shape, -> (1 / depth, depth), linear in 1 / depth between the two bounds
@@ -27,3 +31,12 @@ def disparity_to_depth(disparity: np.ndarray, min_depth: float, max_depth: float
     [2.0, 100.0]
     """
     return (1.0 / np.clip(disparity, 1.0 / max_depth, 1.0 / min_depth)).astype(np.float32)
+
+
+def is_flat(disparity: np.ndarray) -> bool:
+    """Whether a finite map of 1 / depth, (H, W), shows one depth everywhere: `FLAT_SPREAD`.
+
+    >>> is_flat(np.full((4, 4), 0.1)), is_flat(np.linspace(0.1, 1.0, 16).reshape(4, 4))
+    (True, False)
+    """
+    return bool(np.log(np.maximum(disparity, 1e-9)).std() < FLAT_SPREAD)

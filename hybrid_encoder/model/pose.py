@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +45,11 @@ class PoseDecoder(nn.Module):
         pose = POSE_SCALE * x.float().mean((2, 3)).view(-1, self.num_poses, 1, 6)
         return pose[..., :3], pose[..., 3:]
 
+    @property
+    def last(self) -> nn.Conv2d:
+        """The layer whose outputs are poses, six numbers each."""
+        return cast(nn.Conv2d, self.net[3])
+
 
 class ClassTokenPose(nn.Module):
     """Pose from DINO's class tokens of both frames: costs nothing, since the towers run anyway.
@@ -60,3 +67,33 @@ class ClassTokenPose(nn.Module):
         3)."""
         pose = POSE_SCALE * in_own_precision(self.linear, torch.cat([first, second], dim=1)).float()[:, None, None]
         return pose[..., :3], pose[..., 3:]
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer whose outputs are the pose."""
+        return self.linear
+
+
+PoseHead = PoseDecoder | ClassTokenPose
+
+
+@torch.no_grad()
+def start_forward(head: PoseHead, distance: float) -> None:
+    """Lets a head answer, whatever it sees, that the camera moved straight ahead by a distance.
+
+    Points then come nearer, so that their z shrinks from the earlier to the later frame.
+    """
+    assert head.last.bias is not None
+    nn.init.zeros_(head.last.weight)
+    nn.init.zeros_(head.last.bias)
+    head.last.bias.view(-1, 6)[:, 5] = -distance / POSE_SCALE
+
+
+@torch.no_grad()
+def with_scaled_translation(head: PoseHead, factor: float) -> PoseHead:
+    """A copy of a head that answers with translations larger by a factor, and the same rotations."""
+    scaled = copy.deepcopy(head)
+    assert scaled.last.bias is not None
+    for values in (scaled.last.weight, scaled.last.bias):
+        values.unflatten(0, (-1, 6))[:, 3:] *= factor
+    return scaled

@@ -18,7 +18,7 @@ from ..data.calibration import Undistorter
 from ..data.video import read_video, video_info
 from ..errors import UserError
 from ..images import cut_bottom, kept_rows, read_image
-from ..model.disparity import disparity_to_depth
+from ..model.disparity import disparity_to_depth, is_flat
 from ..model.predictor import DepthPredictor, NonFiniteWeightsError, check_finite, predict_disparities, resize_map
 from ..writing import NO_ROOM, not_written
 from .inputs import InputFile, find_inputs, output_stems
@@ -68,6 +68,12 @@ def predict_paths(
         print(
             f"depth reaches {run.farthest:.2g} in this model's unit, and the 16-bit PNGs have steps of 1/256: "
             "--npy keeps it exactly, --scale_factor makes it metres where the factor is known",
+            file=sys.stderr,
+        )
+    if run.flat:
+        print(
+            f"flat depth maps, with one depth everywhere: {run.flat}. If their images show more, these weights are not "
+            "usable: see the warnings of the run that trained them, or try `hybrid-encoder evaluate`",
             file=sys.stderr,
         )
     if run.failed:
@@ -120,6 +126,8 @@ class _Run:
     failed: list[str] = field(default_factory=list)
     farthest: float = 0.0
     """The largest depth so far."""
+    flat: int = 0
+    """Depth maps so far, of images and of frames, that show one depth everywhere."""
 
     def predict_images(self, jobs: Sequence[_Job]) -> None:
         settings, undistort = self.settings, Undistorter(self.settings.camera)
@@ -135,6 +143,7 @@ class _Run:
                     disparities = check_finite(predict_disparities(self.model, [image for image, _ in readable]))
                     self._make_folder()
                     for disparity, (image, job) in zip(disparities, readable, strict=True):
+                        self.flat += is_flat(disparity)
                         with self._noted(job):
                             self._write_image(resize_map(disparity, *image.shape[:2]), job)
                 bar.update(len(batch))
@@ -157,7 +166,7 @@ class _Run:
             target = job.targets["video"]
             with tqdm(frames, path.name, info.frames or None, unit="frame", disable=not settings.progress) as bar:
                 try:
-                    write_video(model, bar, kept, target, settings)
+                    self.flat += write_video(model, bar, kept, target, settings)
                 except OSError as error:
                     raise not_written(target, error) from error
             self.written.append(target)

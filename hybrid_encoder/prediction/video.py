@@ -15,6 +15,7 @@ import numpy as np
 from ..colormap import color_range, colorize_disparity, side_by_side
 from ..data.video import VideoFrame, VideoInfo, opencv_path
 from ..errors import UserError
+from ..model.disparity import is_flat
 from ..model.predictor import DepthPredictor, check_finite, predict_disparities, resize_map
 from ..writing import atomic_path
 from .settings import PredictionSettings
@@ -33,7 +34,7 @@ _PROBE_SECONDS = 60
 
 def write_video(
     model: DepthPredictor, frames: Iterable[VideoFrame], info: VideoInfo, target: Path, settings: PredictionSettings
-) -> None:
+) -> int:
     """Predicts frames and writes each with the colours of its depth beside it, on one slowly moving scale.
 
     A pair wider than `MAX_SIDE` is shrunk. Each pair is shown at the moment of its frame. If reading fails after some
@@ -42,13 +43,16 @@ def write_video(
     Args:
         info: width, height and rate of the frames.
 
+    Returns:
+        How many frames' depth is flat.
+
     Raises:
         UserError: the frames' own, with what was written; the video cannot be encoded or written.
     """
     damage: list[UserError] = []
     stream = _until_damage(frames, damage)
     limits: np.ndarray | None = None
-    count = 0
+    count = flat = 0
     with atomic_path(target) as partial, opencv_path(partial) as name:
         with VideoWriter(name, info, target, settings.video_codec) as video:
             while batch := list(islice(stream, settings.batch_size)):
@@ -60,11 +64,13 @@ def write_video(
                     colours = colorize_disparity(disparity, (limits[0], limits[1]))
                     video.write(side_by_side(image, colours), seconds)
                     count += 1
+                    flat += is_flat(small)
         if not count:
             raise damage[0] if damage else UserError(f"no frame for the video {target}")
         video.check_written()
     if damage:
         raise UserError(f"{damage[0]}\nThe {count} frames before that are in {target}") from damage[0]
+    return flat
 
 
 def _until_damage(frames: Iterable[VideoFrame], damage: list[UserError]) -> Iterator[VideoFrame]:

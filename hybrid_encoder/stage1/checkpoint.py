@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..config import HybridEncoderConfig
 from ..errors import UserError, naming
 from ..model.encoder import HybridEncoder
 from ..released.single_frame import fill_from_stage1
-from ..weights.reading import load_state, read_checkpoint, stated_json
+from ..weights.reading import check_fit, load_state, read_checkpoint, stated_json
 from ..writing import write_torch
 
 STAGE1_FILE = "stage1.pth"
@@ -38,7 +41,11 @@ def open_stage1(path: str | Path) -> HybridEncoder:
     Raises:
         UserError: no such file, damaged, or something else.
     """
-    encoder = HybridEncoder(_stated_config(Path(path)).without_downloads())
+    config = _stated_config(Path(path)).without_downloads()
+    with torch.device("meta"), naming(path):  # what the file describes takes no memory before its tensors fit
+        described = HybridEncoder(config)
+    check_fit(described, {**read_checkpoint(path)["encoder"], **_untrained(described)}, str(path))
+    encoder = HybridEncoder(config)
     load_stage1(encoder, path)
     return encoder.eval()
 
@@ -59,12 +66,16 @@ def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
         fill_from_stage1(encoder, path)
         return
     saved, tensors = _stated_config(path), read_checkpoint(path)["encoder"]
-    encoder.config.check_same_features(saved, str(path), ignore=("text_norm",))
-    own = encoder.state_dict()
-    untrained = {k: v for k, v in own.items() if k == "language.tokens" or k.startswith("pyramid.")}
-    load_state(encoder, {**tensors, **untrained}, str(path))
+    encoder.config.check_same_features(saved, str(path), ignore=("text_norm", "strides"))
+    load_state(encoder, {**tensors, **_untrained(encoder)}, str(path))
     if encoder.config.token_init == "words":
         encoder.language.reset_tokens()
+
+
+def _untrained(encoder: HybridEncoder) -> dict[str, Tensor]:
+    """What stage 1 leaves as it is, and its file does not hold."""
+    own = encoder.state_dict()
+    return {name: own[name] for name in own if name == "language.tokens" or name.startswith("pyramid.")}
 
 
 def _stated_config(path: Path) -> HybridEncoderConfig:

@@ -13,10 +13,14 @@ from ..data.augment import color_jitter
 from ..data.sample import FrameId
 from ..model.contract import EncoderFeatures
 from ..model.depth_model import decode
+from ..model.disparity import disp_to_depth
+from ..model.pose import start_forward, with_scaled_translation
+from .health import health_metrics
 from .losses import text_bin_loss
 from .networks import PoseNetworks, asked_nets, build_encoder
 from .objective import Objective, View, self_supervised_loss
 from .options import DepthOptions
+from .prevent_collapse import FIRST_MOTION, HELD_WEIGHT, MotionUnit, drift
 
 
 @dataclass
@@ -52,20 +56,39 @@ def to_batch(collated: dict[str, Any], frame_ids: tuple[FrameId, ...], device: t
     )
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What the nets make of a batch.
+
+    Attributes:
+        features: of frame 0.
+        disparities: {("disp", s): (B, 1, H / 2^s, W / 2^s)} of frame 0.
+        poses: (B, 4, 4) from frame 0 to each source.
+    """
+
+    features: EncoderFeatures
+    disparities: dict[tuple[str, int], Tensor]
+    poses: dict[FrameId, Tensor]
+
+
 class MonoDepth(nn.Module):
     """Depth encoder, depth decoder and pose nets; called on a `DepthBatch` it returns scalars, among them "loss".
 
     Args:
         config: of a hybrid encoder.
         resnet_weights: "pretrained" (ImageNet), "random", or a file.
+        prevent_collapse: for nets that start from random numbers; there is a frame of another time then.
 
     Attributes:
         nets: which depth nets these are.
         encoder, depth: the depth net.
         poses: the pose nets.
+        unit: what their translations are counted in; None: the unit of depth.
     """
 
-    def __init__(self, options: DepthOptions, config: HybridEncoderConfig, resnet_weights: str) -> None:
+    def __init__(
+        self, options: DepthOptions, config: HybridEncoderConfig, resnet_weights: str, prevent_collapse: bool = False
+    ) -> None:
         super().__init__()
         self.options = options
         self.objective = options.objective()
@@ -73,6 +96,11 @@ class MonoDepth(nn.Module):
         self.encoder = build_encoder(self.nets, options.stage1, resnet_weights)
         self.depth = self.nets.build_decoder(self.encoder)
         self.poses = PoseNetworks(options, self.encoder, resnet_weights) if len(options.frame_ids) > 1 else None
+        self.unit: MotionUnit | None = None
+        if prevent_collapse:
+            assert self.poses is not None
+            self.unit = MotionUnit()
+            start_forward(self.poses.pose, FIRST_MOTION)
 
     def files(self) -> dict[str, nn.Module]:
         """The nets by the name of their checkpoint file."""
@@ -83,39 +111,61 @@ class MonoDepth(nn.Module):
             files["pose"] = self.poses.pose
         return files
 
+    def files_to_save(self) -> dict[str, nn.Module]:
+        """`files`, with pose nets whose translations are in the unit of depth, as all readers of weights expect."""
+        files = self.files()
+        if self.unit is not None and self.poses is not None:
+            files["pose"] = with_scaled_translation(self.poses.pose, float(self.unit.mean_depth))
+        return files
+
     def see(self, image: Tensor) -> tuple[EncoderFeatures, dict[tuple[str, int], Tensor]]:
         """(B, 3, H, W) in [0, 1] -> features, and {("disp", s): (B, 1, H / 2^s, W / 2^s)}."""
         features = self.encoder.forward_features(image)
         return features, decode(self.encoder, self.depth, features)
 
-    def predict_poses(self, batch: DepthBatch, features: EncoderFeatures) -> dict[FrameId, Tensor]:
-        """(B, 4, 4) from frame 0 to each source."""
+    def predict_poses(
+        self, batch: DepthBatch, features: EncoderFeatures, unit: Tensor | None = None
+    ) -> dict[FrameId, Tensor]:
+        """(B, 4, 4) from frame 0 to each source, from the features of frame 0 and the unit of translations."""
         poses: dict[FrameId, Tensor] = {}
         if self.poses is not None:
             timed = {frame_id: batch.augmented[frame_id] for frame_id in self.options.frame_ids}
-            poses.update(self.poses(self.encoder, timed, features))
+            poses.update(self.poses(self.encoder, timed, features, unit))
         if "s" in batch.frames:
             poses["s"] = batch.stereo_T
         return poses
 
-    def compute(self, batch: DepthBatch) -> tuple[Objective, EncoderFeatures]:
-        """The objective of a batch, and the features of frame 0."""
+    def predict(self, batch: DepthBatch) -> Prediction:
+        """Depth of frame 0 and the motion to its sources; in training mode, one more step of the motion's unit."""
         features, disparities = self.see(batch.augmented[0])
-        poses = self.predict_poses(batch, features)
+        unit = None
+        if self.unit is not None:
+            scaled, _ = disp_to_depth(disparities["disp", 0].float(), self.options.min_depth, self.options.max_depth)
+            unit = self.unit(scaled)
+        return Prediction(features, disparities, self.predict_poses(batch, features, unit))
+
+    def objective_of(self, batch: DepthBatch, predicted: Prediction) -> Objective:
+        """The self-supervised loss of a batch."""
         with torch.autocast(batch.K.device.type, enabled=False):
             view = View.of(batch.frames, batch.K, self.objective)
-        return self_supervised_loss(disparities, view, poses, self.objective), features
+        return self_supervised_loss(predicted.disparities, view, predicted.poses, self.objective)
 
     def forward(self, batch: DepthBatch) -> dict[str, Tensor]:
-        """Scalars: "loss", its parts, the mean depth."""
-        objective, features = self.compute(batch)
+        """Scalars: "loss", its parts, the mean depth; in evaluation mode also what `health_metrics` finds."""
+        predicted = self.predict(batch)
+        objective = self.objective_of(batch, predicted)
+        low, high = self.options.min_depth, self.options.max_depth
         scalars = objective.scalars()
         scalars["mean_depth"] = objective.depth.mean()
-        if self.options.text_weight and features.logits:
-            low, high = self.options.min_depth, self.options.max_depth
-            named = [text_bin_loss(logits, objective.depth, low, high) for logits in features.logits]
+        if self.options.text_weight and predicted.features.logits:
+            named = [text_bin_loss(logits, objective.depth, low, high) for logits in predicted.features.logits]
             scalars["text"] = torch.stack(named).mean()
             scalars["loss"] = scalars["loss"] + self.options.text_weight * scalars["text"]
+        if self.unit is not None:
+            scalars["drift"] = drift(predicted.disparities.values())
+            scalars["loss"] = scalars["loss"] + HELD_WEIGHT * scalars["drift"]
+        if not self.training:
+            scalars.update(health_metrics(objective.depth, predicted.poses, low, high))
         return scalars
 
     def disparity(self, image: Tensor) -> Tensor:

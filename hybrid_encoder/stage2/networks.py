@@ -13,7 +13,7 @@ from ..config import HybridEncoderConfig
 from ..model.contract import DepthEncoder, EncoderFeatures
 from ..model.encoder import HybridEncoder
 from ..model.nets import DepthNets
-from ..model.pose import ClassTokenPose, PoseDecoder
+from ..model.pose import ClassTokenPose, PoseDecoder, PoseHead
 from ..model.resnet import ResnetEncoder
 from ..stage1.checkpoint import load_stage1
 from .geometry import pose_matrix
@@ -67,7 +67,7 @@ def build_hybrid(config: HybridEncoderConfig, stage1: Path | None) -> HybridEnco
 
 
 class PoseNetworks(nn.Module):
-    """Camera motion by `--pose_model_type`.
+    """Camera motion by `--pose_model_type`; a pose ResNet sees pixels by `--pose_normalization`.
 
     Args:
         encoder: the depth encoder, which shared and class_token read; separate_resnet needs none.
@@ -83,8 +83,8 @@ class PoseNetworks(nn.Module):
         self.kind = options.pose_model_type
         self.pose_encoder: ResnetEncoder | None = None
         if self.kind == "separate_resnet":
-            self.pose_encoder = ResnetEncoder(options.num_layers, resnet_weights, num_input_images=2)
-            self.pose: nn.Module = PoseDecoder(int(self.pose_encoder.num_ch_enc[-1]), num_inputs=1, num_poses=2)
+            self.pose_encoder = ResnetEncoder(options.num_layers, resnet_weights, 2, options.pose_normalization)
+            self.pose: PoseHead = PoseDecoder(int(self.pose_encoder.num_ch_enc[-1]), num_inputs=1, num_poses=2)
             return
         assert encoder is not None
         if self.kind == "shared":
@@ -93,7 +93,11 @@ class PoseNetworks(nn.Module):
             self.pose = ClassTokenPose(encoder.class_width)
 
     def forward(
-        self, encoder: DepthEncoder | None, frames: dict[int, Tensor], features: EncoderFeatures | None = None
+        self,
+        encoder: DepthEncoder | None,
+        frames: dict[int, Tensor],
+        features: EncoderFeatures | None = None,
+        unit: Tensor | None = None,
     ) -> dict[int, Tensor]:
         """Poses from frame 0 to every other frame.
 
@@ -103,6 +107,7 @@ class PoseNetworks(nn.Module):
             encoder: as given to the constructor.
             frames: (B, 3, H, W) by frame id, 0 among them.
             features: the encoder's, of frame 0, where they exist already.
+            unit: scalar, what translations are counted in; None: the unit of depth.
 
         Returns:
             (B, 4, 4) by frame id.
@@ -111,6 +116,8 @@ class PoseNetworks(nn.Module):
         others = [frame_id for frame_id in frames if frame_id != 0]
         pairs = [(seen[frame_id], seen[0]) if frame_id < 0 else (seen[0], seen[frame_id]) for frame_id in others]
         axis_angles, translations = (found[:, 0, 0].chunk(len(pairs)) for found in self.motions(pairs))
+        if unit is not None:
+            translations = tuple(translation * unit for translation in translations)
         return {
             frame_id: pose_matrix(axis_angle, translation, invert=frame_id < 0)
             for frame_id, axis_angle, translation in zip(others, axis_angles, translations, strict=True)

@@ -15,6 +15,7 @@ from ..config import (
     MIN_DEPTH,
     MIN_EVAL_DEPTH,
     SIZE_MULTIPLE,
+    ResnetNormalization,
     check_image_size,
     check_scales,
 )
@@ -63,7 +64,7 @@ class DataOptions(Options):
 
 
 FREE_OPTIONS = RESUMABLE | {
-    "log_dir", "model_name", "no_cuda", "num_epochs", "save_frequency", "matching_memory",
+    "log_dir", "model_name", "no_cuda", "num_epochs", "save_frequency", "matching_memory", "stop_on_collapse",
     "data_path", "split", "intrinsics", "stage1", "load_weights_folder", "mono_weights_folder",
 }  # fmt: skip
 """Options that may differ when a run resumes; the number of epochs only where the schedule does not depend on it. Of
@@ -87,6 +88,9 @@ class RunOptions(TrainingOptions):
     save_frequency: int = option(1, "epochs between two saved ones", at_least=1)
     load_weights_folder: Path | None = option(None, "start from the weights of this folder")
     clip_grad: float | None = option(None, "largest norm of the gradient", above=0)
+    stop_on_collapse: bool = option(
+        False, "stop when two validations in a row find depth flat, at a limit or upside down, or no usable motion"
+    )
 
     @property
     def free(self) -> frozenset[str]:
@@ -117,6 +121,10 @@ class DepthOptions(Options):
     stage1: Path | None = option(None, "stage1.pth of `hybrid-encoder pretrain`, or the authors' .ckpt")
     pose_model_type: Literal["separate_resnet", "shared", "class_token"] = option(
         "separate_resnet", "camera pose from its own ResNet, from the depth encoder's maps, or from DINO's class tokens"
+    )
+    pose_normalization: ResnetNormalization = option(
+        "monodepth2",
+        "what the pose ResNet does to pixels: monodepth2, (x - 0.45) / 0.225; none, as in the released Monodepth2 run",
     )
     frame_ids: tuple[int, ...] = option(
         (0, -1, 1), "frames of a sample, 0 first", at_least=-MAX_REACH, at_most=MAX_REACH
@@ -178,12 +186,28 @@ class DepthOptions(Options):
 class Monodepth2Options(RunOptions, DataOptions, DepthOptions, EncoderOptions):
     """All options of `hybrid-encoder train monodepth2`."""
 
+    prevent_collapse: bool = option(
+        False,
+        "for nets that start from random numbers: translations in mean depths, disparity held inside its range, and a "
+        "camera that first moves forward",
+    )
+
     def check(self) -> None:
         """Raises `UserError` for options that contradict each other, before any data is read."""
         check_image_size(self.height, self.width)
         self.check_run()
         check_depth_options(self)
         check_hybrid_options(self, self, self.encoder == "hybrid")
+        if self.prevent_collapse:
+            self._check_prevent_collapse()
+
+    def _check_prevent_collapse(self) -> None:
+        if self.load_weights_folder is not None:
+            raise UserError("--prevent_collapse is for nets that start from random numbers: not --load_weights_folder")
+        if self.use_stereo:
+            raise UserError("--prevent_collapse leaves the scale open, which --use_stereo knows: leave one of them out")
+        if self.head == "relu":
+            raise UserError("--prevent_collapse holds a sigmoid's disparity inside its range: leave out --head relu")
 
 
 @dataclass(frozen=True)

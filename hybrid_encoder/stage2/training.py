@@ -28,6 +28,7 @@ from ..model.disparity import disp_to_depth
 from ..synthetic.sequence import SyntheticSource
 from .checkpoint import check_same_depth, encoder_extras, load_weights, newest_weights, save_weights, weights_folder
 from .frames import Part, open_source
+from .health import unhealthy
 from .inputs import run_inputs
 from .model import DepthBatch, MonoDepth, to_batch
 from .networks import starting_weights
@@ -82,7 +83,7 @@ class Monodepth2Task:
         extras = encoder_extras(self.model.nets, options.height, options.width)
         extras["use_stereo"] = options.use_stereo
         for name in (str(epoch), *(["best"] if best else [])):
-            save_weights(weights_folder(options.folder, name), self.model.files(), self.optimizer, extras)
+            save_weights(weights_folder(options.folder, name), self.model.files_to_save(), self.optimizer, extras)
 
     def extra_state(self) -> dict[str, Any]:
         return {}
@@ -112,7 +113,7 @@ def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
 
 def build_model(options: Monodepth2Options) -> MonoDepth:
     """The nets with the weights that the options name: pretrained towers, then stage 1, then a weights folder."""
-    model = MonoDepth(options, *starting_weights(options))
+    model = MonoDepth(options, *starting_weights(options), options.prevent_collapse)
     if options.load_weights_folder is not None:
         folder = newest_weights(options.load_weights_folder)
         check_same_depth(model.nets, folder / "encoder.pth")
@@ -196,6 +197,8 @@ def loop_options(options: Any, inputs: Mapping[str, str]) -> LoopOptions:
         save_frequency=options.save_frequency,
         validate_first=True,
         best=("abs_rel", "min"),
+        warn=unhealthy,
+        stop_on_warning=options.stop_on_collapse,
         smallest_map=options.batch_size * (options.height // SIZE_MULTIPLE) * (options.width // SIZE_MULTIPLE),
         same_run=fixed_options(options, options.free),
         inputs=inputs,

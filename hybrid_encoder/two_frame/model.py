@@ -15,6 +15,7 @@ from ..model.depth_model import decode
 from ..model.disparity import disp_to_depth
 from ..model.nets import DepthNets
 from ..stage2.geometry import invert_intrinsics, scale_intrinsics
+from ..stage2.health import health_metrics
 from ..stage2.losses import text_bin_loss
 from ..stage2.model import DepthBatch, MonoDepth
 from ..stage2.networks import asked_nets
@@ -150,6 +151,8 @@ class TwoFrameDepth(nn.Module):
         taught = [(found.features, two.depth), *([(features, mono_depth)] if learns else [])]
         self._teach_text(scalars, taught)
         scalars.update(near_bin=self.bins.near.clone(), far_bin=self.bins.far.clone())
+        if not self.training:
+            scalars.update(health_metrics(two.depth, poses, self.objective.min_depth, self.objective.max_depth))
         return scalars
 
     def _shown(self, batch: DepthBatch, poses: dict[FrameId, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
