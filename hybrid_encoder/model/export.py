@@ -26,7 +26,7 @@ from .depth_model import DepthModel
 from .onnx_depth import INPUT, OUTPUTS, OnnxDepthModel, need
 
 OPSET = 18
-TOLERANCE = 1e-4
+TOLERANCE = 2e-5
 """Largest difference of inverse depth that an exported program may have, as a share of the largest inverse depth."""
 MAX_BYTES = 2_000_000_000
 """Weights that one ONNX file holds: a message of protobuf ends at 2 GiB."""
