@@ -20,7 +20,7 @@ DEPTH_WORDS = (
     "distant",
     "very distant",
 )
-"""The seven words of stage 1, near to far (METHOD, section 2)."""
+"""The seven words of stage 1, near to far (docs/METHOD.md, section 2)."""
 
 MAX_PIXELS = 1 << 27
 """Pixels of an image or a depth map beyond which its size is a mistake: 134 million, 400 MB as RGB."""
@@ -37,7 +37,7 @@ MIN_DEPTH, MAX_DEPTH = 0.1, 100.0
 """Nearest and farthest depth that a net can say, unless it is built for others; those of the Monodepth2 family."""
 ResnetNormalization = Literal["monodepth2", "none"]
 """What a ResNet does to pixels in [0, 1]. "monodepth2": (x - 0.45) / 0.225, which the family's published weights
-expect; "none": nothing, as the pose ResNet of the released Monodepth2 run (METHOD, section 4)."""
+expect; "none": nothing, as the pose ResNet of the released Monodepth2 run."""
 SEED_OFFSETS = {"train": 0, "val": 50_000, "test": 90_000}
 """Added to the seed of rendered scenes, so that the three parts share none."""
 _FEATURES = (
@@ -103,7 +103,7 @@ class HybridEncoderConfig:
     exactly twice as large; not so in the released code: 13 x 41 from 7 x 21."""
     fusion_channels: int = 256
     alignment: Literal["concat", "replace", "none"] = "concat"
-    """What the decoder gets: [logits, fused], logits alone, fused alone (METHOD, section 2)."""
+    """What the decoder gets: [logits, fused], logits alone, fused alone."""
     prompt: str = "This patch appears to be {depth}"
     num_tokens: int = 256
     """K learnable depth tokens."""

@@ -1,4 +1,4 @@
-"""The DPT depth decoder: four aligned levels -> disparity maps (METHOD, section 4)."""
+"""The DPT depth decoder: four aligned levels -> disparity maps (docs/METHOD.md, section 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Joins what CLIP and DINO see: four fused levels on one grid (METHOD, section 1)."""
+"""Joins what CLIP and DINO see: four fused levels on one grid (docs/METHOD.md, section 1)."""
 
 from __future__ import annotations
 

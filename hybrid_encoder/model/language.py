@@ -1,6 +1,6 @@
 """Language about distance: prompts, learnable depth tokens, their text features, and pixel-wise alignment with them.
 
-METHOD, section 2. The text tower is frozen; gradients pass through it to the depth tokens only.
+docs/METHOD.md, section 2. The text tower is frozen; gradients pass through it to the depth tokens only.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def _causal_block(block: nn.Module, start: Tensor, own: Tensor) -> tuple[Tensor,
 
 
 def align(level: Tensor, text: Tensor) -> Tensor:
-    """Pixel-wise alignment: logits_k = 100 <f / |f|, t_k> at every position (METHOD, section 2).
+    """Pixel-wise alignment: logits_k = 100 <f / |f|, t_k> at every position.
 
     Where the level's channels differ from the text width, the channel axis is resized (nearest) to the width; since
     that repeats or drops channels, it is folded into the text instead.

@@ -1,4 +1,4 @@
-"""Pose heads: the camera's motion between two frames, as axis-angle and translation (METHOD, section 4)."""
+"""Pose heads: the camera's motion between two frames, as axis-angle and translation (docs/METHOD.md, section 4)."""
 
 from __future__ import annotations
 

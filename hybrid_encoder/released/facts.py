@@ -1,7 +1,7 @@
 """What the authors' files do not say: how the nets in them saw pixels; and the line that tells what was decided.
 
-No tensor shows which mean and deviation a net was trained with. What kind of run a file comes from does, and METHOD,
-section 4, says what each kind did.
+No tensor shows which mean and deviation a net was trained with. What kind of run a file comes from does:
+docs/METHOD.md, section 4, says what each kind did.
 """
 
 from __future__ import annotations

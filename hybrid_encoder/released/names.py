@@ -1,4 +1,4 @@
-"""Which of the authors' tensors is which of ours, and what config they belong to (METHOD, section 5)."""
+"""Which of the authors' tensors is which of ours, and what config they belong to (docs/METHOD.md, section 5)."""
 
 from __future__ import annotations
 

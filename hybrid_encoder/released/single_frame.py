@@ -1,8 +1,10 @@
-"""Loads the authors' checkpoints: stage 1, stage 2 and its pose networks, ManyDepth's teacher (METHOD, section 5).
+"""Loads the authors' checkpoints: stage 1, stage 2 and its pose networks, ManyDepth's teacher.
 
 What a file holds is read off the file: how many tokens, which towers, which fusion and alignment; what it does not say,
 `facts` knows; one line on stderr tells all of it. Every parameter is filled, and no tensor of the file is left over but
 those of `names.UNUSED` and the head that stage 1 never trains.
+
+docs/METHOD.md, section 5.
 """
 
 from __future__ import annotations
@@ -81,7 +83,7 @@ def load_released_model(folder: str | Path, ignore: Sequence[str] = (), normaliz
 def load_released_teacher(folder: str | Path, ignore: Sequence[str] = ()) -> DepthModel:
     """The hybrid single-frame teacher of a ManyDepth folder (mono_encoder.pth, mono_depth.pth).
 
-    It sees raw pixels in [0, 1], other than the two-frame net beside it (METHOD, section 4).
+    It sees raw pixels in [0, 1], other than the two-frame net beside it.
 
     Raises:
         UserError: as `load_released`.

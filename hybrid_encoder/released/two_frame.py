@@ -1,4 +1,4 @@
-"""Loads the two-frame encoder of the authors' ManyDepth folders (METHOD, section 4).
+"""Loads the two-frame encoder of the authors' ManyDepth folders (docs/METHOD.md, section 4).
 
 The single-frame parts are named as in stage 2. A 3x3 convolution, which is recognised by its shape, joins CLIP's
 stride-4 map and the cost volume back to the map's channels. The file also holds the towers' layers under a second name,

@@ -1,4 +1,7 @@
-"""How well patches are ordered: pairwise ranking accuracy, Kendall's tau, confusion of prompts (METHOD, section 3)."""
+"""How well patches are ordered: pairwise ranking accuracy, Kendall's tau, confusion of prompts.
+
+docs/METHOD.md, section 3.
+"""
 
 from __future__ import annotations
 

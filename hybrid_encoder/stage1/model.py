@@ -1,4 +1,7 @@
-"""What stage 1 trains, as one module: a batch of images and ordered points in, the loss out (METHOD, section 3)."""
+"""What stage 1 trains, as one module: a batch of images and ordered points in, the loss out.
+
+docs/METHOD.md, section 3.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""From fused levels to patch features at image points: all patches of a batch in one call (METHOD, section 3)."""
+"""From fused levels to patch features at image points: all patches of a batch in one call.
+
+docs/METHOD.md, section 3.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Stage 1: trains the encoder to rank image patches from close to distant against text prompts (METHOD, section 3).
+"""Stage 1: trains the encoder to rank image patches from close to distant against text prompts.
 
 hybrid-encoder pretrain --data tusimple:DATA --preset paper --out runs/stage1
+
+docs/METHOD.md, section 3.
 """
 
 from __future__ import annotations

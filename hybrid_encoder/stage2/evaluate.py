@@ -1,4 +1,4 @@
-"""Evaluates a depth model on the test part of a data set (METHOD, section 6: the field's seven metrics)."""
+"""Evaluates a depth model on the test part of a data set (docs/METHOD.md, section 6: the field's seven metrics)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The losses of self-supervised depth, as pure functions (METHOD, section 4).
+"""The losses of self-supervised depth, as pure functions (docs/METHOD.md, section 4).
 
 Monodepth2 (https://arxiv.org/abs/1806.01260), section 3. `photometric_error` is the formula to read; what trains is its
 kernel in `ssim_kernel`, which is equal and faster.

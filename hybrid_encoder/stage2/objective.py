@@ -1,6 +1,6 @@
 """From disparities and poses to the self-supervised loss of a batch: view synthesis, minimum reprojection, smoothness.
 
-METHOD, section 4; Monodepth2 (https://arxiv.org/abs/1806.01260), section 3. Shared by all trainers.
+docs/METHOD.md, section 4; Monodepth2 (https://arxiv.org/abs/1806.01260), section 3. Shared by all trainers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What keeps nets that start from random numbers from collapsing (`--prevent_collapse`; METHOD, section 4).
+"""What keeps nets that start from random numbers from collapsing (`--prevent_collapse`; docs/METHOD.md, section 4).
 
 The photometric loss knows depth and translation only up to a common factor. Nets that know nothing yet follow it to a
 limit of depth, where the sigmoid saturates and the map stays flat; and a first motion of the wrong sign is explained by

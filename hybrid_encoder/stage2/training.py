@@ -1,4 +1,4 @@
-"""Stage 2: self-supervised depth from video, one frame at a time (METHOD, section 4).
+"""Stage 2: self-supervised depth from video, one frame at a time (docs/METHOD.md, section 4).
 
 hybrid-encoder train monodepth2 --data_path KITTI --stage1 runs/stage1/stage1.pth
 """

@@ -1,7 +1,7 @@
 """The cost volume of two-frame depth: how well every depth bin explains a pixel by the frames before it.
 
-METHOD, section 4; ManyDepth (https://arxiv.org/abs/2104.14540), section 3. Pure functions, and the running range of the
-bins.
+docs/METHOD.md, section 4; ManyDepth (https://arxiv.org/abs/2104.14540), section 3. Pure functions, and the running
+range of the bins.
 """
 
 from __future__ import annotations

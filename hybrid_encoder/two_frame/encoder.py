@@ -97,7 +97,7 @@ class ResnetMatchingEncoder(MatchingEncoder):
 
 
 class HybridMatchingEncoder(MatchingEncoder):
-    """The hybrid encoder with a cost volume between CLIP's layers 1 and 2 (METHOD, section 4).
+    """The hybrid encoder with a cost volume between CLIP's layers 1 and 2 (docs/METHOD.md, section 4).
 
     CLIP's stride-4 maps of all frames are matched, layers 2 to 4 run on the joined map; DINO sees the current frame
     alone; fusion and language are the single-frame encoder's own.

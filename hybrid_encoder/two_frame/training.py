@@ -1,6 +1,8 @@
-"""Two-frame self-supervised depth: a cost volume, and a single-frame teacher for what moves (METHOD, section 4).
+"""Two-frame self-supervised depth: a cost volume, and a single-frame teacher for what moves.
 
 hybrid-encoder train manydepth --data_path KITTI --encoder hybrid --teacher_encoder hybrid --stage1 stage1.pth
+
+docs/METHOD.md, section 4.
 """
 
 from __future__ import annotations
