@@ -1,6 +1,7 @@
 """The two losses of the close-distant proxy task (docs/METHOD.md, section 3).
 
-Hybrid-depth (https://arxiv.org/abs/2510.09320). Sequences run near to far, as do the prompts: patch j belongs to prompt j.
+Hybrid-depth (https://arxiv.org/abs/2510.09320). Sequences run near to far, as do the prompts: patch j belongs to
+prompt j.
 """
 
 from __future__ import annotations
