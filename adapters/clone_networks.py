@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.contract import Decodable, EncoderFeatures
 from hybrid_encoder.model.decoder import DPTDecoder
 from hybrid_encoder.model.encoder import HybridEncoder
@@ -127,6 +128,8 @@ class HybridNetworks(Shadow):
 
     Attributes:
         built: the encoders made so far.
+        called: names of the module by which depth encoders were built, ours or theirs.
+        trains: whether this is a training run, which builds all nets that were asked for; a script may build one.
     """
 
     def __init__(
@@ -140,12 +143,14 @@ class HybridNetworks(Shadow):
         super().__init__(
             networks, ResnetEncoder=self.encoder, DepthDecoder=self.decoder, PoseDecoder=self.pose_decoder, **names
         )
-        self.nets, self.start = nets, start or Start()
+        self.nets, self.start, self.trains = nets, start or Start(), start is not None
         self.their_scales = their_scales
         self.built: list[Any] = []
+        self.called: set[str] = set()
 
     def encoder(self, num_layers: int, pretrained: bool, num_input_images: int = 1, **settings: Any) -> nn.Module:
         """In the place of `ResnetEncoder`: ours, or theirs for pairs of images."""
+        self.called |= {"ResnetEncoder"} if num_input_images == 1 else set()
         if num_input_images > 1 or self.nets.config is None:
             theirs: nn.Module = self._behind.ResnetEncoder(num_layers, pretrained, num_input_images, **settings)
             return theirs if pretrained else start_as_identity(theirs)
@@ -186,9 +191,42 @@ class HybridNetworks(Shadow):
         theirs: nn.Module = self._behind.PoseDecoder(channels, *args, **settings)
         return theirs
 
+    def replaced(self) -> set[str]:
+        """Names of the module that build hybrid encoders."""
+        return set() if self.nets.config is None else {"ResnetEncoder"}
+
+    def check_built(self) -> None:
+        """Raises `UserError` where a hybrid encoder was asked for and the clone has built something else."""
+        unbuilt = self.replaced() - self.called
+        if unbuilt and (self.trains or not self.called):
+            raise UserError(
+                f"a hybrid encoder was asked for and not built: this clone does not build its encoder by networks."
+                f"{' and networks.'.join(sorted(unbuilt))}. Put the encoder in by hand, as README says under 'Your own "
+                "trainer'"
+            )
+
     def owner(self, num_ch_enc: Any) -> Any:
         """The encoder built here whose `num_ch_enc` this very array is; None for another's."""
         return next((encoder for encoder in self.built if encoder.num_ch_enc is num_ch_enc), None)
+
+
+def watched(names: dict[str, Any], networks: HybridNetworks) -> HybridNetworks:
+    """Lets a file's loaders check, when they begin, that its nets are those that were asked for.
+
+    Args:
+        names: `globals()` of the file.
+        networks: what it builds its nets by; returned.
+    """
+    loader: Any = names.get("DataLoader")
+    if loader is not None:
+
+        class WatchedLoader(loader):
+            def __iter__(self) -> Any:
+                networks.check_built()
+                return super().__iter__()
+
+        names["DataLoader"] = WatchedLoader
+    return networks
 
 
 def adam(theirs: Any) -> Any:

@@ -7,13 +7,15 @@ What needs PyTorch is imported when it is first asked for: `hybrid_encoder.Depth
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .config import PRESETS, HybridEncoderConfig
+from .config import PRESETS, HybridEncoderConfig, list_presets
 from .errors import UserError
 
 if TYPE_CHECKING:
     from .model.decoder import DPTDecoder
     from .model.depth_model import DepthModel
     from .model.encoder import HybridEncoder, HybridFeatures, create_encoder
+    from .model.export import export_onnx
+    from .model.host_shapes import like
     from .released.single_frame import load_released
     from .stage1.checkpoint import load_stage1
 
@@ -28,6 +30,9 @@ __all__ = [
     "HybridFeatures",
     "UserError",
     "create_encoder",
+    "export_onnx",
+    "like",
+    "list_presets",
     "load_released",
     "load_stage1",
 ]
@@ -38,6 +43,8 @@ _MODULES = {
     "HybridEncoder": "model.encoder",
     "HybridFeatures": "model.encoder",
     "create_encoder": "model.encoder",
+    "like": "model.host_shapes",
+    "export_onnx": "model.export",
     "load_released": "released.single_frame",
     "load_stage1": "stage1.checkpoint",
 }

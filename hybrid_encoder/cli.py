@@ -16,6 +16,7 @@ from .commands.options import (
     BenchOptions,
     ConvertOptions,
     DemoOptions,
+    ExportModelOptions,
     ExportOptions,
     InfoOptions,
     PatchOptions,
@@ -98,8 +99,9 @@ def build_parser() -> argparse.ArgumentParser:
     _fill(hosts.add_parser("manydepth", help=two_frame), "train", ManydepthOptions)
     add("evaluate", TwoFrameEvaluateOptions, "the seven depth metrics of a weights folder on a data set")
     add("predict", PredictOptions, "depth of images, folders and videos")
+    add("export", ExportModelOptions, "write a depth model as an ONNX file, or as a program of torch.export")
     add("export-gt", ExportOptions, "collect a split's ground truth depth in one .npz")
-    add("info", InfoOptions, "which pretrained files a preset needs, where they are looked for, their licences")
+    add("info", InfoOptions, "the presets; which pretrained files one needs, where they are looked for, their licences")
     add("convert", ConvertOptions, "write a trainer's or the authors' weights in another layout")
     add("patch", PatchOptions, "make a clone of the original trainers run today, with --encoder hybrid")
     add("bench", BenchOptions, "how fast the parts are on this machine, and the memory that they take")

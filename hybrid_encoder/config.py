@@ -35,13 +35,19 @@ MAX_CROP_BOTTOM = 0.9
 """Share of an image's height beyond which cutting off below is a mistake."""
 MIN_DEPTH, MAX_DEPTH = 0.1, 100.0
 """Nearest and farthest depth that a net can say, unless it is built for others; those of the Monodepth2 family."""
+ResnetNormalization = Literal["monodepth2", "none"]
+"""What a ResNet does to pixels in [0, 1]. "monodepth2": (x - 0.45) / 0.225, which the family's published weights
+expect; "none": nothing, as the pose ResNet of the released Monodepth2 run (METHOD, section 4)."""
 SEED_OFFSETS = {"train": 0, "val": 50_000, "test": 90_000}
 """Added to the seed of rendered scenes, so that the three parts share none."""
 _FEATURES = (
-    "clip", "image_tower", "dino", "dino_blocks", "fusion", "prompt", "normalization", "position_resize", "text_norm",
+    "clip", "image_tower", "dino", "dino_blocks", "fusion", "convs2_output_padding", "prompt",
+    "normalization", "dino_normalization", "position_resize", "text_norm", "strides",
 )  # fmt: skip
 """Fields that change what trained tensors compute, in part without changing their shapes."""
 _MAX_WIDTHS = {"num_tokens": 65536, "fusion_channels": 4096, "decoder_channels": 4096}
+_MAX_MAP_WIDTH = 8192
+_STRIDES = (2, 4, 8, 16, 32)
 
 
 def _is_prompt(prompt: str) -> bool:
@@ -92,6 +98,9 @@ class HybridEncoderConfig:
     """The four blocks whose maps are taken, 0-based; None: the end of each quarter, 2, 5, 8, 11 of 12."""
 
     fusion: Literal["interp_conv1x1", "convs2_interp"] = "interp_conv1x1"
+    convs2_output_padding: bool = True
+    """Whether the transposed convolution of convs2_interp adds a row and a column at the end of its map, which is then
+    exactly twice as large; not so in the released code: 13 x 41 from 7 x 21."""
     fusion_channels: int = 256
     alignment: Literal["concat", "replace", "none"] = "concat"
     """What the decoder gets: [logits, fused], logits alone, fused alone (METHOD, section 2)."""
@@ -107,25 +116,40 @@ class HybridEncoderConfig:
     train_tokens: bool = True
 
     normalization: Literal["own", "imagenet", "none"] = "own"
-    """Mean/std before each tower: the tower's own, ImageNet's for both, or none (the released runs)."""
+    """Mean and deviation before the image tower: its own, ImageNet's, or none: it sees raw [0, 1], as in the released
+    Monodepth2 run."""
+    dino_normalization: Literal["same", "own", "imagenet", "none"] = "same"
+    """The same before DINO; "same": what `normalization` says. In the released ManyDepth run, CLIP saw ImageNet's mean
+    and deviation and DINO raw pixels."""
     text_norm: Literal["prompt", "matrix"] = "prompt"
     """"matrix" divides the text features once more by the norm of the whole matrix, as the released weights expect."""
     position_resize: Literal["timm", "facebook"] = "timm"
     """How DINO's position embeddings are brought to the image's grid; "facebook" as in the released weights."""
 
     pyramid: bool = True
-    """Build the five drop-in maps. A DPT decoder does not need them: False saves their parameters."""
+    """Build the drop-in maps. A DPT decoder does not need them: False saves their parameters."""
+    num_ch_enc: tuple[int, ...] = (64, 64, 128, 256, 512)
+    """Channels of the drop-in maps, fine to coarse, three to five of them. The default: a ResNet-18's."""
+    strides: tuple[int, ...] = _STRIDES
+    """Strides of the drop-in maps, ascending, each one of 2, 4, 8, 16, 32."""
+    nesting: tuple[int, ...] | None = None
+    """For hosts that take lists in place of maps: one number a map, 0 for the map itself, n for a list that holds it n
+    times. DIFFNet's: (0, 4, 3, 2, 0)."""
+    size: Literal["strict", "pad"] = "strict"
+    """Of images whose sides are no multiples of 32: refuse them, or pad them and crop the drop-in maps."""
     decoder_channels: int = 256
     """Width of the DPT decoder; its projections are (1, 2, 4, 4) times as wide."""
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for name, hint in hints.items():
+        for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if not _has_type(value, hint):
                 choices = get_args(hint) if get_origin(hint) is Literal else ()
                 expected = f"one of {', '.join(map(repr, choices))}" if choices else _in_words(hint)
                 raise UserError(f"{name}={value!r}: expected {expected}")
+            if isinstance(value, list):  # as JSON has tuples
+                object.__setattr__(self, name, tuple(value))
+        self._check_maps()
         if self.image_tower is None and self.dino is None:
             raise UserError("image_tower and dino are both None: keep at least one tower")
         if not _is_prompt(self.prompt):
@@ -138,12 +162,28 @@ class HybridEncoderConfig:
         if self.train_dino_blocks < 0:
             raise UserError(f"train_dino_blocks={self.train_dino_blocks}: expected 0 or more")
         if self.dino_blocks is not None:
-            object.__setattr__(self, "dino_blocks", tuple(self.dino_blocks))
             ascending = list(self.dino_blocks) == sorted(set(self.dino_blocks))
             if len(self.dino_blocks) != 4 or not ascending or self.dino_blocks[0] < 0:
                 raise UserError(
                     f"dino_blocks={self.dino_blocks}: expected four ascending block numbers, e.g. (2, 5, 8, 11)"
                 )
+
+    def _check_maps(self) -> None:
+        """Raises `UserError` for drop-in maps that cannot be built."""
+        widths, strides, nesting = self.num_ch_enc, self.strides, self.nesting
+        if not 3 <= len(widths) <= 5 or not all(1 <= width <= _MAX_MAP_WIDTH for width in widths):
+            raise UserError(f"num_ch_enc={widths}: expected the channels of 3, 4 or 5 maps, each 1 to {_MAX_MAP_WIDTH}")
+        if not set(strides) <= set(_STRIDES) or list(strides) != sorted(set(strides)):
+            raise UserError(f"strides={strides}: expected ascending ones of {', '.join(map(str, _STRIDES))}")
+        if len(strides) != len(widths):
+            raise UserError(
+                f"num_ch_enc={widths} are {len(widths)} maps and strides={strides} are {len(strides)}: give as many "
+                "strides, e.g. strides=(4, 8, 16) for three maps"
+            )
+        if nesting is not None and (len(nesting) != len(widths) or min(nesting) < 0):
+            raise UserError(
+                f"nesting={nesting}: expected {len(widths)} numbers, one a map, 0 for a map that is not in a list"
+            )
 
     def replace(self, **changes: Any) -> HybridEncoderConfig:
         """A copy with some fields changed; an unknown field is a `UserError`."""
@@ -152,6 +192,11 @@ class HybridEncoderConfig:
             if name not in known:
                 raise UserError(f"unknown encoder option {name!r}: known are {', '.join(known)}")
         return dataclasses.replace(self, **changes)
+
+    @property
+    def normalization_of_dino(self) -> str:
+        """What `dino_normalization` comes to: "own", "imagenet" or "none"."""
+        return self.normalization if self.dino_normalization == "same" else self.dino_normalization
 
     def without_downloads(self) -> HybridEncoderConfig:
         """The same architecture with random towers: to be filled from a checkpoint."""
@@ -165,9 +210,12 @@ class HybridEncoderConfig:
             ignore: fields that may differ.
         """
         without_effect = {*ignore, *(("text_norm",) if self.alignment == "none" else ())}
-        without_effect |= {"dino_blocks", "position_resize"} if self.dino is None else set()
+        without_effect |= {"dino_blocks", "position_resize", "dino_normalization"} if self.dino is None else set()
+        without_effect |= {"normalization"} if self.image_tower is None else set()
+        without_effect |= {"convs2_output_padding"} if self.fusion != "convs2_interp" else set()
         for name in _FEATURES:
-            own, theirs = getattr(self, name), getattr(saved, name)
+            compared = "normalization_of_dino" if name == "dino_normalization" else name
+            own, theirs = getattr(self, compared), getattr(saved, compared)
             if own != theirs and name not in without_effect:
                 raise UserError(f"{source} was trained with {name}={theirs!r}, not {own!r}: build the encoder with it")
 
@@ -195,7 +243,9 @@ _PAPER = HybridEncoderConfig()
 
 PRESETS: dict[str, HybridEncoderConfig] = {
     "paper": _PAPER,
-    "released": _PAPER.replace(normalization="none", text_norm="matrix", position_resize="facebook"),
+    "released": _PAPER.replace(
+        normalization="none", text_norm="matrix", position_resize="facebook", convs2_output_padding=False
+    ),
     "small": _PAPER.replace(dino="vit_small_patch14_dinov2", num_tokens=128),
     "dinov3": _PAPER.replace(dino="vit_small_patch16_dinov3", num_tokens=128),
     "tiny": _PAPER.replace(
@@ -212,6 +262,15 @@ PRESETS: dict[str, HybridEncoderConfig] = {
 }
 
 
+def list_presets() -> list[str]:
+    """The names of all presets, for `create_encoder` and `--preset`.
+
+    >>> list_presets()
+    ['paper', 'released', 'small', 'dinov3', 'tiny']
+    """
+    return list(PRESETS)
+
+
 def preset(name: str) -> HybridEncoderConfig:
     """The config of a preset.
 
@@ -219,7 +278,7 @@ def preset(name: str) -> HybridEncoderConfig:
         UserError: no preset of that name; the message lists them.
     """
     if name not in PRESETS:
-        raise UserError(f"unknown preset {name!r}: expected one of {', '.join(PRESETS)}")
+        raise UserError(f"unknown preset {name!r}: expected one of {', '.join(list_presets())}")
     return PRESETS[name]
 
 

@@ -38,7 +38,7 @@ class Option:
         at_most: the largest number, where there is one. Numbers are finite in any case.
         repeat: `--name` may be given several times; other tuples take several values after one `--name`.
         required: the command line has to give it.
-        positional: given by its place, without `--name`; required.
+        positional: given by its place, without `--name`; required unless its type allows None.
         writes: the command writes this path: a "file" or a "folder".
     """
 
@@ -135,6 +135,8 @@ def _add(parser: argparse.ArgumentParser, field: Any, hint: Any) -> None:
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(part for part in get_args(hint) if part is not type(None))
     settings: dict[str, Any] = {"help": _help(spec, field.default)}
+    if spec.positional and field.default is None:
+        settings["nargs"] = "?"
     if hint is bool:
         settings["action"] = "store_true"
     elif get_origin(hint) is Literal:

@@ -19,7 +19,7 @@ from pathlib import Path
 from hybrid_encoder.errors import UserError
 
 from .format import HostPatches, blob_id, is_marked, read_patches, without_marked
-from .names import lost_name
+from .names import REPLACED, lost_name, unused_networks
 
 _MARKER_SIZE = 31
 """Of conflict markers in a merge: unlike any that a user's file may hold."""
@@ -106,7 +106,8 @@ def patch_clone(host: str, path: str | Path, check: bool = False, revert: bool =
         What was found and done, in lines of text.
 
     Raises:
-        UserError: this is no such clone, or lines go to places that have changed; nothing is written then.
+        UserError: this is no such clone, lines go to places that have changed, or a function builds its depth nets by
+            other names than those that a line replaces; nothing is written then.
     """
     return patch_with(read_patches(host), Path(path), check, revert)
 
@@ -158,7 +159,7 @@ def _plan(clone: Clone, path: str) -> Change:
     text, windows = _unix(before)
     marked = sorted(line for line in text.splitlines() if is_marked(line))
     if marked == patches.lines(path):
-        return Change(path, before, None, "patched already")
+        return Change(path, before, None, "patched already", unused_networks(text, REPLACED[patches.host]))
     own = without_marked(text)
     note = f"{len(marked)} lines of another version replaced, " if marked else ""
     if blob_id(own) == patches.original_id(path):
@@ -171,7 +172,7 @@ def _plan(clone: Clone, path: str) -> Change:
         if merged is None:
             return Change(path, before, None, "", conflicts)
         after, note = merged, note + "merged with your changes"
-        problem = _misplaced(path, own, original, after, patches)
+        problem = _misplaced(path, own, original, after, patches) or unused_networks(after, REPLACED[patches.host])
         if problem:
             return Change(path, before, None, "", problem)
     return Change(path, before, after.replace(b"\n", b"\r\n") if windows else after, note)

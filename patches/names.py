@@ -1,15 +1,25 @@
-"""Whether a changed file still has the names that inserted lines use.
+"""Whether a changed file still has the names that inserted lines use, and uses those that they replace.
 
 A line may stand in the right place and yet read a variable that its user has renamed; Python would find out only when
-the line runs, which may be an epoch later.
+the line runs, which may be an epoch later. A line that replaces `networks` has no effect on nets of other names, which
+nobody would find out.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .format import is_marked
+
+REPLACED = {
+    "monodepth2": ("ResnetEncoder", "DepthDecoder"),
+    "manydepth": ("ResnetEncoderMatching", "DepthDecoder"),
+}
+"""The names of a host's `networks` by which it builds the depth nets that `--encoder hybrid` replaces."""
+
+_REPLACING = ("networks", "networks_in")
+"""Functions of a host's `upstream` whose result takes the place of `networks`."""
 
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
@@ -30,6 +40,65 @@ def lost_name(content: bytes, reference: bytes) -> str:
             line = content.splitlines()[number - 1].decode(errors="replace").strip()
             return f"`{line}` needs {name}, which is {known} in the original, and {kind} here"
     return ""
+
+
+def unused_networks(content: bytes, replaced: Sequence[str]) -> str:
+    """The first inserted line that replaces `networks` in a function which builds its depth nets by other names.
+
+    Args:
+        content: a file with the inserted lines.
+        replaced: the names by which the original builds its depth nets.
+
+    Returns:
+        Line and names, in words; empty if there is none, or if Python cannot read the file, with or without the lines.
+    """
+    try:
+        module = ast.parse(content)
+    except SyntaxError:
+        return ""
+    marked = _marked_lines(content)
+    for function in ast.walk(module):
+        if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        lines = [_line(node) for node in ast.walk(function) if _line(node) in marked and _replaces_networks(node)]
+        used = _depth_networks(function)
+        lost = [name for name in replaced if name not in used]
+        if lines and lost:
+            instead = ", ".join(f"networks.{name}" for name in sorted(used - set(replaced))) or "none of `networks`"
+            return (
+                f"line {lines[0]} replaces networks.{' and networks.'.join(lost)}, by which `{function.name}` does not "
+                f"build its depth nets (it uses {instead}): --encoder hybrid would be ignored. Put the encoder in by "
+                "hand, as README says under 'Your own trainer'"
+            )
+    return ""
+
+
+def _replaces_networks(node: ast.AST) -> bool:
+    """Whether this is `networks = upstream.networks(...)`, or the same of a script."""
+    return (
+        isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Attribute)
+        and node.value.func.attr in _REPLACING
+    )
+
+
+def _depth_networks(function: ast.AST) -> set[str]:
+    """Names of `networks` that a function uses, but for encoders of several images, which are pose nets."""
+    nodes = list(ast.walk(function))
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    several = {
+        id(call.func)
+        for call in calls
+        if len(call.args) > 2 or any(keyword.arg == "num_input_images" for keyword in call.keywords)
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "ResnetEncoder"
+    }
+    return {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "networks"
+        if id(node) not in several
+    }
 
 
 def _marked_lines(content: bytes) -> set[int]:

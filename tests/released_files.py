@@ -29,16 +29,29 @@ FUSED = {"dinov2.": 64, "clip_align_conv.": 64}
 
 def parity_files() -> dict[str, dict[str, Tensor]]:
     """encoder.pth and depth.pth filled by the rule of the parity data, seed 0."""
+    return {file: parity_tensors(f"{file[:-4]}.", keys) for file, keys in KEYS.items()}
+
+
+def parity_tensors(prefix: str, keys: dict[str, Any]) -> dict[str, Tensor]:
+    """Tensors filled by the rule of the parity data, seed 0, whose names it puts behind `prefix`."""
     with ThreadPoolExecutor(2) as pool:  # drawing numbers releases the interpreter
-        return {
-            file: dict(zip(keys, pool.map(_value, [f"{file[:-4]}.{k}" for k in keys], keys.values()), strict=True))
-            for file, keys in KEYS.items()
-        }
+        values = pool.map(_value, [f"{prefix}{key}" for key in keys], keys.values())
+        return dict(zip(keys, values, strict=True))
 
 
-def parity_image() -> Tensor:
-    """(1, 3, 224, 672) in [0, 1]."""
-    noise = np.random.Generator(np.random.PCG64([7, 0])).random((1, 3, 224, 672), dtype=np.float32)
+def alive_head(decoder: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A depth.pth whose disparity is alive and small, as the parity data of training has it."""
+    last = "depth_head.scratch.output_conv2.2"
+    return {
+        **decoder,
+        f"{last}.weight": 0.05 * decoder[f"{last}.weight"],
+        f"{last}.bias": torch.full_like(decoder[f"{last}.bias"], 0.15),
+    }
+
+
+def parity_image(seed: int = 7, width: int = 672) -> Tensor:
+    """(1, 3, 224, width) in [0, 1]."""
+    noise = np.random.Generator(np.random.PCG64([seed, 0])).random((1, 3, 224, width), dtype=np.float32)
     padded = torch.nn.functional.pad(torch.from_numpy(noise), (4, 4, 4, 4), mode="reflect")
     smooth = torch.nn.functional.avg_pool2d(padded, 9, stride=1)
     return (smooth - smooth.min()) / (smooth.max() - smooth.min())

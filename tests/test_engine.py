@@ -87,6 +87,12 @@ def test_a_run_interrupted_anywhere_ends_as_if_it_had_not_been(
     assert finished.model.calls == 0
 
 
+def test_a_run_begins_with_what_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run(tmp_path)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "training: 22 samples on cpu, 0.00 M parameters, of which 0.00 M train, 3 epochs of 11 steps"
+
+
 def test_interrupted_again_and_again(tmp_path: Path) -> None:
     run(tmp_path / "whole")
     for _ in range(3 * STEPS + 1):

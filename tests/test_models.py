@@ -585,4 +585,6 @@ def test_matching_tower_splits_where_the_cost_volume_enters() -> None:
 
 
 def test_num_ch_enc_is_what_stock_decoders_index() -> None:
-    assert isinstance(tiny().num_ch_enc, np.ndarray)
+    num_ch_enc = tiny().num_ch_enc
+    assert [num_ch_enc[-1], num_ch_enc[1], *num_ch_enc[2:4]] == [512, 64, 128, 256]
+    assert (np.asarray(num_ch_enc) == np.array([64, 64, 128, 256, 512])).all()

@@ -24,7 +24,7 @@ COMMANDS = {
     "demo": [], "synth": ["x"], "pretrain": ["--data", "x"], "train monodepth2": [], "train manydepth": [],
     "evaluate": ["--weights", "x"], "predict": ["x", "--weights", "x", "--out", "x"],
     "export-gt": ["--data_path", "x", "--split", "x", "--out", "x"], "info": ["paper"],
-    "convert": ["x", "--out", "x"], "patch": ["monodepth2", "x"], "bench": ["encoder"],
+    "export": ["x", "--out", "x"], "convert": ["x", "--out", "x"], "patch": ["monodepth2", "x"], "bench": ["encoder"],
 }  # fmt: skip
 """All commands with what each has to be given."""
 

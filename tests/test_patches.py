@@ -11,11 +11,14 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
+from hybrid_encoder.config import preset
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.model.nets import DepthNets
 from hybrid_encoder.patches import apply
 from hybrid_encoder.patches.apply import patch_clone, patch_with
 from hybrid_encoder.patches.format import (
@@ -29,7 +32,7 @@ from hybrid_encoder.patches.format import (
     read_patches,
     without_marked,
 )
-from hybrid_encoder.patches.names import lost_name
+from hybrid_encoder.patches.names import REPLACED, lost_name
 from hybrid_encoder.patches.rebuild import rebuild
 
 STACK, ENCODER = (mark for _, mark in SERIES)
@@ -344,6 +347,144 @@ def test_lost_names(start: str, body: str, lost: str) -> None:
     line = f"        use(key, self.opt){ENCODER}\n"
     found = lost_name(own.format(line).encode(), original.format(line).encode())
     assert (lost in found) if lost else not found, found
+
+
+# Forks that build their nets by other names
+
+TRAINER = """import networks
+
+
+class Trainer:
+    def __init__(self, options):
+        self.opt = options
+        self.models = {}
+        # nets
+        self.models["encoder"] = networks.ResnetEncoder(18, False)
+        self.models["depth"] = networks.DepthDecoder(self.models["encoder"].num_ch_enc)
+        self.models["pose_encoder"] = networks.ResnetEncoder(18, False, num_input_images=2)
+
+
+def evaluate(opt):
+    if opt.teacher:
+        kind = networks.TeacherEncoder
+    else:
+        kind = networks.ResnetEncoder
+    return networks.DepthDecoder(kind(18, False).num_ch_enc)
+"""
+REPLACING = "        networks = upstream.networks(globals(), self.opt)"
+TRAINER_MARKED = marked(TRAINER, "import networks", "from hybrid_encoder.adapters.monodepth2 import upstream", STACK)
+TRAINER_MARKED = marked(TRAINER_MARKED, "        self.models = {}", REPLACING, ENCODER)
+TRAINER_MARKED = marked(
+    TRAINER_MARKED, "def evaluate(opt):", "    networks = upstream.networks_in(globals(), opt.folder)", ENCODER
+)
+DEPTH_ENCODER = 'self.models["encoder"] = networks.ResnetEncoder(18, False)'
+
+
+@pytest.fixture(scope="module")
+def trainer_clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HostPatches]:
+    """As `made_up`, of a project that builds nets by `networks`."""
+    folder = tmp_path_factory.mktemp("trainer")
+    clone = folder / "clone"
+    clone.mkdir()
+    git(clone, "init", "-q")
+    for text in (TRAINER, TRAINER_MARKED):
+        (clone / "trainer.py").write_text(text)
+        if text == TRAINER:
+            git(clone, "add", ".")
+            git(clone, "commit", "-q", "-m", "original")
+    rebuild("monodepth2", clone, folder, "nianticlabs/monodepth2")
+    return clone, read_patches("monodepth2", folder)
+
+
+def lite(text: str) -> str:
+    return text.replace(DEPTH_ENCODER, 'self.models["encoder"] = networks.LiteMono()')
+
+
+OTHER_NAMES = {
+    "another encoder": (lite, "networks.ResnetEncoder, by which `__init__`", "networks.LiteMono"),
+    "pose net by position": (
+        lambda text: lite(text).replace("num_input_images=2", "2"),
+        "networks.ResnetEncoder, by which `__init__`",
+        "networks.LiteMono",
+    ),
+    "class imported by name": (
+        lambda text: text.replace("networks.ResnetEncoder(18, False)", "ResnetEncoder(18, False)"),
+        "networks.ResnetEncoder, by which `__init__`",
+        "it uses none of `networks`",
+    ),
+    "another decoder": (
+        lambda text: text.replace("networks.DepthDecoder(self", "networks.HRDecoder(self"),
+        "networks.DepthDecoder, by which `__init__`",
+        "networks.HRDecoder",
+    ),
+    "in a method": (
+        lambda text: text.replace("# nets\n", "# nets\n        self.build()\n\n    def build(self):\n"),
+        "networks.ResnetEncoder and networks.DepthDecoder, by which `__init__`",
+        "it uses none of `networks`",
+    ),
+    "script": (
+        lambda text: text.replace("kind = networks.ResnetEncoder", "kind = networks.LiteMono"),
+        "networks.ResnetEncoder, by which `evaluate`",
+        "networks.LiteMono, networks.TeacherEncoder",
+    ),
+}
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_forks_whose_nets_have_other_names_are_refused(
+    name: str, check: bool, trainer_clone: tuple[Path, HostPatches], tmp_path: Path
+) -> None:
+    change, lost, instead = OTHER_NAMES[name]
+    git(tmp_path, "clone", "-q", str(trainer_clone[0]), "clone")
+    file = tmp_path / "clone" / "trainer.py"
+    fork = change(TRAINER)
+    assert fork != TRAINER
+    file.write_text(fork)
+    with pytest.raises(UserError) as caught:
+        patch_with(trainer_clone[1], file.parent, check)
+    assert lost in str(caught.value)
+    assert instead in str(caught.value)
+    assert "would be ignored. Put the encoder in by hand" in str(caught.value)
+    assert file.read_text() == fork
+    file.write_text(change(TRAINER_MARKED))  # patched by force, or by an earlier version
+    with pytest.raises(UserError, match="--encoder hybrid would be ignored"):
+        patch_with(trainer_clone[1], file.parent, check)
+    patch_with(trainer_clone[1], file.parent, revert=True)
+    assert file.read_text() == fork
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            DEPTH_ENCODER,
+            f"if self.opt.lite:\n            {lite(DEPTH_ENCODER)}\n        else:\n            {DEPTH_ENCODER}",
+        ),
+        ("networks.ResnetEncoder(18, False, num_input_images=2)", "networks.PoseCNN(2)"),
+        ('self.models["encoder"]', 'self.models["depth_encoder"]'),
+    ],
+)
+def test_forks_that_keep_the_names_are_patched(
+    old: str, new: str, trainer_clone: tuple[Path, HostPatches], tmp_path: Path
+) -> None:
+    git(tmp_path, "clone", "-q", str(trainer_clone[0]), "clone")
+    file = tmp_path / "clone" / "trainer.py"
+    file.write_text(TRAINER.replace(old, new))
+    assert "1 files changed" in patch_with(trainer_clone[1], file.parent)
+    assert file.read_text() == TRAINER_MARKED.replace(old, new)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_names_that_are_looked_for_are_those_that_are_replaced(host: str) -> None:
+    adapters = importlib.import_module("hybrid_encoder.adapters.clone_networks")
+    many = importlib.import_module("hybrid_encoder.adapters.manydepth.clone_networks")
+    theirs, nets = types.ModuleType("networks"), DepthNets(config=preset("tiny"))
+    replaced = (
+        many.MatchingNetworks(theirs, nets, nets) if host == "manydepth" else adapters.HybridNetworks(theirs, nets)
+    )
+    assert set(REPLACED[host]) <= set(vars(replaced))
+    assert set(REPLACED[host]) - {"DepthDecoder"} <= replaced.replaced()
 
 
 def test_moved_function_is_not_misplaced(patches: HostPatches, clone: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hybrid_encoder.cli import main
 from hybrid_encoder.commands.convert import convert, open_depth_model
 from hybrid_encoder.config import PRESETS
 from hybrid_encoder.errors import UserError
@@ -29,6 +30,7 @@ from hybrid_encoder.released.single_frame import (
     load_released_teacher,
 )
 from hybrid_encoder.released.two_frame import load_released_matching
+from hybrid_encoder.stage2.checkpoint import file_entries, fill
 from hybrid_encoder.weights.reading import load_state
 
 from .released_files import (
@@ -40,6 +42,8 @@ from .released_files import (
     tiny_encoder,
     write_folder,
 )
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Released = tuple[HybridEncoder, DPTDecoder, dict[str, dict[str, Tensor]]]
 
@@ -153,13 +157,23 @@ def test_towers_tokens_and_alignment_are_read_off_the_file(
 
 
 @pytest.mark.usefixtures("tiny")
-def test_stage_1_lightning_file(tmp_path: Path) -> None:
+def test_stage_1_lightning_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tensors = {f"model.{k}": v for k, v in tiny_encoder(tokens=0).items()}
+    head = {f"model.{name}": torch.zeros(1) for name in tiny_decoder(TINY_RELEASED.replace(num_tokens=5))}
     path = tmp_path / "stage1.ckpt"
-    torch.save({"state_dict": tensors, "hyper_parameters": Hyperparameters(), "epoch": 19}, path)
+    torch.save({"state_dict": {**tensors, **head}, "hyper_parameters": Hyperparameters(), "epoch": 19}, path)
     assert is_released(path)
+    assert main(["info", str(path)]) == 0
+    assert capsys.readouterr().out.startswith(f"{path}: stage 1; CLIP and DINO")
     encoder, decoder = load_released(path)
+    said = capsys.readouterr().err
+    assert (
+        f"{path}: stage 1; CLIP and DINO, interp_conv1x1; CLIP sees images with ImageNet's mean and deviation, DINO"
+        in said
+    )
+    assert f"{len(head)} tensors of a depth head, which stage 1 builds and never trains, are left out" in said
     assert decoder is None
+    assert encoder.dino.mean.flatten().tolist() == pytest.approx(IMAGENET_MEAN)  # type: ignore[union-attr]
     assert torch.equal(encoder.fusion.project[1].weight, tensors["model.clip_align_conv.1.weight"])
     words = encoder.language.word_features()
     assert words.shape == (7, 64)
@@ -218,7 +232,7 @@ def test_wrong_folders_say_what_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_manydepth_folders(tmp_path: Path) -> None:
+def test_manydepth_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_folder(tmp_path)
     (tmp_path / "encoder.pth").rename(tmp_path / "mono_encoder.pth")
     (tmp_path / "depth.pth").rename(tmp_path / "mono_depth.pth")
@@ -238,11 +252,22 @@ def test_manydepth_folders(tmp_path: Path) -> None:
     torch.save(tiny_decoder(TINY_RELEASED.replace(num_tokens=5)), tmp_path / "depth.pth")
     with pytest.raises(UserError, match="ManyDepth folder, whose encoder reads two frames"):
         load_released(tmp_path)
+    assert main(["info", str(tmp_path)]) == 0
+    student, single = capsys.readouterr().out.splitlines()
+    assert "two frames; 5 tokens;" in student
+    assert "CLIP sees images with ImageNet's mean and deviation, DINO sees raw [0, 1]" in student
+    assert "teacher; 5 tokens;" in single
     teacher = load_released_teacher(tmp_path)
     assert (teacher.height, teacher.width) == (64, 96)
-    assert teacher.encoder.config.normalization == "imagenet"  # type: ignore[union-attr]
+    # The teacher saw raw pixels, the two-frame net's CLIP ImageNet's mean and deviation.
+    assert torch.equal(teacher.encoder.image_tower.std, torch.ones(1, 3, 1, 1))  # type: ignore[union-attr]
+    assert torch.equal(teacher.encoder.dino.std, torch.ones(1, 3, 1, 1))  # type: ignore[union-attr]
 
     read = load_released_matching(tmp_path)
+    assert read.encoder.image_tower.mean.flatten().tolist() == pytest.approx(IMAGENET_MEAN)  # type: ignore[union-attr]
+    assert read.encoder.image_tower.std.flatten().tolist() == pytest.approx(IMAGENET_STD)  # type: ignore[union-attr]
+    assert not read.encoder.dino.mean.any()  # type: ignore[union-attr]
+    assert torch.equal(read.encoder.dino.std, torch.ones(1, 3, 1, 1))  # type: ignore[union-attr]
     assert (read.num_bins, read.height, read.width) == (8, 64, 96)
     assert (read.min_depth_bin, read.max_depth_bin) == (pytest.approx(0.4), 31.5)
     assert torch.equal(read.join_weight, join)
@@ -260,11 +285,19 @@ def test_pose_networks(tmp_path: Path) -> None:
     encoder, decoder = ResnetEncoder(18, "random", 2), PoseDecoder(512, 1, 2)
     torch.save(encoder.state_dict(), tmp_path / "pose_encoder.pth")
     torch.save(decoder.state_dict(), tmp_path / "pose.pth")
-    read_encoder, read_decoder = load_released_pose(tmp_path)
-    assert read_encoder is not None
-    assert isinstance(read_decoder, PoseDecoder)
     pair = torch.rand(1, 6, 64, 96)
-    torch.testing.assert_close(read_decoder([read_encoder(pair)]), decoder([encoder.eval()(pair)]))
+    # What the ResNet, which normalises, sees as raw pixels.
+    seen = {"min_depth_bin": pair, "use_stereo": 0.225 * pair + 0.45}
+    for entry in seen:
+        torch.save({"clip.x": torch.zeros(1), entry: False}, tmp_path / "encoder.pth")
+        read_encoder, read_decoder = load_released_pose(tmp_path)
+        assert read_encoder is not None
+        assert isinstance(read_decoder, PoseDecoder)
+        found, expected = read_decoder([read_encoder(pair)]), decoder([encoder.eval()(seen[entry])])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    torch.save({"clip.x": torch.zeros(1)}, tmp_path / "encoder.pth")
+    with pytest.raises(UserError, match="how its nets saw pixels cannot be known"):
+        load_released_pose(tmp_path)
 
     weight, bias = torch.randn(6, 128), torch.randn(6)
     torch.save({"fc.weight": weight, "fc.bias": bias}, tmp_path / "pose.pth")
@@ -310,3 +343,116 @@ def test_conversion_keeps_the_predictions(tmp_path: Path) -> None:
     assert isinstance(create_encoder(tmp_path / "stage1"), HybridEncoder)
     with pytest.raises(UserError, match="no decoder"):
         convert(path, tmp_path / "stage1_mono", layout="monodepth2")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_one_number_for_many_fills_a_stage_1_net(tmp_path: Path) -> None:
+    """A checkpoint whose tensors are each one number, expanded: small on disk, and as good as any other."""
+    tensors = {f"model.{k}": v.flatten()[0].expand(v.shape) for k, v in tiny_encoder(tokens=0).items()}
+    path = tmp_path / "stage1.ckpt"
+    torch.save({"state_dict": tensors, "hyper_parameters": Hyperparameters()}, path)
+    encoder, _ = load_released(path)
+    for level in (1, 2, 3):
+        expected = tensors[f"model.clip_align_conv.{level}.weight"]
+        assert torch.equal(encoder.fusion.project[level].weight, expected)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("alignment", ["concat", "none"])
+@pytest.mark.parametrize("unused", ["image_tower", "dino"])
+def test_an_unused_tower_in_the_file_is_left_out(unused: str, alignment: str, tmp_path: Path) -> None:
+    """Both towers are in the file, of 64 and 48 channels; how many the decoder reads tells which were used."""
+    config = TINY_RELEASED.replace(
+        num_tokens=5, pyramid=False, alignment=alignment, fusion_channels=48, **{unused: None}
+    )
+    encoder = tiny_encoder()
+    for level in (1, 2, 3):
+        for kind in ("weight", "bias"):
+            name = f"clip_align_conv.{level}.{kind}"
+            encoder[name] = encoder[name][:48].clone()
+    encoder |= {"clip_align_conv.0.weight": torch.randn(48, 64, 1, 1), "clip_align_conv.0.bias": torch.zeros(48)}
+    torch.save({**encoder, "height": 64, "width": 96, "use_stereo": False}, tmp_path / "encoder.pth")
+    torch.save(tiny_decoder(config), tmp_path / "depth.pth")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "released", TINY_RELEASED.replace(fusion_channels=48))
+        read, decoder = load_released(tmp_path)
+    assert read.config == config.without_downloads()
+    assert decoder is not None
+    assert decoder(read.forward_features(torch.rand(1, 3, 64, 96)))["disp", 0].shape == (1, 1, 64, 96)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_width_that_two_towers_share_is_refused(tmp_path: Path) -> None:
+    config = TINY_RELEASED.replace(num_tokens=5, pyramid=False, dino=None)
+    folder = write_folder(tmp_path)
+    torch.save(tiny_decoder(config), folder / "depth.pth")
+    with pytest.raises(UserError, match="levels of 69 channels, which may be CLIP with alignment=concat or DINO with"):
+        load_released(folder)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_trained_without_text(tmp_path: Path) -> None:
+    config = TINY_RELEASED.replace(pyramid=False, alignment="none")
+    encoder, decoder = load_released(write_folder(tmp_path, config, tokens=0))
+    assert encoder.config == config.without_downloads()
+    assert decoder is not None
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_other_fusion_is_read_off_and_has_no_output_padding(tmp_path: Path) -> None:
+    tensors = tiny_encoder()
+    for level, given in enumerate((64, 128, 256, 512)):
+        shape = ((64, given, 3, 3), (64, given, 3, 3), (64, given, 1, 1), (given, 64, 3, 3))[level]
+        tensors[f"clip_align_conv.{level}.weight"] = torch.randn(shape) / given**0.5
+        tensors[f"clip_align_conv.{level}.bias"] = torch.randn(64)
+    folder = write_folder(tmp_path)
+    torch.save({**tensors, "height": 64, "width": 96, "use_stereo": False}, folder / "encoder.pth")
+    encoder, _ = load_released(folder)
+    assert encoder.config.fusion == "convs2_interp"
+    maps = [torch.rand(1, channels, 56 >> i, 168 >> i) for i, channels in enumerate((64, 128, 256, 512))]
+    fused = encoder.fusion(maps, None, (16, 48))
+    weight, bias = (tensors[f"clip_align_conv.3.{kind}"] for kind in ("weight", "bias"))
+    theirs = torch.nn.functional.conv_transpose2d(maps[3], weight, bias, stride=2, padding=1)
+    assert theirs.shape[-2:] == (13, 41)
+    torch.testing.assert_close(fused[3], torch.nn.functional.interpolate(theirs, (16, 48)))
+    # Ours adds a row and a column; files that were written so keep it.
+    ours = create_encoder("tiny", fusion="convs2_interp").fusion.project[3](maps[3])
+    assert ours.shape[-2:] == (14, 42)
+    assert PRESETS["paper"].convs2_output_padding
+
+
+@pytest.mark.usefixtures("tiny")
+def test_unknown_normalization_is_refused_until_it_is_given(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "unknown")
+    entries = torch.load(folder / "encoder.pth")
+    del entries["use_stereo"]
+    torch.save(entries, folder / "encoder.pth")
+    for load in (load_released, load_released_model, open_depth_model):
+        with pytest.raises(UserError, match=r"cannot be known.*--normalization none"):
+            load(folder)
+    encoder, _ = load_released(folder, normalization="imagenet")
+    assert encoder.image_tower.mean.flatten().tolist() == pytest.approx(IMAGENET_MEAN)  # type: ignore[union-attr]
+    out = tmp_path / "known"
+    assert main(["convert", str(folder), "--out", str(out), "--normalization", "none"]) == 0
+    assert open_depth_model(out).encoder.config.normalization == "none"  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_pose_resnet_keeps_what_it_does_to_pixels(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "theirs")
+    nets = {"pose_encoder": ResnetEncoder(18, "random", 2), "pose": PoseDecoder(512, 1, 2)}
+    for name, net in nets.items():
+        torch.save(net.state_dict(), folder / f"{name}.pth")
+    out = tmp_path / "ours"
+    convert(folder, out, layout="monodepth2")
+    assert torch.load(out / "pose_encoder.pth")["normalization"] == "none"
+    same, other = ResnetEncoder(18, "random", 2, "none"), ResnetEncoder(18, "random", 2)
+    fill(same, out / "pose_encoder.pth")
+    with pytest.raises(UserError, match="was trained with --pose_normalization none: give the same, not monodepth2"):
+        fill(other, out / "pose_encoder.pth")
+    with pytest.raises(UserError, match="was trained with --pose_normalization monodepth2"):
+        fill(same, folder / "pose_encoder.pth")
+    # The second writing keeps it, and the usual way leaves no entry that the original's code would stumble over.
+    convert(out, tmp_path / "again", layout="monodepth2")
+    assert torch.load(tmp_path / "again" / "pose_encoder.pth")["normalization"] == "none"
+    assert set(file_entries(other)) == set(other.state_dict())

@@ -19,9 +19,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from hybrid_encoder.cli import main
 from hybrid_encoder.commands.convert import convert, open_depth_model
 from hybrid_encoder.commands.info import format_inventory, inventory
-from hybrid_encoder.config import HybridEncoderConfig
+from hybrid_encoder.config import HybridEncoderConfig, list_presets
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.backbones import build_clip, build_timm
 from hybrid_encoder.model.decoder import DPTDecoder
@@ -341,6 +342,13 @@ def test_resnet_files_with_classifier_and_image_pairs(tmp_path: Path) -> None:
     image = torch.rand(1, 3, 32, 32)
     for both, single in zip(pairs.eval()(torch.cat([image, image], 1)), one.eval()(image), strict=True):
         torch.testing.assert_close(both, single, rtol=1e-4, atol=1e-4)
+
+
+def test_info_without_a_preset_lists_them(capsys: pytest.CaptureFixture) -> None:
+    assert main(["info"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table[1:-1]] == list_presets()
+    assert table[1].split() == ["paper", "RN50-quickgelu", "vit_base_patch14_dinov2", "256"]
 
 
 def test_weights_folder_is_searched_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

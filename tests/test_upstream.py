@@ -24,8 +24,11 @@ from torch.utils.data import DataLoader
 
 from hybrid_encoder.adapters import clone_networks, old_libraries
 from hybrid_encoder.adapters.manydepth import upstream as many
+from hybrid_encoder.adapters.manydepth.clone_networks import MatchingNetworks
 from hybrid_encoder.adapters.monodepth2 import upstream as mono
+from hybrid_encoder.config import preset
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.model.nets import DepthNets
 from hybrid_encoder.model.pose import PoseDecoder
 from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.stage2.checkpoint import load_depth_model
@@ -383,6 +386,62 @@ def test_hybrid_trains_saves_and_loads(
         features = clone_networks.ListedEncoder.forward_features(ours.encoder, image)
         decoded = ours.decoder(features if ours.encoder.pyramid is None else ours.encoder(image))
         torch.testing.assert_close(decoded["disp", 0], expected)
+
+
+def loader_of(names: dict[str, Any]) -> DataLoader[Any]:
+    return names["DataLoader"](torch.arange(4), 2)  # type: ignore[no-any-return]
+
+
+def test_a_fork_that_builds_its_own_encoder_stops_at_the_first_step() -> None:
+    """Patched by force, it would train its own net and report success."""
+    options = Options(mono).parse(*HYBRID)
+    names = namespace(F=F, optim=optim, networks=their_networks())
+    mono.mend_trainer(names)
+    networks = mono.networks(names, options)
+    own = names["networks"].ResnetEncoder(18, False)
+    pose = networks.ResnetEncoder(18, False, num_input_images=2)
+    names["optim"].Adam([*own.parameters(), *pose.parameters()], 1e-4)
+    with pytest.raises(UserError, match=r"asked for and not built: .* by networks\.ResnetEncoder\. Put the encoder in"):
+        iter(loader_of(names))
+    networks.ResnetEncoder(18, False)
+    assert iter(loader_of(names)).next().tolist() == [0, 1]  # type: ignore[attr-defined]
+
+
+def test_a_script_that_builds_its_own_encoder_stops_at_the_first_image(tmp_path: Path) -> None:
+    folder = Trainer(*HYBRID).save(tmp_path / "w")
+    names = namespace(networks=their_networks())
+    mono.mend(names)
+    networks = mono.networks_in(names, str(folder))
+    with pytest.raises(UserError, match="asked for and not built"):
+        iter(loader_of(names))
+    networks.ResnetEncoder(18, False)
+    iter(loader_of(names))
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "unbuilt"),
+    [("hybrid", "resnet", "ResnetEncoderMatching"), ("resnet", "hybrid", "ResnetEncoder")],
+)
+def test_a_fork_of_manydepth_builds_both_of_its_encoders(student: str, teacher: str, unbuilt: str) -> None:
+    theirs = their_networks()
+    theirs.ResnetEncoderMatching = lambda *_, **__: ResnetEncoder(18, "random")
+    names = namespace(networks=theirs)
+    many.mend(names)
+    options = Options(many).parse("--encoder", student, "--teacher_encoder", teacher, "--preset", "tiny")
+    networks = many.networks(names, options)
+    with pytest.raises(UserError, match=rf"by networks\.{unbuilt}\. Put"):
+        iter(loader_of(names))
+    networks.ResnetEncoder(18, False)
+    networks.ResnetEncoderMatching(18, False, input_height=H, input_width=W, num_depth_bins=8)
+    iter(loader_of(names))
+
+
+def test_a_script_of_manydepth_may_build_the_teacher_alone() -> None:
+    made = MatchingNetworks(their_networks(), DepthNets(config=preset("tiny")), DepthNets())
+    with pytest.raises(UserError, match="asked for and not built"):
+        made.check_built()
+    made.ResnetEncoder(18, False)
+    made.check_built()
 
 
 def test_optimizer_has_our_trainers_groups() -> None:

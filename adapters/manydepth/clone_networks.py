@@ -74,10 +74,15 @@ class MatchingNetworks(HybridNetworks):
         self.student = student
         self.settings = settings
 
+    def replaced(self) -> set[str]:
+        """As `HybridNetworks.replaced`; `ResnetEncoder` is the teacher's."""
+        return super().replaced() | (set() if self.student.config is None else {"ResnetEncoderMatching"})
+
     def matching_encoder(
         self, num_layers: int, pretrained: bool, input_height: int, input_width: int, **settings: Any
     ) -> nn.Module:
         """In the place of `ResnetEncoderMatching`."""
+        self.called.add("ResnetEncoderMatching")
         if self.student.config is None:
             theirs: nn.Module = self._behind.ResnetEncoderMatching(
                 num_layers, pretrained, input_height, input_width, **settings

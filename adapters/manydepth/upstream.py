@@ -89,7 +89,7 @@ def networks(names: dict[str, Any], options: Any) -> Any:
         return names["networks"]
     from hybrid_encoder.model.nets import DepthNets
 
-    from ..clone_networks import Start, asked_nets
+    from ..clone_networks import Start, asked_nets, watched
     from .clone_networks import MatchingNetworks
 
     student = teacher = DepthNets()
@@ -100,7 +100,7 @@ def networks(names: dict[str, Any], options: Any) -> Any:
         filled = options.mono_weights_folder is not None or "mono_encoder" in loaded
         teacher = asked_nets(options, options.teacher_decoder, filled)
     start = Start(options.stage1, options.encoder_lr)
-    return MatchingNetworks(names["networks"], student, teacher, start=start)
+    return watched(names, MatchingNetworks(names["networks"], student, teacher, start=start))
 
 
 def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
@@ -137,6 +137,7 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
     from hybrid_encoder.stage2.checkpoint import described_nets
     from hybrid_encoder.weights.reading import read_checkpoint
 
+    from ..clone_networks import watched
     from ..clone_weights import unusual_scales
     from .clone_networks import MatchingNetworks
 
@@ -156,7 +157,7 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
         join = entries[0]["reduce_conv.0.weight"]
         settings["num_depth_bins"] = join.shape[1] - join.shape[0]
         settings["depth_binning"] = json.loads(entries[0].get("matching_config") or "{}").get("binning", "linear")
-    return MatchingNetworks(names["networks"], student, teacher, scales, **settings)
+    return watched(names, MatchingNetworks(names["networks"], student, teacher, scales, **settings))
 
 
 def _optim(module: Any) -> Shadow:

@@ -101,11 +101,12 @@ def networks(names: dict[str, Any], options: Any) -> Any:
     """
     if options.encoder == "resnet":
         return names["networks"]
-    from ..clone_networks import HybridNetworks, Start, asked_nets
+    from ..clone_networks import HybridNetworks, Start, asked_nets, watched
 
     filled = options.load_weights_folder is not None and "encoder" in options.models_to_load
     start = Start(options.stage1, options.encoder_lr)
-    return HybridNetworks(names["networks"], asked_nets(options, options.decoder, filled), start=start)
+    nets = asked_nets(options, options.decoder, filled)
+    return watched(names, HybridNetworks(names["networks"], nets, start=start))
 
 
 def class_token_pose(encoder: Any) -> nn.Module:
@@ -154,13 +155,13 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
         names: `globals()` of the script.
         folder: holds encoder.pth.
     """
-    from ..clone_networks import HybridNetworks
+    from ..clone_networks import HybridNetworks, watched
     from ..clone_weights import nets_of, unusual_scales
 
     nets = nets_of(Path(folder).expanduser() / "encoder.pth")
     scales = unusual_scales(nets)
     theirs = nets.config is None and scales is None
-    return names["networks"] if theirs else HybridNetworks(names["networks"], nets, scales)
+    return names["networks"] if theirs else watched(names, HybridNetworks(names["networks"], nets, scales))
 
 
 def pose_networks_in(names: dict[str, Any], folder: str, pose_encoder_path: str) -> tuple[Any, str]:

@@ -17,9 +17,9 @@ from ..released.single_frame import (
     load_released_teacher,
 )
 from ..stage1.checkpoint import is_stage1, open_stage1
-from ..stage2.checkpoint import encoder_extras, load_depth_model, newest_weights
+from ..stage2.checkpoint import encoder_extras, file_entries, load_depth_model, newest_weights
 from ..weights.hub import CARD_FILE, CONFIG_FILE, TENSOR_FILE
-from ..weights.reading import read_checkpoint, read_tensors
+from ..weights.reading import read_checkpoint
 from ..writing import write_torch
 from .options import ConvertOptions
 
@@ -28,12 +28,13 @@ Layout = Literal["hub", "monodepth2"]
 
 def run(options: ConvertOptions) -> None:
     """`hybrid-encoder convert`: names the files that it has written."""
-    given = options
-    for path in convert(given.source, given.out, given.layout, given.teacher, given.ignore, given.training_data):
+    for path in convert_as(options):
         print(path)
 
 
-def open_depth_model(source: str | Path, teacher: bool = False, ignore: Sequence[str] = ()) -> DepthModel:
+def open_depth_model(
+    source: str | Path, teacher: bool = False, ignore: Sequence[str] = (), normalization: str | None = None
+) -> DepthModel:
     """The single-frame depth model of a folder or a hub id, on the CPU in eval mode.
 
     Args:
@@ -42,6 +43,7 @@ def open_depth_model(source: str | Path, teacher: bool = False, ignore: Sequence
             stage-2 folder of the authors.
         teacher: of a ManyDepth folder, its single-frame teacher.
         ignore: for the authors' folders, patterns of names of tensors that may be left over.
+        normalization: for the authors' folders, as in `load_released`; a teacher's is known.
 
     Raises:
         UserError: nothing there, damaged, or without a depth model.
@@ -53,7 +55,7 @@ def open_depth_model(source: str | Path, teacher: bool = False, ignore: Sequence
         raise UserError(f"{folder} is a file: give the folder of encoder.pth and depth.pth, or of {CONFIG_FILE}")
     folder = newest_weights(folder)
     if is_released(folder):
-        return load_released_teacher(folder, ignore) if teacher else load_released_model(folder, ignore)
+        return load_released_teacher(folder, ignore) if teacher else load_released_model(folder, ignore, normalization)
     names = ("mono_encoder", "mono_depth") if teacher else ("encoder", "depth")
     return load_depth_model(folder, *names)
 
@@ -66,6 +68,21 @@ def convert(
     ignore: Sequence[str] = (),
     training_data: str | None = None,
 ) -> list[Path]:
+    """Rewrites saved weights, as `convert_as`.
+
+    Args:
+        source, teacher, ignore: as in `open_depth_model`; or `stage1.pth`, or the authors' stage-1 `.ckpt`.
+        out: folder to write.
+        layout: as in `convert_as`.
+        training_data: for the model card.
+
+    Returns:
+        The files written.
+    """
+    return convert_as(ConvertOptions(str(source), Path(out), layout, teacher, tuple(ignore), None, training_data))
+
+
+def convert_as(options: ConvertOptions) -> list[Path]:
     """Rewrites saved weights.
 
     Layout "hub" is model.safetensors, config.json and a model card: the depth model, or the encoder alone where the
@@ -73,29 +90,25 @@ def convert(
     depth.pth, with pose_encoder.pth and pose.pth where the source has them: this package's trainers start from it
     (`--load_weights_folder`), and the original code reads it where the model is a ResNet's.
 
-    Args:
-        source, teacher, ignore: as in `open_depth_model`; or `stage1.pth`, or the authors' stage-1 `.ckpt`.
-        out: folder to write.
-        training_data: for the model card.
-
     Returns:
         The files written.
 
     Raises:
         UserError: unreadable source, `out` is the source, or a stage-1 checkpoint for the layout "monodepth2".
     """
-    source, out = str(source), Path(out)
+    source, out = options.source, options.out
     if Path(source).exists() and out.resolve() == Path(source).resolve():
         raise UserError(f"{out} is the source itself: choose another folder with --out")
     model: DepthModel | HybridEncoder
     if Path(source).is_file():
-        model, decoder = (open_stage1(source), None) if is_stage1(source) else load_released(source, ignore)
-        if layout != "hub" or decoder is not None:
+        if options.layout != "hub":
             raise UserError(f"{source} is of stage 1 and has no decoder: convert it with --layout hub")
+        reading = (source, options.ignore, options.normalization)
+        model = open_stage1(source) if is_stage1(source) else load_released(*reading)[0]
     else:
-        model = open_depth_model(source, teacher, ignore)
-    if layout == "hub":
-        model.save_pretrained(out, training_data)
+        model = open_depth_model(source, options.teacher, options.ignore, options.normalization)
+    if options.layout == "hub":
+        model.save_pretrained(out, options.training_data)
         return [out / name for name in (TENSOR_FILE, CONFIG_FILE, CARD_FILE)]
     assert isinstance(model, DepthModel)
     extras = encoder_extras(model.nets, model.height, model.width)
@@ -103,22 +116,22 @@ def convert(
         "encoder": {**model.encoder.state_dict(), **extras, "use_stereo": False},
         "depth": dict(model.decoder.state_dict()),
     }
-    if not teacher and Path(source).is_dir() and not (Path(source) / CONFIG_FILE).is_file():
+    if not options.teacher and Path(source).is_dir() and not (Path(source) / CONFIG_FILE).is_file():
         folder = newest_weights(Path(source))
         contents["encoder"]["use_stereo"] = bool(read_checkpoint(folder / "encoder.pth").get("use_stereo", False))
-        contents.update(_pose_tensors(folder))
+        contents.update(_pose_entries(folder, options.normalization))
     for name, content in contents.items():
         write_torch(out / f"{name}.pth", content)
     return [out / f"{name}.pth" for name in contents]
 
 
-def _pose_tensors(folder: Path) -> dict[str, dict[str, Any]]:
-    """By file name; empty where the folder has no pose networks."""
+def _pose_entries(folder: Path, normalization: str | None) -> dict[str, dict[str, Any]]:
+    """What the files of the pose networks hold, by file name; empty where the folder has no pose networks."""
     if not (folder / "pose.pth").is_file():
         return {}
     if is_released(folder):
-        encoder, head = load_released_pose(folder)
+        encoder, head = load_released_pose(folder, normalization)
         nets = {"pose_encoder": encoder, "pose": head}
-        return {name: dict(net.state_dict()) for name, net in nets.items() if net is not None}
+        return {name: file_entries(net) for name, net in nets.items() if net is not None}
     paths = [folder / f"{name}.pth" for name in ("pose_encoder", "pose")]
-    return {path.stem: dict(read_tensors(path)) for path in paths if path.is_file()}
+    return {path.stem: read_checkpoint(path) for path in paths if path.is_file()}

@@ -1,4 +1,4 @@
-"""What a preset needs of pretrained weights, where they were looked for, and what is there."""
+"""The presets; what one needs of pretrained weights, where they were looked for, what is there; what weights are."""
 
 from __future__ import annotations
 
@@ -10,16 +10,46 @@ import open_clip
 import timm
 import torch
 
-from ..config import HybridEncoderConfig, preset
+from ..config import PRESETS, HybridEncoderConfig, preset
 from ..errors import UserError
 from ..model.backbones import check_clip, check_timm, quiet
+from ..released.single_frame import describe_released, is_released
+from ..weights.describe import describe_tensors
 from ..weights.published import WEIGHTS_VARIABLE, TowerSource, find_weights, is_file_name, tower_sources, weights_folder
+from ..weights.reading import read_tensors
 from .options import InfoOptions
 
 
 def run(options: InfoOptions) -> None:
-    """`hybrid-encoder info`: prints the inventory."""
-    print(format_inventory(inventory(options.preset, options.weights_dir)))
+    """`hybrid-encoder info`: prints the presets, the inventory of one, or what saved weights are."""
+    if options.preset is None:
+        print(format_presets())
+    elif options.preset not in PRESETS and Path(options.preset).exists():
+        print("\n".join(describe_weights(Path(options.preset))))
+    else:
+        print(format_inventory(inventory(options.preset, options.weights_dir)))
+
+
+def format_presets() -> str:
+    """The presets as a table, one a line: their towers and how many depth tokens they have."""
+    rows = [("preset", "CLIP", "DINO", "depth tokens")]
+    rows += [(name, config.clip, str(config.dino), str(config.num_tokens)) for name, config in PRESETS.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "hybrid-encoder info PRESET: the pretrained files that it needs"])
+
+
+def describe_weights(path: Path) -> list[str]:
+    """What a file or folder of weights is: of the authors', all that the loaders decide about it.
+
+    Raises:
+        UserError: a file that cannot be read, a folder without encoder.pth, or a folder that does not show how its nets
+            saw pixels.
+    """
+    if is_released(path):
+        return describe_released(path)
+    file = path / "encoder.pth" if path.is_dir() else path
+    return [f"{file}: {describe_tensors(read_tensors(file))}"]
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,9 @@ class PredictOptions(Options):
     """All options of `hybrid-encoder predict`."""
 
     inputs: tuple[str, ...] = option((), "images, folders, globs or videos", positional=True)
-    weights: str = option("", "folder of weights, or a hub id", required=True)
+    weights: str = option(
+        "", "folder of weights, a hub id, or a .onnx file of `export`, which runs on the CPU", required=True
+    )
     out: Path = option(Path(), "folder to write", required=True, writes="folder")
     intrinsics: str | None = option(
         None,
@@ -72,6 +74,15 @@ class PredictOptions(Options):
 
 
 @dataclass(frozen=True)
+class ExportModelOptions(Options):
+    """All options of `hybrid-encoder export`."""
+
+    model: str = option("", "folder of single-frame weights, or a hub id", positional=True)
+    format: Literal["onnx", "torch"] = option("onnx", "onnx: for onnxruntime and the like; torch: of torch.export")
+    out: Path = option(Path(), "file to write, e.g. depth.onnx or depth.pt2", required=True, writes="file")
+
+
+@dataclass(frozen=True)
 class ExportOptions(Options):
     """All options of `hybrid-encoder export-gt`."""
 
@@ -86,7 +97,11 @@ class ExportOptions(Options):
 class InfoOptions(Options):
     """All options of `hybrid-encoder info`."""
 
-    preset: str = option("", "paper, released, small, dinov3 or tiny", positional=True)
+    preset: str | None = option(
+        None,
+        "paper, released, small, dinov3 or tiny; or a file or folder of weights, to tell what it is; none: all presets",
+        positional=True,
+    )
     weights_dir: Path | None = option(None, "folder of weights (default: $HYBRID_ENCODER_WEIGHTS)")
 
 
@@ -99,6 +114,9 @@ class ConvertOptions(Options):
     layout: Literal["hub", "monodepth2"] = option("hub", "")
     teacher: bool = option(False, "ManyDepth folders: take the single-frame teacher")
     ignore: tuple[str, ...] = option((), "pattern of tensors that may be left over", repeat=True)
+    normalization: Literal["none", "imagenet", "own"] | None = option(
+        None, "the authors' folders: how both towers saw pixels, where the folder does not show it"
+    )
     training_data: str | None = option(None, "what the weights were trained on, for the model card")
 
 

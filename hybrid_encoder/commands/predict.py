@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..data.calibration import read_intrinsics
 from ..engine.inference import inference, prepare
 from ..engine.processes import choose_device
 from ..errors import UserError
+from ..model.onnx_depth import SUFFIX, OnnxDepthModel
 from ..prediction.paths import predict_paths
 from ..prediction.settings import PredictionSettings
 from ..two_frame.checkpoint import is_two_frame, load_two_frame_model
@@ -16,7 +19,6 @@ from .options import PredictOptions
 
 def run(options: PredictOptions) -> None:
     """Predicts, and says how many files were written."""
-    device = choose_device(options.device)
     settings = PredictionSettings(
         save_npy=options.npy,
         scale_factor=options.scale_factor,
@@ -25,15 +27,38 @@ def run(options: PredictOptions) -> None:
         camera=None if options.intrinsics is None else read_intrinsics(options.intrinsics),
         video_codec=options.video_codec,
     )
-    inputs, out = list(options.inputs), options.out
+    if options.weights.lower().endswith(SUFFIX):
+        written = predict_paths(_open_onnx(options), options.inputs, options.out, settings)
+    else:
+        written = _predict_with_torch(options, settings)
+    print(f"{len(written)} files in {options.out}")
+
+
+def _predict_with_torch(options: PredictOptions, settings: PredictionSettings) -> list[Path]:
+    """Predicts with a folder of weights, of one frame or of two."""
+    device, inputs, out = choose_device(options.device), list(options.inputs), options.out
     if is_two_frame(options.weights):
         matching = prepare(load_two_frame_model(options.weights), device, options.compile)
         with inference(device, options.precision):
-            written = predict_two_frame(matching, inputs, out, settings, options.sequence)
-    elif options.sequence:
+            return predict_two_frame(matching, inputs, out, settings, options.sequence)
+    if options.sequence:
         raise UserError(f"--sequence is for two-frame weights: those of {options.weights} look at one frame at a time")
-    else:
-        model = prepare(open_depth_model(options.weights), device, options.compile)
-        with inference(device, options.precision):
-            written = predict_paths(model, inputs, out, settings)
-    print(f"{len(written)} files in {out}")
+    model = prepare(open_depth_model(options.weights), device, options.compile)
+    with inference(device, options.precision):
+        return predict_paths(model, inputs, out, settings)
+
+
+def _open_onnx(options: PredictOptions) -> OnnxDepthModel:
+    """The model of a .onnx file; `UserError` for options that it cannot follow."""
+    for flag, wrong in (
+        ("--sequence", options.sequence),
+        ("--compile", options.compile),
+        (f"--precision {options.precision}", options.precision != "float32"),
+        (f"--device {options.device}", options.device.startswith("cuda")),
+    ):
+        if wrong:
+            raise UserError(
+                f"{flag} cannot be followed: {options.weights} runs on the CPU, in float32, one frame at a time. Leave "
+                "the option out, or give the folder of weights that the file was exported from"
+            )
+    return OnnxDepthModel(options.weights)

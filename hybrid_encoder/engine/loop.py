@@ -18,7 +18,7 @@ from .checkpointer import Checkpointer
 from .failures import check_batch_norm, check_workers, explain
 from .folder import RunFolder, hold
 from .processes import Processes
-from .record import Recorder, Throughput, device_memory, progress
+from .record import Recorder, Throughput, describe_run, device_memory, progress
 from .signals import Interrupted, Stop, stop_on_signal
 from .step import build_stepper
 from .task import LoopOptions, Task, load_task_state, task_state
@@ -45,6 +45,8 @@ def fit(task: Task, loader: DataLoader[Any], options: LoopOptions, processes: Pr
     """
     check_workers(loader.num_workers)
     check_batch_norm(task.model, options.smallest_map)
+    if processes.is_main:
+        print(describe_run(task.model, loader, options.epochs, processes), flush=True)
     with stop_on_signal(processes.world_size > 1) as stop:
         try:
             with hold(options.folder, processes) as folder:

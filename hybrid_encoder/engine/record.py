@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..errors import UserError
 from ..writing import write_text
+from .processes import Processes
 
 METRICS_FILE = "metrics.jsonl"
 _EVENT_FILES = ".event_files"
@@ -141,6 +144,24 @@ class Throughput:
 
     def _restart(self) -> None:
         self._images, self._loading, self._logged_at = 0, 0.0, time.perf_counter()
+
+
+def describe_run(model: nn.Module, loader: DataLoader[Any], epochs: int, processes: Processes) -> str:
+    """The first line of a run: what is trained on what, and for how long.
+
+    >>> from torch.utils.data import TensorDataset
+    >>> loader = DataLoader(TensorDataset(torch.rand(22)), batch_size=2)
+    >>> describe_run(nn.Linear(1000, 200), loader, 3, Processes(torch.device("cpu")))
+    'training: 22 samples on cpu, 0.20 M parameters, of which 0.20 M train, 3 epochs of 11 steps'
+    """
+    sizes = [(parameter.numel() / 1e6, parameter.requires_grad) for parameter in model.parameters()]
+    total, trained = sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
+    samples = len(loader.dataset)  # type: ignore[arg-type]
+    where = f"{processes.device}" if processes.world_size == 1 else f"{processes.world_size} processes"
+    return (
+        f"training: {samples} samples on {where}, {total:.2f} M parameters, of which {trained:.2f} M train, "
+        f"{epochs} epochs of {len(loader)} steps"
+    )
 
 
 def progress(total: int, done: int, epoch: int, epochs: int, shown: bool) -> tqdm[Any]:

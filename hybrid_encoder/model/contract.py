@@ -10,11 +10,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-from torch import Tensor, nn
+from timm.models import FeatureInfo
+from torch import Tensor
 
 from ..config import HybridEncoderConfig
 from ..errors import UserError
+from .channels import Channels
+from .trainable import Trainable
 
 
 @dataclass
@@ -40,44 +42,45 @@ class Decodable(Protocol):
     """What a decoder reads of an encoder, be it one of single frames or of two.
 
     Attributes:
-        num_ch_enc: channels of the five drop-in maps, which U-Net decoders take.
+        num_ch_enc: channels of the drop-in maps, which U-Net decoders take.
         aligned_channels: channels of the four aligned levels, which the DPT decoder takes; empty: there are none.
         config: of a hybrid encoder; else None.
     """
 
-    num_ch_enc: np.ndarray
+    num_ch_enc: Channels
     aligned_channels: tuple[int, ...]
 
     @property
     def config(self) -> HybridEncoderConfig | None: ...
 
     def drop_in_maps(self, features: EncoderFeatures) -> list[Tensor]:
-        """Five maps at strides 2, 4, 8, 16, 32, from features computed before."""
+        """The drop-in maps, from features computed before."""
         ...
 
 
-class DepthEncoder(nn.Module, ABC):
-    """A depth encoder: images in; feature levels, or five drop-in maps, out.
+class DepthEncoder(Trainable, ABC):
+    """A depth encoder: images in; feature levels, or drop-in maps, out.
 
     Called on `image: (B, 3, H, W)`, RGB in [0, 1], H and W multiples of 32, it returns five maps at strides 2, 4, 8,
-    16, 32 with `num_ch_enc` channels.
+    16, 32 with `num_ch_enc` channels; a hybrid encoder, the maps that its config describes.
 
     Attributes:
         config: of a hybrid encoder; else None.
-        num_ch_enc: channels of the five maps.
+        num_ch_enc, strides: channels and strides of the drop-in maps.
         fused_channels, aligned_channels: channels of the features' levels; no aligned ones: the DPT decoder cannot
             read this encoder.
         class_width: length of the class token, 0 without one.
     """
 
     config: HybridEncoderConfig | None = None
-    num_ch_enc: np.ndarray
+    num_ch_enc: Channels
+    strides: tuple[int, ...] = (2, 4, 8, 16, 32)
     fused_channels: tuple[int, ...]
     aligned_channels: tuple[int, ...] = ()
     class_width: int = 0
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) in [0, 1] -> five maps at strides 2, 4, 8, 16, 32.
+        """(B, 3, H, W) in [0, 1] -> the drop-in maps.
 
         Raises:
             UserError: a side is no multiple of 32, or the encoder was built without these maps.
@@ -94,11 +97,18 @@ class DepthEncoder(nn.Module, ABC):
 
     @abstractmethod
     def drop_in_maps(self, features: EncoderFeatures) -> list[Tensor]:
-        """The five maps of `forward`, from features computed before.
+        """The maps of `forward`, from features computed before.
 
         Raises:
             UserError: the encoder was built without them.
         """
+
+    @property
+    def feature_info(self) -> FeatureInfo:
+        """The drop-in maps as timm describes them: `.channels()`, `.reduction()`."""
+        maps = enumerate(zip(self.num_ch_enc, self.strides, strict=True))
+        info = [{"num_chs": channels, "reduction": stride, "module": f"maps.{i}"} for i, (channels, stride) in maps]
+        return FeatureInfo(info, tuple(range(len(info))))
 
     @abstractmethod
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:

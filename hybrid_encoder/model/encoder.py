@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import PRESETS, HybridEncoderConfig, check_image_size, preset
+from ..config import PRESETS, SIZE_MULTIPLE, HybridEncoderConfig, check_image_size, preset
 from ..errors import UserError
 from ..weights.hub import HubModel, Saved, looks_like_source
 from ..weights.published import towers_and_licences
 from .backbones import build_clip, build_timm
+from .channels import Channels
 from .contract import DepthEncoder, EncoderFeatures
 from .fusion import Fusion
 from .language import Language, align
-from .pyramid import NUM_CH_ENC, Pyramid
+from .pyramid import Pyramid, crop_maps, nest_maps, pad_image
 from .towers import ConvTower, DinoOutput, DinoTower, Tower, choose_normalization, clip_image_tower, timm_image_tower
 
 _GRID_WITHOUT_DINO = 16
@@ -32,12 +33,12 @@ class HybridEncoder(HubModel, DepthEncoder):
     """CLIP and DINO, fused under language about distance (Hybrid-depth, arXiv 2510.09320).
 
     Called on `image: (B, 3, H, W)`, RGB in [0, 1], H and W multiples of 32, it returns five maps at strides 2, 4, 8,
-    16, 32 with `num_ch_enc` channels, as ResNet encoders of the Monodepth2 family do. `forward_features` gives the
-    levels that the DPT decoder takes.
+    16, 32 with `num_ch_enc` channels, as ResNet encoders of the Monodepth2 family do; or what the config asks for:
+    other maps, in lists, of images of any size. `forward_features` gives the levels that the DPT decoder takes.
 
     Attributes:
         config: what it was built from.
-        num_ch_enc: channels of the five maps, array([64, 64, 128, 256, 512]).
+        num_ch_enc, strides: of the maps, [64, 64, 128, 256, 512] at (2, 4, 8, 16, 32).
         fused_channels, aligned_channels: channels of the four levels, before and after alignment.
         class_width: length of the class token, 0 without DINO.
     """
@@ -69,6 +70,7 @@ class HybridEncoder(HubModel, DepthEncoder):
             self.dino.channels if self.dino else None,
             config.fusion_channels,
             config.fusion,
+            config.convs2_output_padding,
         )
         self.language = Language(clip, config)
         self.fused_channels = self.fusion.channels
@@ -76,13 +78,26 @@ class HybridEncoder(HubModel, DepthEncoder):
         kept = (0,) * 4 if config.alignment == "replace" else self.fused_channels
         self.aligned_channels = tuple(extra + c for c in kept)
         self.class_width = self.dino.channels[0] if self.dino else 0
-        self.pyramid = Pyramid(self.aligned_channels) if config.pyramid else None
-        self.num_ch_enc: np.ndarray = NUM_CH_ENC.copy()
+        self.num_ch_enc, self.strides = Channels(config.num_ch_enc), config.strides
+        self.pyramid = Pyramid(self.aligned_channels, self.num_ch_enc, self.strides) if config.pyramid else None
         if config.alignment == "none":
             self.language.tokens.requires_grad_(False)
 
+    def forward(self, image: Tensor) -> list[Any]:
+        """(B, 3, H, W) in [0, 1] -> maps (B, num_ch_enc[i], H / strides[i], W / strides[i]), nested as the config says.
+
+        Raises:
+            UserError: a side is no multiple of 32, unless the config says size="pad"; or pyramid=False.
+        """
+        if self.config.size == "pad":
+            maps = super().forward(pad_image(image))
+            maps = crop_maps(maps, self.strides, (image.shape[-2], image.shape[-1]))
+        else:
+            maps = super().forward(image)
+        return nest_maps(maps, self.config.nesting)
+
     def drop_in_maps(self, features: EncoderFeatures) -> list[Tensor]:
-        """The five maps of `forward`, from features computed before.
+        """The maps of `forward`, from features computed before; neither cropped nor nested.
 
         Raises:
             UserError: the encoder was built with pyramid=False.
@@ -94,12 +109,17 @@ class HybridEncoder(HubModel, DepthEncoder):
     def forward_features(self, image: Tensor) -> EncoderFeatures:
         """(B, 3, H, W) in [0, 1] -> fused and aligned levels, logits and class token.
 
+        H and W are multiples of 32, as the pyramid needs them; without one, multiples of the side of DINO's patches
+        will do: the released stage 1 ran at 224 x 392.
+
         Raises:
-            UserError: no batch of RGB images, or a side is no multiple of 32.
+            UserError: no batch of RGB images, or a side that is no such multiple.
         """
         if image.ndim != 4 or image.shape[1] != 3:
             raise UserError(f"image of shape {tuple(image.shape)}: expected (B, 3, H, W), RGB in [0, 1]")
-        check_image_size(*image.shape[-2:])
+        patch = self.dino.patch if self.dino is not None and self.pyramid is None else SIZE_MULTIPLE
+        if any(side == 0 or side % patch for side in image.shape[-2:]):
+            check_image_size(*image.shape[-2:])
         # First, since torch.compile breaks its graph where cached text is looked up: what sees the image stays whole.
         text = self.text()
         maps = self.image_tower(image) if self.image_tower is not None else None
@@ -141,19 +161,34 @@ class HybridEncoder(HubModel, DepthEncoder):
                 aligned = [torch.cat(pair, dim=1) for pair in zip(logits, fused, strict=True)]
         return EncoderFeatures(fused, aligned, logits, seen.class_token if seen else None, (height, width))
 
-    def parameter_groups(self, lr: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:
+    def parameter_groups(
+        self, lr: float, weight_decay: float = 0.01, rates: Mapping[str, float] | None = None
+    ) -> list[dict[str, Any]]:
         """The trainable parameters for an optimiser: weight decay on matrices and kernels, none on tokens, norms and
-        biases."""
-        decayed: list[nn.Parameter] = []
-        plain: list[nn.Parameter] = []
-        for parameter in self.parameters():
+        biases. No group is empty; where nothing trains, there is none.
+
+        Args:
+            rates: learning rates of parts that differ from `lr`, by name: "image_tower", "dino", "fusion", "language",
+                "pyramid".
+
+        Raises:
+            UserError: a rate for a part that the encoder does not have.
+        """
+        rates = rates or {}
+        parts = [name for name, _ in self.named_children()]
+        for name in rates:
+            if name not in parts:
+                raise UserError(f"rates name {name!r}, which is no part of this encoder: it has {', '.join(parts)}")
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {(lr, True): [], (lr, False): []}
+        for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                (plain if parameter.ndim <= 1 or parameter is self.language.tokens else decayed).append(parameter)
-        groups = [
-            {"params": decayed, "lr": lr, "weight_decay": weight_decay},
-            {"params": plain, "lr": lr, "weight_decay": 0.0},
+                decays = parameter.ndim > 1 and parameter is not self.language.tokens
+                groups.setdefault((rates.get(name.partition(".")[0], lr), decays), []).append(parameter)
+        return [
+            {"params": parameters, "lr": rate, "weight_decay": weight_decay if decays else 0.0}
+            for (rate, decays), parameters in groups.items()
+            if parameters
         ]
-        return [group for group in groups if group["params"]]
 
     def hub_config(self) -> dict[str, Any]:
         """The config, its towers' weights left out: they are in the file of tensors."""
@@ -218,7 +253,7 @@ def _build_dino(config: HybridEncoderConfig, weights_dir: str | Path | None) -> 
     except TypeError as error:  # an architecture that does not take these options
         raise UserError(f"dino={config.dino!r} is no vision transformer of any image size: {error}") from error
     own = (tuple(vit.pretrained_cfg["mean"]), tuple(vit.pretrained_cfg["std"]))  # type: ignore[index]
-    chosen = choose_normalization(config.normalization, own)
+    chosen = choose_normalization(config.normalization_of_dino, own)
     return DinoTower(vit, config.dino_blocks, config.train_dino_blocks, chosen, config.position_resize)
 
 
@@ -232,7 +267,8 @@ def create_encoder(
             wrote ("./tiny" where it has the name of a preset) or a hub id ("account/name").
         weights_dir: folder that is searched for the towers' published weights before they are downloaded; None: the
             one that the environment variable HYBRID_ENCODER_WEIGHTS names.
-        changes: fields of `HybridEncoderConfig` to change, e.g. `clip_weights="RN50.pt", dino_weights="random"`.
+        changes: fields of `HybridEncoderConfig` to change, e.g. `clip_weights="RN50.pt", dino_weights="random"`, or
+            `num_ch_enc=(48, 80, 128), strides=(4, 8, 16)` for a host's decoder.
 
     Raises:
         UserError: unknown preset or field, missing or unfit weights.

@@ -14,18 +14,30 @@ class Fusion(nn.Module):
     "convs2_interp" convolves at the map's own stride (3x3 stride 2 for levels 1 and 2, 1x1 for level 3, transposed
     3x3 stride 2 for level 4), then resizes (nearest).
 
+    Args:
+        image_channels, dino_channels: of each tower's four maps; None: there is no such tower.
+        channels: that the image tower's maps are brought to.
+        kind: as above.
+        output_padding: whether the transposed convolution adds a row and a column, which makes its map exactly twice as
+            large; False as released: (2 h - 1) x (2 w - 1).
+
     Attributes:
         channels: channels of the four fused levels.
     """
 
     def __init__(
-        self, image_channels: tuple[int, ...] | None, dino_channels: tuple[int, ...] | None, channels: int, kind: str
+        self,
+        image_channels: tuple[int, ...] | None,
+        dino_channels: tuple[int, ...] | None,
+        channels: int,
+        kind: str,
+        output_padding: bool = True,
     ) -> None:
         super().__init__()
         self.kind = kind
         self.project = nn.ModuleList()
         for level, given in enumerate(image_channels or ()):
-            self.project.append(_projection(kind, level, given, channels))
+            self.project.append(_projection(kind, level, given, channels, output_padding))
         own = (channels if image_channels else 0,) * 4
         self.channels = tuple(d + c for d, c in zip(dino_channels or (0,) * 4, own, strict=True))
 
@@ -49,14 +61,14 @@ class Fusion(nn.Module):
         return levels
 
 
-def _projection(kind: str, level: int, given: int, channels: int) -> nn.Module:
+def _projection(kind: str, level: int, given: int, channels: int, output_padding: bool) -> nn.Module:
     if kind == "interp_conv1x1":
         return nn.Identity() if given == channels else nn.Conv2d(given, channels, 1)
     if level < 2:
         return nn.Conv2d(given, channels, 3, stride=2, padding=1)
     if level == 2:
         return nn.Conv2d(given, channels, 1)
-    return nn.ConvTranspose2d(given, channels, 3, stride=2, padding=1, output_padding=1)
+    return nn.ConvTranspose2d(given, channels, 3, stride=2, padding=1, output_padding=int(output_padding))
 
 
 def _resize(x: Tensor, grid: tuple[int, int]) -> Tensor:

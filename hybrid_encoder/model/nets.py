@@ -61,6 +61,8 @@ class DepthNets:
             raise UserError(
                 f"min_depth={self.min_depth}, max_depth={self.max_depth}: expected 0 < min_depth < max_depth"
             )
+        if self.decoder == "unet" and self.config is not None and len(self.config.num_ch_enc) != 5:
+            raise UserError(f"the U-Net decoder reads five maps, and num_ch_enc={self.config.num_ch_enc} are others")
         if self.decoder == "dpt" and self.config is None:
             raise UserError("a DPT decoder reads a hybrid encoder, and none is described")
 

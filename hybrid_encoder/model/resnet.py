@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import SIZE_MULTIPLE, check_image_size, check_scales
+from ..config import SIZE_MULTIPLE, ResnetNormalization, check_image_size, check_scales
 from ..errors import UserError
 from .backbones import build_timm
+from .channels import Channels
 from .contract import DepthEncoder, EncoderFeatures
 from .pixels import PixelCheck
 from .precision import in_own_precision
@@ -33,25 +33,33 @@ class ResnetEncoder(DepthEncoder):
         num_layers: 18, 34, 50, 101 or 152.
         weights: "pretrained" (ImageNet), "random", or a file.
         num_input_images: images stacked along the channels, 2 for a pose network on pairs.
+        normalization: what it does to pixels.
 
     Attributes:
-        num_layers: as given.
+        num_layers, normalization: as given.
         num_ch_enc: channels of the maps.
         fused_channels: the same, as a tuple.
     """
 
-    def __init__(self, num_layers: int = 18, weights: str = "pretrained", num_input_images: int = 1) -> None:
+    def __init__(
+        self,
+        num_layers: int = 18,
+        weights: str = "pretrained",
+        num_input_images: int = 1,
+        normalization: ResnetNormalization = "monodepth2",
+    ) -> None:
         super().__init__()
         if num_layers not in RESNET_LAYERS:
             raise UserError(f"num_layers={num_layers}: expected one of {', '.join(map(str, RESNET_LAYERS))}")
         self.num_layers = num_layers
+        self.normalization: ResnetNormalization = normalization
         name = f"resnet{num_layers}" + ("" if weights == "random" else ".tv_in1k")
         # timm repeats the first kernel over further images and divides it by their number. The classifier stays: it is
         # part of the originals' checkpoints.
         self.encoder = build_timm(name, weights, "resnet", remedy=_REMEDY, in_chans=3 * num_input_images)
         expansion = 4 if num_layers > 34 else 1
-        self.num_ch_enc = np.array([64, *(c * expansion for c in (64, 128, 256, 512))])
-        self.fused_channels = tuple(int(channels) for channels in self.num_ch_enc)
+        self.num_ch_enc = Channels([64, *(c * expansion for c in (64, 128, 256, 512))])
+        self.fused_channels = tuple(self.num_ch_enc)
         self.encoder.get_submodule("fc").requires_grad_(False)
         self._check_pixels = PixelCheck()
 
@@ -64,8 +72,8 @@ class ResnetEncoder(DepthEncoder):
         check_image_size(*image.shape[-2:])
         self._check_pixels(image)
         net = self.encoder
-        # One mean and deviation for all channels: what the family's published weights expect.
-        x = (image - 0.45).div_(0.225)
+        # One mean and deviation for all channels.
+        x = image if self.normalization == "none" else (image - 0.45).div_(0.225)
         maps = [net.act1(net.bn1(net.conv1(x)))]  # type: ignore[operator]
         maps.append(net.layer1(net.maxpool(maps[0])))  # type: ignore[operator]
         for layer in (net.layer2, net.layer3, net.layer4):
@@ -88,11 +96,16 @@ class UNetDecoder(nn.Module):
     Args:
         num_ch_enc: channels of the five maps.
         scales: which disparities to return, of 0, 1, 2, 3; 0 is always among them.
+
+    Raises:
+        UserError: other than five maps, or scales that do not exist.
     """
 
-    def __init__(self, num_ch_enc: Sequence[int] | np.ndarray, scales: Sequence[int] = (0, 1, 2, 3)) -> None:
+    def __init__(self, num_ch_enc: Sequence[int], scales: Sequence[int] = (0, 1, 2, 3)) -> None:
         super().__init__()
         check_scales(scales)
+        if len(num_ch_enc) != 5:
+            raise UserError(f"the U-Net decoder reads five maps, num_ch_enc={list(num_ch_enc)} are {len(num_ch_enc)}")
         self.scales = tuple(sorted(set(scales)))
         self.given_channels = tuple(int(channels) for channels in num_ch_enc)
         widths = (16, 32, 64, 128, 256)

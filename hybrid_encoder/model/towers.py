@@ -265,7 +265,8 @@ def quarters(depth: int) -> tuple[int, ...]:
 
 
 def choose_normalization(choice: str, own: Normalization) -> Normalization | None:
-    """The mean/std of a tower under `HybridEncoderConfig.normalization`; None: values stay in [0, 1]."""
+    """The mean and deviation of a tower under "own", "imagenet" or "none" (`HybridEncoderConfig.normalization`, and
+    `normalization_of_dino`); None: values stay in [0, 1]."""
     return {"own": own, "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD), "none": None}[choice]
 
 

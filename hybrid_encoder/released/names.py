@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,17 @@ UNUSED = (
     "depth_head.scratch.refinenet4.resConfUnit1.*",  # would join a level coarser than the coarsest
 )
 """The released tensors that no depth model needs."""
+STAGE1_HEAD = "depth_head.*"
+"""A DPT head, which every stage-1 checkpoint holds and stage 1 never trains."""
+TWO_FRAME_UNUSED = (
+    "layer[0-4]_clip.*",  # these three: the towers' layers once more, under a second name
+    "layer[1-4]_dino.*",
+    "dino_norm.*",
+    "backprojector*.*",  # fixed grids
+    "prematching_conv.*",  # this and the next: built, never run
+    "reduce_conv.1.0.*",
+)
+"""What the encoder.pth of a ManyDepth folder holds besides."""
 
 _TOKEN = re.compile(r"extra_tkns_learnables_depth\.([0-9]{1,6})")
 _ENCODER_NAMES = (
@@ -34,7 +45,7 @@ _ENCODER_NAMES = (
     (r"clip\.token_embedding\.weight", "language.embedding"),
     (r"clip\.positional_embedding", "language.position"),
     (r"clip\.text_projection", "language.projection"),
-    (r"clip_align_conv\.([123]\..+)", r"fusion.project.\1"),
+    (r"clip_align_conv\.([0-3]\..+)", r"fusion.project.\1"),
 )
 _DECODER_NAMES = (
     (r"depth_head\.projects\.([0-3]\..+)", r"project.\1"),
@@ -51,7 +62,7 @@ _DECODER_NAMES = (
 
 
 def read_config(tensors: Mapping[str, Tensor], base: HybridEncoderConfig, source: str) -> HybridEncoderConfig:
-    """The config of the authors' encoder, read off its tensors: K, and which towers there are.
+    """The config of the authors' encoder, read off its tensors: K, the fusion, and which towers there are.
 
     Raises:
         UserError: not the authors' encoder.
@@ -61,9 +72,13 @@ def read_config(tensors: Mapping[str, Tensor], base: HybridEncoderConfig, source
     has_image_tower = any(name.startswith("clip_align_conv.") for name in tensors)
     if not (has_dino or has_image_tower) or not any(name.startswith("clip.") for name in tensors):
         raise UserError(f"{source} is no encoder of the authors: it seems to be {describe_tensors(tensors)}")
+    # The other fusion needs no convolution at level 1, which has the fused channels already.
+    first = tensors.get("clip_align_conv.0.weight")
+    strided = first is not None and tuple(first.shape[2:]) == (3, 3)
     return _changed(
         base.without_downloads(),
         source,
+        **({"fusion": "convs2_interp", "convs2_output_padding": False} if strided else {}),
         dino=base.dino if has_dino else None,
         image_tower="clip" if has_image_tower else None,
         num_tokens=len(_token_names(tensors)) or base.num_tokens,
@@ -74,7 +89,9 @@ def read_config(tensors: Mapping[str, Tensor], base: HybridEncoderConfig, source
 def read_alignment(
     config: HybridEncoderConfig, encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor], source: str
 ) -> HybridEncoderConfig:
-    """The config with alignment and decoder width, read off the decoder's first projection.
+    """The config with the towers that were used, alignment and decoder width, read off the decoder's first projection.
+
+    The file of an encoder that used one tower holds the other one, too: only the channels that the decoder reads tell.
 
     Args:
         encoder, decoder: the authors' tensors.
@@ -87,15 +104,60 @@ def read_alignment(
     if first is None or first.ndim != 4:
         raise UserError(f"{source} is no DPT decoder of the authors: it seems to be {describe_tensors(decoder)}")
     width, given = first.shape[:2]
-    fused = config.fusion_channels if config.image_tower else 0
-    fused += encoder["dinov2.cls_token"].numel() if "dinov2.cls_token" in encoder else 0
-    known = {config.num_tokens: "replace", fused: "none", fused + config.num_tokens: "concat"}
+    image = config.fusion_channels if config.image_tower else 0
+    dino = encoder["dinov2.cls_token"].numel() if "dinov2.cls_token" in encoder else 0
+    known = _variants(image, dino, config.num_tokens, bool(_token_names(encoder)))
     if given not in known:
         raise UserError(
             f"{source} reads levels of {given} channels, but the encoder beside it has {config.num_tokens} tokens and "
-            f"{fused} fused channels: expected one of {', '.join(map(str, sorted(known)))}"
+            f"{image + dino} fused channels: expected one of {', '.join(map(str, sorted(known)))}"
         )
-    return _changed(config, source, alignment=known[given], decoder_channels=width)
+    if len(known[given]) > 1:
+        raise UserError(
+            f"{source} reads levels of {given} channels, which may be {' or '.join(map(str, known[given]))}"
+        )
+    return _changed(config, source, **known[given][0].changes(), decoder_channels=width)
+
+
+class _Variant(NamedTuple):
+    """What a decoder may read: the levels of which towers, under which alignment."""
+
+    image: bool
+    dino: bool
+    alignment: str
+
+    def __str__(self) -> str:
+        towers = " and ".join(name for name, used in (("CLIP", self.image), ("DINO", self.dino)) if used)
+        return f"{towers} with alignment={self.alignment}"
+
+    def changes(self) -> dict[str, Any]:
+        """Of a config that has all the towers of the file."""
+        unused = {**({} if self.image else {"image_tower": None}), **({} if self.dino else {"dino": None})}
+        return {"alignment": self.alignment, **unused}
+
+
+def _variants(image: int, dino: int, num_tokens: int, has_tokens: bool) -> dict[int, list[_Variant]]:
+    """The variants by the channels of their levels.
+
+    Args:
+        image, dino: fused channels of each tower, 0 where the file has none.
+        num_tokens: K.
+        has_tokens: whether the file has depth tokens. Where it does and a number of channels can be had with text and
+            without, it is with text.
+    """
+    found: dict[int, list[_Variant]] = {}
+    for alignment in ("concat", "replace", "none"):
+        if alignment != "none" and not has_tokens:
+            continue
+        channels: dict[int, list[_Variant]] = {}
+        for towers in dict.fromkeys([(image, dino), (image, 0), (0, dino)]):
+            # The logits alone do not tell which towers they come from: all that there are.
+            if not any(towers) or (alignment == "replace" and towers != (image, dino)):
+                continue
+            given = {"concat": num_tokens + sum(towers), "replace": num_tokens, "none": sum(towers)}[alignment]
+            channels.setdefault(given, []).append(_Variant(bool(towers[0]), bool(towers[1]), alignment))
+        found = {**channels, **found}
+    return found
 
 
 def encoder_tensors(
@@ -109,9 +171,12 @@ def encoder_tensors(
         UserError: word embeddings that are not of CLIP's whole vocabulary.
     """
     # Without an image tower only the text half of CLIP is used.
-    unused = (*UNUSED, *ignore) if encoder.image_tower is not None else (*UNUSED, "clip.visual.*", *ignore)
-    ours = _rename(tensors, _ENCODER_NAMES, unused)
+    no_image = ("clip.visual.*", "clip_align_conv.*") if encoder.image_tower is None else ()
+    no_dino = ("dinov2.*",) if encoder.dino is None else ()
+    ours = _rename(tensors, _ENCODER_NAMES, (*UNUSED, *no_image, *no_dino, *ignore))
     names = _token_names(ours)
+    if not names and encoder.config.alignment == "none":  # trained without text: nothing reads them
+        ours["language.tokens"] = encoder.language.tokens.detach()
     if names:
         tokens = [ours.pop(name).reshape(1, -1) for name in names]
         if len({token.shape for token in tokens}) > 1:

@@ -1,17 +1,19 @@
 """Loads the authors' checkpoints: stage 1, stage 2 and its pose networks, ManyDepth's teacher (METHOD, section 5).
 
-What a file holds is read off the file: how many tokens, which towers, which alignment. Every parameter is filled, and
-no tensor of the file is left over but those of `released_names.UNUSED`.
+What a file holds is read off the file: how many tokens, which towers, which fusion and alignment; what it does not say,
+`facts` knows; one line on stderr tells all of it. Every parameter is filled, and no tensor of the file is left over but
+those of `names.UNUSED` and the head that stage 1 never trains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from torch import Tensor
 
-from ..config import HybridEncoderConfig, preset
+from ..config import HybridEncoderConfig, ResnetNormalization
 from ..errors import UserError
 from ..model.decoder import DPTDecoder
 from ..model.depth_model import DepthModel
@@ -20,17 +22,24 @@ from ..model.pose import ClassTokenPose, PoseDecoder
 from ..model.resnet import ResnetEncoder
 from ..weights.describe import describe_tensors
 from ..weights.reading import load_state, read_checkpoint, read_tensors, stated_size
-from .names import decoder_tensors, encoder_tensors, read_alignment, read_config
+from .facts import Kind, base_config, describe, kind_of, pose_normalization, tell
+from .names import STAGE1_HEAD, decoder_tensors, encoder_tensors, read_alignment, read_config
 
 _STAGE1_PREFIX = "model."
 
 
-def load_released(source: str | Path, ignore: Sequence[str] = ()) -> tuple[HybridEncoder, DPTDecoder | None]:
+def load_released(
+    source: str | Path, ignore: Sequence[str] = (), normalization: str | None = None
+) -> tuple[HybridEncoder, DPTDecoder | None]:
     """The authors' nets with their weights, on the CPU in eval mode, under the preset `released`.
+
+    One line on stderr says what was read off the files, and how the nets see pixels.
 
     Args:
         source: a stage-2 folder (encoder.pth, depth.pth), or a stage-1 Lightning `.ckpt`.
         ignore: patterns of names of further tensors that may be left over, e.g. "clip.extra.*".
+        normalization: "none", "imagenet" or "own" for both towers, where the folder does not show what they were
+            trained with, or to have it otherwise; None: as the authors' run did.
 
     Returns:
         Encoder and decoder. After stage 1 the decoder is None, and the encoder's tokens are interpolated between the
@@ -38,27 +47,32 @@ def load_released(source: str | Path, ignore: Sequence[str] = ()) -> tuple[Hybri
         weights for one exist: `forward_features` is what the decoder reads.
 
     Raises:
-        UserError: missing, damaged or foreign files; tensors that are missing, left over or of another shape.
+        UserError: missing, damaged or foreign files; tensors that are missing, left over or of another shape; a folder
+            that does not show how its nets saw pixels.
     """
     source = Path(source)
     if not source.is_dir():
-        return _load_stage1(source, ignore), None
+        return _load_stage1(source, ignore, normalization), None
     path = source / "encoder.pth"
     if "min_depth_bin" in read_checkpoint(path):
         raise UserError(
             f"{source} is a ManyDepth folder, whose encoder reads two frames: use load_released_matching, or "
             "load_released_teacher (`hybrid-encoder convert --teacher`) for its single-frame teacher"
         )
-    return _load_pair(path, source / "depth.pth", preset("released"), ignore)
+    return _load_pair(path, source / "depth.pth", "single frame", ignore, normalization)
 
 
-def load_released_model(folder: str | Path, ignore: Sequence[str] = ()) -> DepthModel:
+def load_released_model(folder: str | Path, ignore: Sequence[str] = (), normalization: str | None = None) -> DepthModel:
     """The depth model of a stage-2 folder, at the image size that its encoder.pth states.
+
+    Args:
+        folder: of encoder.pth and depth.pth.
+        ignore, normalization: as for `load_released`.
 
     Raises:
         UserError: as `load_released`; or a stage-1 file, which has no decoder.
     """
-    encoder, decoder = load_released(folder, ignore)
+    encoder, decoder = load_released(folder, ignore, normalization)
     if decoder is None:
         raise UserError(f"{folder} is of stage 1 and predicts no depth yet: train stage 2 with --stage1 {folder}")
     return _depth_model(encoder, decoder, Path(folder) / "encoder.pth")
@@ -67,14 +81,13 @@ def load_released_model(folder: str | Path, ignore: Sequence[str] = ()) -> Depth
 def load_released_teacher(folder: str | Path, ignore: Sequence[str] = ()) -> DepthModel:
     """The hybrid single-frame teacher of a ManyDepth folder (mono_encoder.pth, mono_depth.pth).
 
-    It sees ImageNet's mean and deviation, as the released ManyDepth run did (METHOD, section 4).
+    It sees raw pixels in [0, 1], other than the two-frame net beside it (METHOD, section 4).
 
     Raises:
         UserError: as `load_released`.
     """
     folder = Path(folder)
-    config = preset("released").replace(normalization="imagenet")
-    encoder, decoder = _load_pair(folder / "mono_encoder.pth", folder / "mono_depth.pth", config, ignore)
+    encoder, decoder = _load_pair(folder / "mono_encoder.pth", folder / "mono_depth.pth", "teacher", ignore)
     return _depth_model(encoder, decoder, folder / "encoder.pth")
 
 
@@ -105,15 +118,24 @@ def stage1_tensors(path: str | Path) -> dict[str, Tensor]:
     return {name.removeprefix(_STAGE1_PREFIX): t for name, t in tensors.items() if name.startswith(_STAGE1_PREFIX)}
 
 
-def load_released_pose(folder: str | Path) -> tuple[ResnetEncoder | None, PoseDecoder | ClassTokenPose]:
-    """The pose networks of a stage-2 folder, in eval mode.
+def load_released_pose(
+    folder: str | Path, normalization: str | None = None
+) -> tuple[ResnetEncoder | None, PoseDecoder | ClassTokenPose]:
+    """The pose networks of a stage-2 or ManyDepth folder, in eval mode.
+
+    The pose ResNet of stage 2 sees raw pixels in [0, 1], ManyDepth's (x - 0.45) / 0.225; the encoder.pth beside it
+    tells which of the two it is.
+
+    Args:
+        folder: of pose.pth, and of pose_encoder.pth where a ResNet is used.
+        normalization: as for `load_released`; of a folder that does not show it, "none" is stage 2's.
 
     Returns:
         A ResNet-18 on frame pairs with its decoder (pose_encoder.pth, pose.pth), or None with the head on DINO's class
         tokens: a pose.pth of one (6, 2 C) matrix and its bias, whatever their names.
 
     Raises:
-        UserError: neither of the two.
+        UserError: neither of the two, or no encoder.pth that shows how the ResNet saw pixels.
     """
     folder = Path(folder)
     path = folder / "pose.pth"
@@ -128,7 +150,15 @@ def load_released_pose(folder: str | Path) -> tuple[ResnetEncoder | None, PoseDe
     load_state(encoder, read_tensors(folder / "pose_encoder.pth"), str(folder / "pose_encoder.pth"))
     decoder = PoseDecoder(int(encoder.num_ch_enc[-1]), num_inputs=1, num_poses=2)
     load_state(decoder, tensors, str(path))
+    encoder.normalization = _pose_normalization(folder / "encoder.pth", normalization)
     return encoder.eval(), decoder.eval()
+
+
+def _pose_normalization(path: Path, given: str | None) -> ResnetNormalization:
+    """What the pose ResNet beside an encoder.pth does to pixels."""
+    if given is not None:
+        return "none" if given == "none" else "monodepth2"
+    return pose_normalization(kind_of(read_checkpoint(path), str(path)))
 
 
 def is_released(source: str | Path) -> bool:
@@ -144,13 +174,36 @@ def is_released(source: str | Path) -> bool:
     return source.is_file() and _is_stage1(read_tensors(source))
 
 
+def describe_released(source: str | Path) -> list[str]:
+    """What the loaders decide about a checkpoint of the authors, a line for each encoder in it; no net is built.
+
+    Raises:
+        UserError: as `load_released`.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        config = read_config(stage1_tensors(source), base_config("stage 1"), str(source))
+        return [f"{source}: {describe(config, 'stage 1')}"]
+    path = source / "encoder.pth"
+    kinds: dict[str, Kind] = {"": kind_of(read_checkpoint(path), str(path))}
+    if (source / "mono_encoder.pth").exists():
+        kinds["mono_"] = "teacher"
+    lines = []
+    for name, kind in kinds.items():
+        path = source / f"{name}encoder.pth"
+        lines.append(f"{path}: {describe(_pair_config(path, source / f'{name}depth.pth', kind), kind)}")
+    return lines
+
+
 def _is_stage1(tensors: Mapping[str, Tensor]) -> bool:
     return any(name.startswith(f"{_STAGE1_PREFIX}clip.") for name in tensors)
 
 
-def _load_stage1(path: Path, ignore: Sequence[str]) -> HybridEncoder:
+def _load_stage1(path: Path, ignore: Sequence[str], normalization: str | None) -> HybridEncoder:
     tensors = stage1_tensors(path)
-    encoder = HybridEncoder(read_config(tensors, preset("released"), str(path)).replace(token_init="words"))
+    config = read_config(tensors, base_config("stage 1", normalization), str(path)).replace(token_init="words")
+    tell(str(path), describe(config, "stage 1"))
+    encoder = HybridEncoder(config)
     _fill_stage1(encoder, tensors, str(path), ignore)
     return _labelled(encoder, "stage-1").eval()
 
@@ -158,21 +211,43 @@ def _load_stage1(path: Path, ignore: Sequence[str]) -> HybridEncoder:
 def _fill_stage1(encoder: HybridEncoder, tensors: Mapping[str, Tensor], source: str, ignore: Sequence[str]) -> None:
     own = encoder.state_dict()
     kept = {name: value for name, value in own.items() if name == "language.tokens" or name.startswith("pyramid.")}
-    load_state(encoder, {**encoder_tensors(tensors, encoder, source, ignore), **kept}, source)
+    head = sum(fnmatchcase(name, STAGE1_HEAD) for name in tensors)
+    if head:
+        tell(source, f"{head} tensors of a depth head, which stage 1 builds and never trains, are left out")
+    theirs = encoder_tensors(tensors, encoder, source, (STAGE1_HEAD, *ignore))
+    load_state(encoder, {**_whole(theirs, own), **kept}, source)
     if encoder.config.token_init == "words":
         encoder.language.reset_tokens()
 
 
+def _whole(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with numbers of their own, where they have the shapes of the net that they fill: a file may hold one
+    number for many, and the net has the memory for all of them already."""
+    fits = {name for name, value in tensors.items() if name in own and own[name].shape == value.shape}
+    return {name: value.contiguous() if name in fits else value for name, value in tensors.items()}
+
+
 def _load_pair(
-    encoder_path: Path, decoder_path: Path, base: HybridEncoderConfig, ignore: Sequence[str]
+    encoder_path: Path, decoder_path: Path, kind: Kind, ignore: Sequence[str], normalization: str | None = None
 ) -> tuple[HybridEncoder, DPTDecoder]:
     seen, decoded = read_tensors(encoder_path), read_tensors(decoder_path)
-    config = read_alignment(read_config(seen, base, str(encoder_path)), seen, decoded, str(decoder_path))
+    config = _pair_config(encoder_path, decoder_path, kind, normalization)
+    if kind == "single frame" and normalization is None:
+        kind_of(read_checkpoint(encoder_path), str(encoder_path))
+    tell(str(encoder_path.parent), describe(config, kind))
     encoder = HybridEncoder(config)
     load_state(encoder, encoder_tensors(seen, encoder, str(encoder_path), ignore), str(encoder_path))
     decoder = DPTDecoder(encoder, scales=(0,), head="relu")
     load_state(decoder, decoder_tensors(decoded, ignore), str(decoder_path))
     return _labelled(encoder, "stage-2").eval(), decoder.eval()
+
+
+def _pair_config(
+    encoder_path: Path, decoder_path: Path, kind: Kind, normalization: str | None = None
+) -> HybridEncoderConfig:
+    seen, decoded = read_tensors(encoder_path), read_tensors(decoder_path)
+    config = read_config(seen, base_config(kind, normalization), str(encoder_path))
+    return read_alignment(config, seen, decoded, str(decoder_path))
 
 
 def _depth_model(encoder: HybridEncoder, decoder: DPTDecoder, sizes_from: Path) -> DepthModel:

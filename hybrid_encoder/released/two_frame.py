@@ -1,9 +1,8 @@
-"""Loads the two-frame encoder of the authors' ManyDepth folders, as far as its make-up is known (METHOD, section 4).
+"""Loads the two-frame encoder of the authors' ManyDepth folders (METHOD, section 4).
 
-No list of these files' tensors exists. What is known: the single-frame parts are named as in stage 2; a 3x3 convolution
-joins CLIP's stride-4 map and the cost volume back to the map's channels; and ManyDepth's own encoder keeps the grids of
-its warps and an unused convolution in its files. The joining convolution is recognised by its shape, all
-else must be named as in stage 2, and whatever is left over is an error.
+The single-frame parts are named as in stage 2. A 3x3 convolution, which is recognised by its shape, joins CLIP's
+stride-4 map and the cost volume back to the map's channels. The file also holds the towers' layers under a second name,
+grids, and convolutions that nothing runs: `names.TWO_FRAME_UNUSED`. Whatever else is left over is an error.
 """
 
 from __future__ import annotations
@@ -14,15 +13,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..config import preset
 from ..errors import UserError
 from ..model.decoder import DPTDecoder
 from ..model.encoder import HybridEncoder
 from ..weights.reading import load_state, read_checkpoint, read_tensors, stated_bins, stated_size
-from .names import decoder_tensors, encoder_tensors, read_alignment, read_config
-
-_NO_WEIGHTS = ("backprojector.*", "prematching_conv.*")
-"""What ManyDepth's own encoder saves besides weights that are used."""
+from .facts import base_config, describe, tell
+from .names import TWO_FRAME_UNUSED, decoder_tensors, encoder_tensors, read_alignment, read_config
 
 _NUMBERS = ("min_depth_bin", "max_depth_bin", "height", "width")
 
@@ -32,7 +28,8 @@ class ReleasedMatching:
     """The parts of a two-frame model, on the CPU in eval mode.
 
     Attributes:
-        encoder: towers, fusion and language; it sees ImageNet's mean and deviation, as the released run did.
+        encoder: towers, fusion and language; CLIP sees ImageNet's mean and deviation, DINO raw pixels in [0, 1], as in
+            the released run.
         decoder: for its levels.
         join_weight, join_bias: the 3x3 convolution of map and cost volume, in this order: (C, C + bins, 3, 3) and (C).
         num_bins: depth bins of the cost volume.
@@ -66,21 +63,23 @@ def load_released_matching(folder: str | Path, ignore: Sequence[str] = ()) -> Re
     height, width = stated_size(entries, str(path))
     tensors = {k: value for k, value in entries.items() if isinstance(value, Tensor) and k not in _NUMBERS}
     decoded = read_tensors(decoder_path)
-    config = read_config(tensors, preset("released").replace(normalization="imagenet"), str(path))
-    encoder = HybridEncoder(read_alignment(config, tensors, decoded, str(decoder_path)))
-    ours = encoder_tensors(tensors, encoder, str(path), (*_NO_WEIGHTS, *ignore))
+    config = read_config(tensors, base_config("two frames"), str(path))
+    config = read_alignment(config, tensors, decoded, str(decoder_path))
+    encoder = HybridEncoder(config)
+    ours = encoder_tensors(tensors, encoder, str(path), (*TWO_FRAME_UNUSED, *ignore))
     weight_name, bias_name = _join_names(ours, encoder, path)
     join_weight, join_bias = ours.pop(weight_name).clone(), ours.pop(bias_name).clone()
     load_state(encoder, ours, str(path))
     decoder = DPTDecoder(encoder, scales=(0,), head="relu")
     load_state(decoder, decoder_tensors(decoded, ignore), str(decoder_path))
-    channels = encoder.matching_tower.channels[0]
+    num_bins = join_weight.shape[1] - encoder.matching_tower.channels[0]
+    tell(str(folder), f"{describe(config, 'two frames')}; {num_bins} depth bins from {near:.3g} to {far:.3g}")
     return ReleasedMatching(
         encoder.eval(),
         decoder.eval(),
         join_weight,
         join_bias,
-        join_weight.shape[1] - channels,
+        num_bins,
         near,
         far,
         height,

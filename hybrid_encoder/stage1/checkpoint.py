@@ -66,7 +66,7 @@ def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
         fill_from_stage1(encoder, path)
         return
     saved, tensors = _stated_config(path), read_checkpoint(path)["encoder"]
-    encoder.config.check_same_features(saved, str(path), ignore=("text_norm",))
+    encoder.config.check_same_features(saved, str(path), ignore=("text_norm", "strides"))
     load_state(encoder, {**tensors, **_untrained(encoder)}, str(path))
     if encoder.config.token_init == "words":
         encoder.language.reset_tokens()

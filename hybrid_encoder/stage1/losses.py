@@ -9,16 +9,25 @@ import torch
 from torch import Tensor
 
 
-def ranking_loss(logits: Tensor, bidirectional: bool = False, margin: float = 0.0) -> Tensor:
-    """Patch j fits prompt j better than the patches before it do (and, both ways, those behind it).
+def ranking_loss(
+    logits: Tensor, bidirectional: bool = False, margin: float = 0.0, divisor: int | None = None
+) -> Tensor:
+    """Patch j fits prompt j better than the patches before it do (and, both ways, those after it).
 
     The sum of max(0, margin + logits[i, j] - logits[j, j]) over i < j (both ways: over i != j), averaged over the
     sequences.
+
+    >>> logits = torch.zeros(4, 2, 2)
+    >>> logits[:, 0, 1] = 3.0  # the first patch fits the second prompt better than the second patch does
+    >>> ranking_loss(logits).item(), ranking_loss(logits, divisor=2).item()
+    (3.0, 6.0)
 
     Args:
         logits: (N, n, n), patches x prompts.
         bidirectional: also over i > j.
         margin: by how much it fits better; at 0, as published, patches that are all alike cost nothing.
+        divisor: what the sum over the sequences is divided by; None: their number N. The released code takes the number
+            of images.
 
     Returns:
         Scalar.
@@ -26,7 +35,7 @@ def ranking_loss(logits: Tensor, bidirectional: bool = False, margin: float = 0.
     own = logits.diagonal(dim1=1, dim2=2)[:, None, :]
     excess = (margin + logits - own).clamp_min(0)
     excess = excess.triu(diagonal=1) + excess.tril(diagonal=-1) if bidirectional else excess.triu(diagonal=1)
-    return excess.sum() / max(len(logits), 1)  # a batch may have no sequence at all
+    return excess.sum() / max(len(logits) if divisor is None else divisor, 1)  # a batch may have no sequence at all
 
 
 def ordinal_contrastive_loss(features: Tensor) -> Tensor:

@@ -32,18 +32,19 @@ class Stage1Model(nn.Module):
         self.options = options
 
     def logits(self, batch: Stage1Batch) -> tuple[Tensor, Tensor]:
-        """Unit features (N, 7, D) of all patches and their logits (N, 7, 7) over the prompts."""
+        """Unit features (N, 7, D) of all patches, and their logits (N, 7, 7) over the prompts."""
         # First, since torch.compile breaks its graph where cached text is looked up.
-        text = self.encoder.language.word_features()
+        text = self._text()
         fused = self.encoder.forward_features(batch.images).fused
         size = (batch.images.shape[-2], batch.images.shape[-1])
         features = patch_features(fused, batch.points, batch.image_index, size, text.shape[1], self.options.region)
         return features, patch_logits(features, text)
 
     def forward(self, batch: Stage1Batch) -> dict[str, Tensor]:
-        """Scalars "loss", "ranking", "contrastive"."""
+        """Scalars "loss", "ranking", "contrastive", "accuracy"."""
         features, logits = self.logits(batch)
-        ranking = ranking_loss(logits, self.options.bidirectional, self.options.margin)
+        count = len(batch.images) if self.options.ranking_mean == "images" else len(logits)
+        ranking = ranking_loss(logits, self.options.bidirectional, self.options.margin, count)
         contrastive = ordinal_contrastive_loss(features)
         return {
             "loss": ranking + self.options.contrastive_weight * contrastive,
@@ -51,6 +52,11 @@ class Stage1Model(nn.Module):
             "contrastive": contrastive,
             "accuracy": self._accuracy(logits),
         }
+
+    def _text(self) -> Tensor:
+        """(7, D) text features of the seven words, as `--word_norm` says."""
+        text = self.encoder.language.word_features()
+        return text / text.norm() if self.options.word_norm == "matrix" else text
 
     def _accuracy(self, logits: Tensor) -> Tensor:
         """Pairwise ranking accuracy; chance where a batch has no sequence."""
@@ -64,7 +70,7 @@ class Stage1Model(nn.Module):
         batch, _, rows, columns = fused[0].shape
         y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
         cells = torch.stack([x, y], dim=-1).view(1, -1, 2).expand(batch, -1, -1).to(images.device).float() + 0.5
-        text = self.encoder.language.word_features()
+        text = self._text()
         owner = torch.arange(batch, device=images.device)
         features = patch_features(fused, cells, owner, (rows, columns), text.shape[1])
         return distance_score(patch_logits(features, text), self.options.bidirectional).view(batch, rows, columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..config import MAX_SIDE, SIZE_MULTIPLE, check_image_size
 from ..engine.options import RESUMABLE, TrainingOptions
@@ -30,8 +31,13 @@ class PretrainOptions(TrainingOptions, EncoderOptions):
     clip_grad: float = option(0.1, "largest norm of the gradient", above=0)
     height: int = option(224, "image height, a multiple of 32", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
     width: int = option(224, "image width, a multiple of 32", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
-    bidirectional: bool = option(
-        False, "rank both ways: a patch also fits its prompt better than the patches behind it"
+    bidirectional: bool = option(False, "rank both ways: a patch also fits its prompt better than the patches after it")
+    ranking_mean: Literal["sequences", "images"] = option(
+        "sequences", "divide the ranking loss by the number of sequences, or of images as in the released code"
+    )
+    word_norm: Literal["prompt", "matrix"] = option(
+        "prompt",
+        "text features have length 1; matrix: are divided by the norm of all seven, too, as in the released code",
     )
     margin: float = option(
         0.0, "by how many logits a patch fits its prompt better; above 0 when towers start random", at_least=0

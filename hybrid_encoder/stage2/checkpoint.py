@@ -7,16 +7,17 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from torch import nn
 
-from ..config import HybridEncoderConfig
+from ..config import HybridEncoderConfig, ResnetNormalization
 from ..errors import UserError, naming
 from ..model.contract import DepthEncoder
 from ..model.depth_model import DepthModel
 from ..model.nets import DepthNets
+from ..model.resnet import ResnetEncoder
 from ..weights.reading import (
     check_described,
     load_state,
@@ -37,6 +38,9 @@ _DECODER_CONFIG = {
 }
 """The entries of encoder.pth's `decoder_config`, and the fields of `DepthNets` that they are."""
 
+_NORMALIZATION = "normalization"
+"""The entry of a ResNet's file that says what it does to pixels, where that is not the family's way."""
+
 _NUMBERED = re.compile("weights_(0|[1-9][0-9]*)")
 """Names of the epochs' folders, exactly: a user's copy is none of them."""
 
@@ -52,11 +56,39 @@ def save_weights(
     """Writes every net to its file; `extras` go into encoder.pth. The folder is replaced as a whole."""
     with whole_folder(folder) as partial:
         for name, module in files.items():
-            content = dict(module.state_dict())
+            content = file_entries(module)
             if name == "encoder":
                 content.update(extras)
             write_torch(partial / f"{name}.pth", content)
         write_torch(partial / "adam.pth", optimizer.state_dict())
+
+
+def file_entries(net: nn.Module) -> dict[str, Any]:
+    """What a net's file holds: its tensors, and what a ResNet does to pixels where that is not the family's way.
+
+    Other code of the family finds no place for this entry, and refuses a file whose nets it would run wrongly.
+    """
+    entries: dict[str, Any] = dict(net.state_dict())
+    if isinstance(net, ResnetEncoder) and net.normalization != "monodepth2":
+        entries[_NORMALIZATION] = net.normalization
+    return entries
+
+
+def stated_normalization(entries: Mapping[str, Any], source: str) -> ResnetNormalization:
+    """What the ResNet of a file does to pixels.
+
+    Args:
+        entries: what `read_checkpoint` returns.
+        source: names the file in messages.
+
+    Raises:
+        UserError: a way that nobody knows.
+    """
+    found = entries.get(_NORMALIZATION, "monodepth2")
+    if found not in get_args(ResnetNormalization):
+        known = ", ".join(get_args(ResnetNormalization))
+        raise UserError(f"{source}: {_NORMALIZATION} {str(found)[:50]!r} in it: expected one of {known}")
+    return cast(ResnetNormalization, found)
 
 
 def encoder_extras(nets: DepthNets, height: int, width: int) -> dict[str, Any]:
@@ -110,6 +142,13 @@ def fill(module: nn.Module, path: Path) -> None:
     entries = read_checkpoint(path)
     if path.stem == "encoder":
         _check_single_frame(entries, path)
+    if (
+        isinstance(module, ResnetEncoder)
+        and (found := stated_normalization(entries, str(path))) != module.normalization
+    ):
+        raise UserError(
+            f"{path} was trained with --pose_normalization {found}: give the same, not {module.normalization}"
+        )
     if isinstance(module, DepthEncoder):
         check_config(module.config, entries, str(path))
     load_state(module, tensors_of(entries, str(path)), str(path))

@@ -67,7 +67,7 @@ def build_hybrid(config: HybridEncoderConfig, stage1: Path | None) -> HybridEnco
 
 
 class PoseNetworks(nn.Module):
-    """Camera motion by `--pose_model_type`.
+    """Camera motion by `--pose_model_type`; a pose ResNet sees pixels by `--pose_normalization`.
 
     Args:
         encoder: the depth encoder, which shared and class_token read; separate_resnet needs none.
@@ -83,7 +83,7 @@ class PoseNetworks(nn.Module):
         self.kind = options.pose_model_type
         self.pose_encoder: ResnetEncoder | None = None
         if self.kind == "separate_resnet":
-            self.pose_encoder = ResnetEncoder(options.num_layers, resnet_weights, num_input_images=2)
+            self.pose_encoder = ResnetEncoder(options.num_layers, resnet_weights, 2, options.pose_normalization)
             self.pose: PoseHead = PoseDecoder(int(self.pose_encoder.num_ch_enc[-1]), num_inputs=1, num_poses=2)
             return
         assert encoder is not None

@@ -15,6 +15,7 @@ from ..config import (
     MIN_DEPTH,
     MIN_EVAL_DEPTH,
     SIZE_MULTIPLE,
+    ResnetNormalization,
     check_image_size,
     check_scales,
 )
@@ -120,6 +121,10 @@ class DepthOptions(Options):
     stage1: Path | None = option(None, "stage1.pth of `hybrid-encoder pretrain`, or the authors' .ckpt")
     pose_model_type: Literal["separate_resnet", "shared", "class_token"] = option(
         "separate_resnet", "camera pose from its own ResNet, from the depth encoder's maps, or from DINO's class tokens"
+    )
+    pose_normalization: ResnetNormalization = option(
+        "monodepth2",
+        "what the pose ResNet does to pixels: monodepth2, (x - 0.45) / 0.225; none, as in the released Monodepth2 run",
     )
     frame_ids: tuple[int, ...] = option(
         (0, -1, 1), "frames of a sample, 0 first", at_least=-MAX_REACH, at_most=MAX_REACH

@@ -18,16 +18,18 @@ from torch import Tensor, nn
 from ..errors import UserError, naming
 from ..model.contract import DepthEncoder
 from ..model.nets import DepthNets
-from ..released.single_frame import is_released
+from ..released.single_frame import is_released, load_released_pose, load_released_teacher
 from ..released.two_frame import load_released_matching
 from ..stage2.checkpoint import (
     check_config,
     described_nets,
     encoder_extras,
+    file_entries,
     fill,
     load_depth_model,
     newest_weights,
     resnet_layers,
+    stated_normalization,
 )
 from ..stage2.networks import PoseNetworks
 from ..stage2.options import DepthOptions
@@ -69,7 +71,7 @@ def save_weights(folder: Path, model: TwoFrameDepth, optimizer: torch.optim.Opti
     }
     with whole_folder(folder) as partial:
         for name, net in model.files().items():
-            tensors = encoder.original_state_dict() if net is encoder else net.state_dict()
+            tensors = encoder.original_state_dict() if net is encoder else file_entries(net)
             write_torch(partial / f"{name}.pth", {**tensors, **described.get(name, {})})
         write_torch(partial / "adam.pth", optimizer.state_dict())
 
@@ -210,14 +212,20 @@ def _load_poses(folder: Path) -> tuple[PoseNetworks, DepthEncoder | None]:
     head = read_tensors(head_path)
     reader: DepthEncoder | None = None
     if resnet_path.exists():
-        tensors = read_tensors(resnet_path)
-        poses = PoseNetworks(
-            DepthOptions(encoder="resnet", num_layers=resnet_layers(tensors, str(folder))),  # type: ignore[arg-type]
-            reader,
-            "random",
+        entries = read_checkpoint(resnet_path)
+        tensors = tensors_of(entries, str(resnet_path))
+        options = DepthOptions(
+            encoder="resnet",
+            num_layers=resnet_layers(tensors, str(folder)),  # type: ignore[arg-type]
+            pose_normalization=stated_normalization(entries, str(resnet_path)),
         )
+        poses = PoseNetworks(options, reader, "random")
         assert poses.pose_encoder is not None
         load_state(poses.pose_encoder, tensors, str(resnet_path))
+    elif is_released(folder):
+        reader = load_released_teacher(folder).encoder
+        poses = PoseNetworks(DepthOptions(pose_model_type="class_token"), reader, "random")
+        head = load_released_pose(folder)[1].state_dict()
     else:
         reader = load_depth_model(folder, "mono_encoder", "mono_depth").encoder
         kind = "class_token" if "linear.weight" in head else "shared"

@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..config import MIN_DEPTH, HybridEncoderConfig, check_image_size
+from ..model.channels import Channels
 from ..model.contract import DepthEncoder, EncoderFeatures
 from ..weights.reading import load_state
 from .cost_volume import Binning, Lookup, depth_bins, inner_pixels, match
@@ -56,7 +56,7 @@ class MatchingEncoder(nn.Module, ABC):
 
     depth_bins: Tensor
     pixels: Tensor
-    num_ch_enc: np.ndarray
+    num_ch_enc: Channels
     aligned_channels: tuple[int, ...] = ()
     config: HybridEncoderConfig | None = None
 

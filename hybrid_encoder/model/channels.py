@@ -1,0 +1,47 @@
+"""Widths of maps: what decoders ask an encoder for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, SupportsIndex, overload
+
+import numpy as np
+
+
+class Channels(list[int]):
+    """A list of plain ints, which print and go into JSON as such, with the arithmetic of an array.
+
+    Encoders of the Monodepth2 family have a numpy array in this place, and their users multiply it.
+
+    >>> Channels([64, 128]) * 2, Channels([64, 128]) // 2, Channels([64, 128, 256])[1:] * 4
+    ([128, 256], [32, 64], [512, 1024])
+    """
+
+    def __init__(self, values: Iterable[Any] = ()) -> None:
+        super().__init__(int(value) for value in values)
+
+    def tolist(self) -> list[int]:
+        """A plain list."""
+        return list(self)
+
+    def copy(self) -> Channels:
+        """Another one of the same values."""
+        return Channels(self)
+
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> int: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Channels: ...
+
+    def __getitem__(self, place: SupportsIndex | slice) -> int | Channels:
+        found = super().__getitem__(place)
+        return Channels(found) if isinstance(found, list) else found
+
+    def __mul__(self, factor: Any) -> Channels:
+        return Channels(np.multiply(self, factor))
+
+    __rmul__ = __imul__ = __mul__
+
+    def __floordiv__(self, divisor: Any) -> Channels:
+        return Channels(np.floor_divide(self, divisor))

@@ -1,0 +1,192 @@
+"""A depth model as a program that runs without this package: an ONNX file, or a program of `torch.export`.
+
+Both take images of any batch size, height and width (multiples of 32), and both are compared with the model before the
+file appears.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch._decomp import get_decompositions
+from torch._dynamo.exc import UserError as TorchExportError
+from torch.export import Dim, ExportedProgram
+
+from ..config import SIZE_MULTIPLE
+from ..errors import UserError
+from ..writing import atomic_path, not_written
+from .depth_model import DepthModel
+from .onnx_depth import INPUT, OUTPUTS, OnnxDepthModel, need
+
+OPSET = 18
+TOLERANCE = 1e-4
+"""Largest difference of inverse depth that an exported program may have, as a share of the largest inverse depth."""
+MAX_BYTES = 2_000_000_000
+"""Weights that one ONNX file holds: a message of protobuf ends at 2 GiB."""
+_EXAMPLE = (2, 3, 3 * SIZE_MULTIPLE, 5 * SIZE_MULTIPLE)
+"""Of the trace. A batch of 1 would be taken for fixed, and sides that are multiples of a patch's for always so."""
+_OTHER_SIZES = ((3, 64, 96), (2, 224, 128))
+"""Batch, height and width at which a program is compared with the model, besides a single image of the model's size."""
+
+Program = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def export_onnx(model: DepthModel, path: str | Path) -> float:
+    """Writes a depth model as an ONNX file: image in; disparity and depth out.
+
+    Input `image`: (B, 3, H, W), float32, RGB in [0, 1], H and W multiples of 32. Outputs `disparity` (1 / depth) and
+    `depth`, (B, 1, H, W), depth within the model's limits and in its unit. Metadata: height and width at which the
+    model saw images, min_depth, max_depth, the model's origin. The model itself stays as it is; a copy is exported, on
+    the CPU, in float32.
+
+    After writing, onnxruntime computes images of three sizes; the file appears only where it agrees with the model.
+
+    Args:
+        path: the file to write.
+
+    Returns:
+        The largest difference of inverse depth, as a share of the largest inverse depth.
+
+    Raises:
+        UserError: the extra `[export]` is not installed, the model cannot be exported or is too large for one file, the
+            result differs from the model, or the file cannot be written.
+    """
+    need("onnx", "onnxscript", "onnxruntime")
+    size = sum(value.numel() for value in model.state_dict().values()) * 4
+    if size > MAX_BYTES:
+        raise UserError(f"the weights take {size / 1e9:.1f} GB, and one ONNX file holds 2: use --format torch")
+    prepared = _Depths(model)
+    with _problems_told("ONNX"), _written(Path(path)) as partial:
+        onnx = _to_onnx(_program(prepared))
+        onnx.model.metadata_props.update(_metadata(model))
+        onnx.save(partial)
+        return _compare(prepared, OnnxDepthModel(partial), path)
+
+
+def export_torch(model: DepthModel, path: str | Path) -> float:
+    """Writes a depth model as a program of `torch.export`, which `torch.export.load(path).module()` opens.
+
+    H and W are at least 64. PyTorch promises no other version of itself to read the file. All else is as for
+    `export_onnx`; the metadata are the extra file metadata.json.
+    """
+    prepared = _Depths(model)
+    with _problems_told("torch.export"), _written(Path(path)) as partial:
+        extra_files = {"metadata.json": json.dumps(_metadata(model))}
+        torch.export.save(_program(prepared), partial, extra_files=extra_files)
+        return _compare(prepared, torch.export.load(partial).module(), path)
+
+
+class _Depths(nn.Module):
+    """A copy of a depth model in eval mode, on the CPU in float32, that gives inverse depth and depth."""
+
+    def __init__(self, model: DepthModel) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).to("cpu", torch.float32)
+        self.eval().requires_grad_(False)  # so that the program runs without `torch.no_grad`, too
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) in [0, 1] -> 1 / depth and depth, each (B, 1, H, W)."""
+        disparity = self.model.disparity(image)
+        return disparity, 1 / disparity.clamp(1 / self.model.max_depth, 1 / self.model.min_depth)
+
+
+def _program(prepared: _Depths) -> ExportedProgram:
+    """The model as a graph of any batch size, height and width."""
+    image = torch.rand(_EXAMPLE, generator=torch.Generator().manual_seed(0))
+    sizes = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    with torch.no_grad():
+        prepared(image)  # the text that is computed here becomes a constant of the program
+        return torch.export.export(prepared, (image,), dynamic_shapes={INPUT: sizes}, strict=False)
+
+
+def _to_onnx(program: ExportedProgram) -> torch.onnx.ONNXProgram:
+    """The graph in ONNX.
+
+    Nearest resizing is written as a choice of rows and columns: onnxruntime divides by a rounded scale, and at 56 to 16
+    rows, the paper's size, it would take the row before.
+    """
+    resizing = [torch.ops.aten.upsample_nearest1d, torch.ops.aten.upsample_nearest2d]
+    with _quiet_onnx_ir():
+        onnx = torch.onnx.export(
+            program.run_decompositions(get_decompositions(resizing)),
+            dynamo=True,
+            opset_version=OPSET,
+            output_names=list(OUTPUTS),
+            verbose=False,
+        )
+    assert onnx is not None
+    return onnx
+
+
+def _metadata(model: DepthModel) -> dict[str, str]:
+    return {
+        "height": str(model.height),
+        "width": str(model.width),
+        "min_depth": str(model.min_depth),
+        "max_depth": str(model.max_depth),
+        "input": f"image: (B, 3, H, W) float32, RGB in [0, 1], H and W multiples of {SIZE_MULTIPLE}",
+        "output": "disparity: 1 / depth, (B, 1, H, W); depth: (B, 1, H, W), from min_depth to max_depth",
+        "about": json.dumps(model.about),
+    }
+
+
+@torch.no_grad()
+def _compare(prepared: _Depths, program: Program, path: str | Path) -> float:
+    """The largest difference of inverse depth between program and model, as a share of the largest inverse depth.
+
+    Raises:
+        UserError: it is more than `TOLERANCE`, or not finite.
+    """
+    generator, worst = torch.Generator().manual_seed(1), 0.0
+    for batch, height, width in ((1, prepared.model.height, prepared.model.width), *_OTHER_SIZES):
+        image = torch.rand(batch, 3, height, width, generator=generator)
+        disparity, depth = program(image)
+        expected, expected_depth = prepared(image)
+        for found, wanted in ((disparity, expected), (1 / depth, 1 / expected_depth)):
+            difference = float((found - wanted).abs().max() / wanted.abs().max())
+            if not difference <= TOLERANCE:
+                raise UserError(
+                    f"{path} is not written: at {batch} x {height} x {width} the exported program differs from the "
+                    f"model by {difference:.2g} of the largest inverse depth (at most {TOLERANCE:.0e} is accepted)"
+                )
+            worst = max(worst, difference)
+    return worst
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """`atomic_path`, with the system's errors as the user's."""
+    try:
+        with atomic_path(path) as partial:
+            yield partial
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+@contextmanager
+def _problems_told(kind: str) -> Iterator[None]:
+    """Puts into one sentence what PyTorch and onnxruntime raise of a net with an operation that they do not know."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, TorchExportError) as error:
+        reason = str(error).strip().split("\n")[0][:300]
+        raise UserError(f"this model cannot be exported to {kind}: {reason}") from error
+
+
+@contextmanager
+def _quiet_onnx_ir() -> Iterator[None]:
+    """Without the warnings that torch.onnx draws from the library onnx_ir at every export."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
