@@ -44,7 +44,9 @@ def open_stage1(path: str | Path) -> HybridEncoder:
     config = _stated_config(Path(path)).without_downloads()
     with torch.device("meta"), naming(path):  # what the file describes takes no memory before its tensors fit
         described = HybridEncoder(config)
-    check_fit(described, {**read_checkpoint(path)["encoder"], **_untrained(described)}, str(path))
+    shapes = {name: value.shape for name, value in _untrained(described).items()}
+    standing_in = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+    check_fit(described, {**read_checkpoint(path)["encoder"], **standing_in}, str(path))
     encoder = HybridEncoder(config)
     load_stage1(encoder, path)
     return encoder.eval()
