@@ -60,6 +60,7 @@ def test_a_file_that_describes_a_larger_net_is_refused_before_it_takes_memory(ol
         content = torch.load(old / name, weights_only=True)
         hostile = {**json.loads(content[key]), "dino": "vit_giant_patch14_dinov2"}
         torch.save({**content, key: json.dumps(hostile)}, old / name)
-        with pytest.raises(UserError, match="does not fit"):
+        with pytest.raises(UserError, match="does not fit") as refused:
             opened(old / name)
+        assert str(refused.value).count(str(old)) == 1  # the file is named once
         torch.save(content, old / name)

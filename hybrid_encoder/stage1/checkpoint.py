@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from ..config import HybridEncoderConfig
 from ..errors import UserError, naming
 from ..model.encoder import HybridEncoder
 from ..released.single_frame import fill_from_stage1
-from ..weights.reading import check_fit, load_state, read_checkpoint, stated_json
+from ..weights.reading import check_described, load_state, read_checkpoint, stated_json
 from ..writing import write_torch
 
 STAGE1_FILE = "stage1.pth"
@@ -42,12 +40,9 @@ def open_stage1(path: str | Path) -> HybridEncoder:
         UserError: no such file, damaged, or something else.
     """
     config = _stated_config(Path(path)).without_downloads()
-    with torch.device("meta"), naming(path):  # what the file describes takes no memory before its tensors fit
-        described = HybridEncoder(config)
-    untrained = _untrained(described)
-    standing_in = {name: torch.zeros((), dtype=v.dtype).expand(v.shape) for name, v in untrained.items()}
-    check_fit(described, {**read_checkpoint(path)["encoder"], **standing_in}, str(path))
-    encoder = HybridEncoder(config)
+    build = naming(path)(partial(HybridEncoder, config))
+    check_described(build, read_checkpoint(path)["encoder"], str(path), _is_untrained)
+    encoder = build()
     load_stage1(encoder, path)
     return encoder.eval()
 
@@ -69,15 +64,15 @@ def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
         return
     saved, tensors = _stated_config(path), read_checkpoint(path)["encoder"]
     encoder.config.check_same_features(saved, str(path), ignore=("text_norm", "strides"))
-    load_state(encoder, {**tensors, **_untrained(encoder)}, str(path))
+    untrained = {name: value for name, value in encoder.state_dict().items() if _is_untrained(name)}
+    load_state(encoder, {**tensors, **untrained}, str(path))
     if encoder.config.token_init == "words":
         encoder.language.reset_tokens()
 
 
-def _untrained(encoder: HybridEncoder) -> dict[str, Tensor]:
-    """What stage 1 leaves as it is, and its file does not hold."""
-    own = encoder.state_dict()
-    return {name: own[name] for name in own if name == "language.tokens" or name.startswith("pyramid.")}
+def _is_untrained(name: str) -> bool:
+    """Whether stage 1 leaves a tensor as it is; its file need not hold it."""
+    return name == "language.tokens" or name.startswith("pyramid.")
 
 
 def _stated_config(path: Path) -> HybridEncoderConfig:

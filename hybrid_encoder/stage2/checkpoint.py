@@ -208,9 +208,9 @@ def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_
     if nets.config is None:
         nets = dataclasses.replace(nets, num_layers=resnet_layers(entries, str(folder)))
     tensors, decoder_path = tensors_of(entries, str(path)), folder / f"{decoder_file}.pth"
-    with naming(path):
-        check_described(nets.build_encoder, tensors, str(path))
-        encoder = nets.build_encoder()
+    build = naming(path)(nets.build_encoder)
+    check_described(build, tensors, str(path))
+    encoder = build()
     check_described(lambda: nets.build_decoder(encoder), read_tensors(decoder_path), str(decoder_path))
     decoder = nets.build_decoder(encoder)
     load_state(encoder, tensors, str(path))

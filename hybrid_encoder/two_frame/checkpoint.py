@@ -183,11 +183,11 @@ def _build_encoder(
     if nets.config is None:
         layers = resnet_layers({f"encoder.{name}": value for name, value in entries.items()}, source)
         nets = dataclasses.replace(nets, num_layers=layers)
-    build = partial(build_matching_encoder, nets, size, num_depth_bins=join.shape[1] - join.shape[0], **settings)
-    with naming(source):
-        if nets.config is not None:
-            check_described(build, _net_tensors(entries, source), source)
-        return build()
+    count = join.shape[1] - join.shape[0]
+    build = naming(source)(partial(build_matching_encoder, nets, size, num_depth_bins=count, **settings))
+    if nets.config is not None:
+        check_described(build, _net_tensors(entries, source), source)
+    return build()
 
 
 def _net_tensors(entries: dict[str, Any], source: str) -> dict[str, Tensor]:

@@ -90,7 +90,12 @@ def tensors_of(content: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     return unwrapped(tensors)
 
 
-def check_described(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor], source: str) -> None:
+def check_described(
+    build: Callable[[], nn.Module],
+    tensors: Mapping[str, Tensor],
+    source: str,
+    may_lack: Callable[[str], bool] = lambda name: False,
+) -> None:
     """Compares the net that a file describes with the file's tensors before the net takes memory.
 
     It is built on the device "meta", where it takes none: no description can ask for a net that is larger than what the
@@ -99,13 +104,14 @@ def check_described(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor
     Args:
         build: makes the net.
         tensors, source: as for `load_state`.
+        may_lack: whether the file may do without a tensor of this name.
 
     Raises:
         UserError: as `check_fit`.
     """
     with torch.device("meta"):
         described = build()
-    check_fit(described, tensors, source)
+    check_fit(described, tensors, source, may_lack)
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -134,8 +140,17 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
     module.load_state_dict({**own, **tensors})
 
 
-def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+def check_fit(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    may_lack: Callable[[str], bool] = lambda name: False,
+) -> None:
     """Compares names and shapes with those of a module, which may be on the device "meta"; no values are read.
+
+    Args:
+        tensors, source: as for `load_state`.
+        may_lack: as for `check_described`.
 
     Raises:
         UserError: the first missing, surplus and misshapen tensors, and what the file seems to be; or shapes that are
@@ -145,7 +160,7 @@ def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
     if foreign:
         raise UserError(f"{source} does not fit {type(module).__name__}: no plain tensors are {_some(foreign)}")
     own = module.state_dict()
-    missing = [name for name in own if name not in tensors and not name.endswith(_DISPENSABLE)]
+    missing = [name for name in own if name not in tensors and not (name.endswith(_DISPENSABLE) or may_lack(name))]
     surplus = [name for name in tensors if name not in own]
     unfit = [
         f"{name} {_kind(tensors[name])}, expected {_kind(value)}"
