@@ -161,6 +161,11 @@ def _open(path: str | Path) -> Iterator[_Capture]:
             capture.release()
 
 
+def _is_rate(fps: float) -> bool:
+    """Whether a video can have so many frames a second; damaged headers and time stamps give any number."""
+    return 0.1 <= fps <= 1e4
+
+
 class _Capture:
     """An open video: its frames one after the other, and what its end tells."""
 
@@ -168,7 +173,7 @@ class _Capture:
         self.path, self.capture, self.declared = path, capture, declared
         announced, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
         self.announced = round(announced) if 0 < announced < MAX_FRAMES else 0
-        self.fps = fps if 0.1 <= fps <= 1e4 else DEFAULT_FPS
+        self.fps = fps if _is_rate(fps) else DEFAULT_FPS
         self._started = self._damaged = False
 
     def next(self) -> VideoFrame | None:
@@ -196,7 +201,7 @@ class _Capture:
         if not len(steps) or steps.min() <= 0:
             return self.fps
         rate = 1 / float(np.quantile(steps, 0.25))
-        return self.fps if abs(rate / self.fps - 1) < 0.2 else rate
+        return rate if _is_rate(rate) and abs(rate / self.fps - 1) >= 0.2 else self.fps
 
     def check_end(self, count: int, last: float) -> None:
         """Looks at a video after its `count` frames, of which the last one has the time stamp `last`.
