@@ -123,6 +123,11 @@ class HybridEncoderConfig:
     and deviation and DINO raw pixels."""
     text_norm: Literal["prompt", "matrix"] = "prompt"
     """"matrix" divides the text features once more by the norm of the whole matrix, as the released weights expect."""
+    ranking: Literal["unknown", "one_way", "both_ways"] = "unknown"
+    """How stage 1 ranked the patches of these weights: against nearer ones alone, or against all. Not a choice: stage 1
+    sets it, its weights bring it, and `HybridEncoder.closeness` reads the logits by it."""
+    rank_order: Literal["near_to_far", "far_to_near"] = "near_to_far"
+    """How patches ran in stage 1 beside the words, which run near to far; "far_to_near" in the released weights."""
     position_resize: Literal["timm", "facebook"] = "timm"
     """How DINO's position embeddings are brought to the image's grid; "facebook" as in the released weights."""
 
@@ -219,6 +224,10 @@ class HybridEncoderConfig:
             if own != theirs and name not in without_effect:
                 raise UserError(f"{source} was trained with {name}={theirs!r}, not {own!r}: build the encoder with it")
 
+    def ranked_as(self, trained: HybridEncoderConfig) -> HybridEncoderConfig:
+        """This config with what another one says of the ranking: that of the weights that an encoder is filled with."""
+        return self.replace(ranking=trained.ranking, rank_order=trained.rank_order)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON; `from_dict` takes them back."""
         return dataclasses.asdict(self)
@@ -244,8 +253,9 @@ _PAPER = HybridEncoderConfig()
 PRESETS: dict[str, HybridEncoderConfig] = {
     "paper": _PAPER,
     "released": _PAPER.replace(
-        normalization="none", text_norm="matrix", position_resize="facebook", convs2_output_padding=False
-    ),
+        normalization="none", text_norm="matrix", position_resize="facebook", convs2_output_padding=False,
+        ranking="one_way", rank_order="far_to_near",
+    ),  # fmt: skip
     "small": _PAPER.replace(dino="vit_small_patch14_dinov2", num_tokens=128),
     "dinov3": _PAPER.replace(dino="vit_small_patch16_dinov3", num_tokens=128),
     "tiny": _PAPER.replace(

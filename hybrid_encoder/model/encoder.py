@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from ..weights.hub import HubModel, Saved, looks_like_source
 from ..weights.published import towers_and_licences
 from .backbones import build_clip, build_timm
 from .channels import Channels
+from .closeness import closeness_map
 from .contract import DepthEncoder, EncoderFeatures
 from .fusion import Fusion
 from .language import Language, align
@@ -124,6 +125,23 @@ class HybridEncoder(HubModel, DepthEncoder):
         text = self.text()
         maps = self.image_tower(image) if self.image_tower is not None else None
         return self.combine(image, maps, text)
+
+    def closeness(self, image: Tensor, ranking: Literal["one_way", "both_ways"] | None = None) -> Tensor:
+        """How close every cell of an image appears, as stage 1 trained it, for its weights of every variant and the
+        authors'. Stage 2 trains the maps that it reads for another end.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1], as for `forward_features`.
+            ranking: how stage 1 ranked patches; None: what the weights say.
+
+        Returns:
+            (B, h, w) float32 on the grid of the fused levels, larger is nearer; only differences within an image count.
+
+        Raises:
+            UserError: as `forward_features`; or nobody says how they were ranked.
+        """
+        config = self.config if ranking is None else self.config.replace(ranking=ranking)
+        return closeness_map(self.forward_features(image).fused, self.language.word_features(), config)
 
     def class_token(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, class_width): DINO alone runs.

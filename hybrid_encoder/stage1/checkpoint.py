@@ -20,7 +20,7 @@ STAGE1_FILE = "stage1.pth"
 def save_stage1(path: Path, encoder: HybridEncoder, config: HybridEncoderConfig, metrics: dict[str, float]) -> None:
     """Writes the encoder with the config that stage 2 goes on with."""
     tensors = {k: v for k, v in encoder.state_dict().items() if k != "language.tokens"}
-    kept = config.without_downloads().to_dict()
+    kept = config.without_downloads().ranked_as(encoder.config).to_dict()
     write_torch(path, {"config": json.dumps(kept), "encoder": tensors, "metrics": metrics})
 
 
@@ -66,6 +66,7 @@ def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
     encoder.config.check_same_features(saved, str(path), ignore=("text_norm", "strides"))
     untrained = {name: value for name, value in encoder.state_dict().items() if _is_untrained(name)}
     load_state(encoder, {**tensors, **untrained}, str(path))
+    encoder.config = encoder.config.ranked_as(saved)
     if encoder.config.token_init == "words":
         encoder.language.reset_tokens()
 
