@@ -5,7 +5,6 @@ docs/METHOD.md, section 3.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ..config import HybridEncoderConfig

@@ -110,7 +110,8 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
     torch.manual_seed(options.seed)
     size = (options.height, options.width)
     train_source, val_source = (
-        open_sources(list(options.data), part, size, options.seed, options.skip_bad) for part in ("train", "val")
+        open_sources(list(options.data), part, size, options.seed, options.skip_bad, options.mix_ratio)
+        for part in ("train", "val")
     )
     if processes.is_main:
         print(f"found {len(train_source)} images to train on, {len(val_source)} to validate on")
