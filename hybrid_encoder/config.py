@@ -88,9 +88,10 @@ class HybridEncoderConfig:
     the demo."""
     clip_weights: str = "openai"
     image_tower: str | None = "clip"
-    """What looks for "what things are": "clip", a timm ResNet such as "resnet50.tv_in1k" in its place, or None."""
+    """What looks for "what things are": "clip"; in its place a timm ResNet such as "resnet50.tv_in1k", a timm vision
+    transformer, or the image tower of an open_clip model such as "ViT-B-16-SigLIP"; or None."""
     image_tower_weights: str = "pretrained"
-    """Weights of a timm image tower; not read where image_tower is "clip" or None."""
+    """Weights of another image tower than "clip": a file, "random", "pretrained" (timm's), or an open_clip tag."""
     dino: str | None = "vit_base_patch14_dinov2"
     """timm ViT of the DINO family (v1, v2, v3), "tiny", or None."""
     dino_weights: str = "pretrained"

@@ -13,14 +13,17 @@ from ..config import PRESETS, SIZE_MULTIPLE, HybridEncoderConfig, check_image_si
 from ..errors import UserError
 from ..weights.hub import HubModel, Saved, looks_like_source
 from ..weights.published import towers_and_licences
-from .backbones import build_clip, build_timm
+from .backbones import build_clip, build_image_tower, build_timm
 from .channels import Channels
 from .closeness import closeness_map
 from .contract import DepthEncoder, EncoderFeatures
+from .conv_tower import ConvTower
+from .dino_tower import DinoOutput, DinoTower
 from .fusion import Fusion
+from .image_towers import clip_image_tower, timm_image_tower
 from .language import Language, align
 from .pyramid import Pyramid, crop_maps, nest_maps, pad_image
-from .towers import ConvTower, DinoOutput, DinoTower, Tower, choose_normalization, clip_image_tower, timm_image_tower
+from .tower import Tower, choose_normalization
 
 _GRID_WITHOUT_DINO = 16
 """Stride of the common grid where there is no DINO to give one."""
@@ -60,8 +63,7 @@ class HybridEncoder(HubModel, DepthEncoder):
         if config.image_tower == "clip":
             self.image_tower = clip_image_tower(clip.visual, config.normalization)
         elif config.image_tower is not None:
-            weights = config.image_tower_weights
-            model = build_timm(config.image_tower, weights, "image_tower", weights_dir, num_classes=0)
+            model = build_image_tower(config.image_tower, config.image_tower_weights, weights_dir)
             self.image_tower = timm_image_tower(model, config.normalization)
         if self.image_tower is not None and not config.train_image_tower:
             self.image_tower.freeze(*self.image_tower.children())
