@@ -13,7 +13,7 @@ from torch import nn
 from ..errors import UserError
 from .conv_tower import ClipStem, ConvTower
 from .tower import Tower, choose_normalization, quarters
-from .vit_towers import ClipVitTower, TimmVitTower, is_timm_vit, of_any_size
+from .vit_towers import ClipVitTower, TimmVitTower, is_timm_vit
 
 
 def clip_image_tower(visual: nn.Module, normalization: str) -> Tower:
@@ -34,7 +34,7 @@ def clip_image_tower(visual: nn.Module, normalization: str) -> Tower:
     if isinstance(visual, VisionTransformer):
         return ClipVitTower(visual, quarters(len(visual.transformer.resblocks)), chosen)
     if isinstance(visual, TimmModel) and is_timm_vit(visual.trunk):
-        return TimmVitTower(of_any_size(visual.trunk), chosen)
+        return TimmVitTower(visual.trunk, chosen)
     trunk = visual.trunk if isinstance(visual, TimmModel) else visual
     raise UserError(
         f"CLIP image tower {type(trunk).__name__} is not supported: choose a ModifiedResNet (RN50) or ViT model"
@@ -51,7 +51,7 @@ def timm_image_tower(model: nn.Module, normalization: str) -> Tower:
     own = (tuple(config["mean"]), tuple(config["std"]))  # type: ignore[index]
     chosen = choose_normalization(normalization, own)
     if is_timm_vit(model):
-        return TimmVitTower(of_any_size(model), chosen)
+        return TimmVitTower(model, chosen)
     missing = [name for name in ("conv1", "bn1", "act1", "maxpool", "layer1", "layer4") if not hasattr(model, name)]
     if missing:
         raise UserError(

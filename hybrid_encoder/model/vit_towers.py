@@ -66,12 +66,11 @@ class TimmVitTower(Tower):
     def __init__(self, vit: nn.Module, normalization: Normalization | None) -> None:
         """
         Args:
-            vit: takes images of any size, as `of_any_size` makes it; it loses its pooling and its head.
+            vit: gives its tensors; its pooling and its head are left out.
         """
         super().__init__(normalization)
         self.blocks = list(quarters(len(vit.blocks)))  # type: ignore[arg-type]
-        vit.prune_intermediate_layers(self.blocks, prune_norm=True, prune_head=True)  # type: ignore[operator]
-        self.vit = vit
+        self.vit = _of_any_size(vit, self.blocks)
         self.patch = int(vit.patch_embed.patch_size[0])  # type: ignore[index, union-attr]
         self.channels = (int(vit.num_features),) * 4  # type: ignore[arg-type]
 
@@ -87,10 +86,12 @@ def is_timm_vit(model: nn.Module) -> bool:
     return all(hasattr(model, name) for name in ("blocks", "patch_embed", "forward_intermediates"))
 
 
-def of_any_size(vit: nn.Module) -> nn.Module:
-    """The same transformer of timm without its classifier, with the same tensors, for images of any size."""
+def _of_any_size(vit: nn.Module, blocks: list[int]) -> nn.Module:
+    """The same transformer of timm with the same tensors, for images of any size, without what comes after its last
+    block."""
     name = str(vit.pretrained_cfg["architecture"])  # type: ignore[index]
     twin = timm.create_model(name, num_classes=0, dynamic_img_size=True)
-    own = vit.state_dict()
-    twin.load_state_dict({key: own[key] for key in twin.state_dict()})
+    for model in (vit, twin):
+        model.prune_intermediate_layers(blocks, prune_norm=True, prune_head=True)  # type: ignore[operator]
+    twin.load_state_dict(vit.state_dict())
     return twin
