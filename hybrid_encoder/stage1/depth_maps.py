@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from ..config import MAX_PIXELS, MAX_SIDE
 from ..data.calibration import view_scale
-from ..data.present import Folders, complete_samples
+from ..data.present import complete_samples
 from ..data.safe_npy import NpyFile
 from ..errors import UserError
 from ..images import IMAGE_SUFFIXES, natural_order, read_image, read_pixels
@@ -64,17 +65,17 @@ class DepthMapSource:
         """
         self.entries = complete_samples(
             self.entries,
-            lambda image, folders: {self.depth_path(image, folders): f"depth of {image}"},
+            lambda image, folders: {self.depth_path(image, folders.has): f"depth of {image}"},
             f"depth maps are missing from {self.depths}",
             skip_bad,
             lambda path, _: f"expected one beside each image's path, named {path.stem} with {', '.join(_ENDS)}",
         )
 
-    def depth_path(self, image: Path, folders: Folders) -> Path:
+    def depth_path(self, image: Path, exists: Callable[[Path], bool] = Path.is_file) -> Path:
         """The depth map of an image; where there is none, what it might be called."""
         place = self.depths / image.relative_to(self.images).parent
         names = [f"{image.stem}{end}" for end in _ENDS]
-        return place / next((name for name in names if folders.has(place / name)), names[0])
+        return place / next((name for name in names if exists(place / name)), names[0])
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -83,7 +84,7 @@ class DepthMapSource:
         return str(self.entries[index].relative_to(self.images))
 
     def read(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        image, path = read_image(self.entries[index]), self.depth_path(self.entries[index], Folders())
+        image, path = read_image(self.entries[index]), self.depth_path(self.entries[index])
         distance, least = read_distance(path, self.kind)
         remedy = "use the depth maps of these images, whole ones"
         scale = view_scale(distance.shape[::-1], image.shape[1::-1], f"the depth map {path}", remedy)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..data.present import Folders
 from ..data.velodyne import scan_path
 from ..engine.same_run import folder_digests, lines_digest
 from .depth_maps import DepthMapSource
@@ -34,10 +33,9 @@ def stage1_inputs(parts: Iterable[tuple[str, OrderedPatchSource]]) -> dict[str, 
                 found[name] = lines_digest(map(str, one.entries))
                 files.setdefault(one.data_path, []).extend(_kitti_files(one))
             elif isinstance(one, DepthMapSource):
-                folders = Folders()
                 found[name] = lines_digest(one.name(index) for index in range(len(one)))
                 files.setdefault(one.images, []).extend(one.entries)
-                files.setdefault(one.depths, []).extend(one.depth_path(image, folders) for image in one.entries)
+                files.setdefault(one.depths, []).extend(one.depth_path(image) for image in one.entries)
     for number, (root, paths) in enumerate(files.items(), 1):
         found |= {f"source {number}: {name}": text for name, text in folder_digests(paths, root).items()}
     return found

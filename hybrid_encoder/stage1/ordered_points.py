@@ -127,7 +127,7 @@ def open_sources(
     seed: int = 0,
     skip_bad: int = 0,
     mix_ratio: float | None = None,
-) -> OrderedPatchSource:
+) -> MixedSource:
     """The sources of `--data SOURCE:PATH[:SPLIT]`, mixed.
 
     "tusimple:FOLDER[:LABEL]", "kitti:FOLDER[:SPLIT]", "depth:IMAGES:DEPTHS:KIND", "synthetic:" or "synthetic:SEED"
