@@ -254,12 +254,7 @@ _PAPER = HybridEncoderConfig()
 PRESETS: dict[str, HybridEncoderConfig] = {
     "paper": _PAPER,
     "released": _PAPER.replace(
-        normalization="none",
-        text_norm="matrix",
-        position_resize="facebook",
-        convs2_output_padding=False,
-        ranking="one_way",
-        rank_order="far_to_near",
+        normalization="none", text_norm="matrix", position_resize="facebook", convs2_output_padding=False
     ),
     "small": _PAPER.replace(dino="vit_small_patch14_dinov2", num_tokens=128),
     "dinov3": _PAPER.replace(dino="vit_small_patch16_dinov3", num_tokens=128),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hybrid_encoder import HybridEncoder, UserError, create_encoder, load_stage1
 from hybrid_encoder.config import preset
+from hybrid_encoder.released.facts import Kind, base_config
 from hybrid_encoder.stage1.checkpoint import open_stage1, save_stage1
 from hybrid_encoder.stage1.dataset import Stage1Batch
 from hybrid_encoder.stage1.losses import ranking_loss
@@ -85,7 +86,9 @@ def test_weights_that_do_not_say_how_they_were_ranked_are_refused_until_it_is_gi
         order_of(create_encoder("tiny"))
 
 
-def test_the_authors_weights_run_from_far_to_near() -> None:
-    assert (preset("released").ranking, preset("released").rank_order) == ("one_way", "far_to_near")
-    options = PretrainOptions(preset="released")
-    assert stage1_config(options.config()).rank_order == "near_to_far", "what we train runs from near to far"
+@pytest.mark.parametrize("kind", ["stage 1", "single frame", "two frames", "teacher"])
+def test_the_authors_weights_run_from_far_to_near(kind: Kind) -> None:
+    config = base_config(kind)
+    assert (config.ranking, config.rank_order) == ("one_way", "far_to_near")
+    assert preset("released").ranking == "unknown", "nothing was ranked yet"
+    assert stage1_config(config).rank_order == "near_to_far", "what we train runs from near to far"
