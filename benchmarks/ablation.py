@@ -64,11 +64,7 @@ ARMS = {
     "no_language": Arm(None, {"encoder_option": ("alignment=none",)}, against="no_stage1"),
     "no_stage1_posecnn": Arm(None, _POSECNN),
     "clip_alone": Arm(None, {**_POSECNN, "encoder_option": ("dino=null",)}, against="no_stage1_posecnn"),
-    "dino_alone": Arm(
-        None,
-        {**_POSECNN, "encoder_option": ("image_tower=null", "stride4_skip=false")},
-        against="no_stage1_posecnn",
-    ),
+    "dino_alone": Arm(None, {**_POSECNN, "encoder_option": ("image_tower=null",)}, against="no_stage1_posecnn"),
     "separate_pose": Arm(changes={"pose_model_type": "separate_resnet"}),
     "text_weight": Arm(changes={"text_weight": 0.01}),
     "stage1_lanes": Arm("lanes"),

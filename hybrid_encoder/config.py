@@ -141,7 +141,7 @@ class HybridEncoderConfig:
     """Width of the DPT decoder; its projections are (1, 2, 4, 4) times as wide."""
     stride4_skip: bool = False
     """Lead the image tower's stride-4 map past the fusion into the decoder, for edges that the fused grid is too coarse
-    for. Published weights have no such layers."""
+    for; transformers have no such map and go without. Published weights have no such layers."""
     decoder_style: Literal["published", "smooth"] = "published"
     """How the DPT decoder works. "smooth" is for nets that start from random numbers: no frame at the border, no grid,
     and a head that cannot die; `DPTDecoder` says how. The weights of one style mean nothing to the other."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hybrid_encoder import DPTDecoder, HybridEncoder, UserError, create_encoder
+from hybrid_encoder import DPTDecoder, HybridEncoder, create_encoder
 from hybrid_encoder.config import preset
 from hybrid_encoder.model.contract import EncoderFeatures
 
@@ -90,9 +90,10 @@ def test_the_stride_4_map_reaches_all_readers(changes: dict[str, object]) -> Non
     assert (unseen[0] - read[0]).abs().max() > 1e-4
 
 
-def test_the_skip_needs_a_stride_4_map_and_is_off_where_weights_are_published() -> None:
+def test_published_weights_have_no_skip_and_transformers_no_such_map() -> None:
     for name in ("paper", "released", "small", "dinov3"):
         assert not preset(name).stride4_skip
         assert preset(name).decoder_style == "published"
-    with pytest.raises(UserError, match="stride-4 map"):
-        create_encoder("tiny", image_tower=None, stride4_skip=True)
+    encoder = create_encoder("tiny", image_tower=None)
+    assert encoder.stride4_channels == 0
+    assert encoder.forward_features(torch.rand(1, 3, 64, 64)).stride4 is None

@@ -29,7 +29,7 @@ class EncoderFeatures:
         logits: four levels (B, K, h, w), 100 x cosine with the K text features; empty without alignment.
         class_token: (B, C_dino), None without DINO.
         image_size: (H, W).
-        stride4: (B, C1, H/4, W/4) of the image tower, where the config has `stride4_skip`.
+        stride4: (B, C1, H/4, W/4) of the image tower, where the config has `stride4_skip` and the tower such a map.
     """
 
     fused: list[Tensor]

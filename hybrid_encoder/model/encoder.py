@@ -78,7 +78,8 @@ class HybridEncoder(HubModel, DepthEncoder):
         kept = (0,) * 4 if config.alignment == "replace" else self.fused_channels
         self.aligned_channels = tuple(extra + c for c in kept)
         self.class_width = self.dino.channels[0] if self.dino else 0
-        self.stride4_channels = self.matching_tower.channels[0] if config.stride4_skip else 0
+        skips = config.stride4_skip and isinstance(self.image_tower, ConvTower)
+        self.stride4_channels = self.image_tower.channels[0] if skips and self.image_tower else 0
         self.num_ch_enc, self.strides = Channels(config.num_ch_enc), config.strides
         self.pyramid = Pyramid(self, config) if config.pyramid else None
         if config.alignment == "none":
@@ -160,7 +161,7 @@ class HybridEncoder(HubModel, DepthEncoder):
             aligned = logits
             if self.config.alignment == "concat":
                 aligned = [torch.cat(pair, dim=1) for pair in zip(logits, fused, strict=True)]
-        stride4 = image_maps[0] if image_maps is not None and self.config.stride4_skip else None
+        stride4 = image_maps[0] if image_maps is not None and self.stride4_channels else None
         return EncoderFeatures(fused, aligned, logits, seen.class_token if seen else None, (height, width), stride4)
 
     def parameter_groups(
@@ -241,8 +242,7 @@ class HybridEncoder(HubModel, DepthEncoder):
         """
         if not isinstance(self.image_tower, ConvTower):
             raise UserError(
-                "a matching encoder and stride4_skip need an image tower with a stride-4 map: clip='RN50-quickgelu' or "
-                "a timm ResNet"
+                "a matching encoder needs an image tower with a stride-4 map: clip='RN50-quickgelu' or a timm ResNet"
             )
         return self.image_tower
 
