@@ -23,6 +23,7 @@ KEYS: dict[str, dict[str, Any]] = json.loads((DATA / "released_keys.json").read_
 TINY_RELEASED = preset("tiny").replace(
     normalization="none", text_norm="matrix", position_resize="facebook", token_init="random",
     ranking="one_way", rank_order="far_to_near",
+    stride4_skip=False, decoder_style="published",
 )  # fmt: skip
 """Stands in for the preset `released` where the paper's size would be slow."""
 FUSED = {"dinov2.": 64, "clip_align_conv.": 64}
