@@ -55,6 +55,7 @@ def evaluation_protocol(options: EvaluateOptions) -> EvaluationProtocol:
         scale_factor=options.pred_depth_scale_factor * (STEREO_SCALE_FACTOR if options.eval_stereo else 1.0),
         crop_bottom=options.crop_bottom,
         post_process=options.post_process,
+        edges=options.edges or options.dataset == "synthetic",
     )
 
 
@@ -88,7 +89,7 @@ def prior_errors(options: EvaluateOptions) -> EvaluationResult:
     mean_inverse = 1 / mean_depth_prior([np.where(depth > 0, 1 / np.maximum(depth, 1e-3), 0) for depth in known])
     test = open_source(options, "test", (0,), options.seed)
     truths = [depth for index in range(len(test)) if (depth := ground_truth(options, test, index)) is not None]
-    whole = EvaluationProtocol(crop=None)
+    whole = EvaluationProtocol(crop=None, edges=True)
     candidates = [evaluate_depths([1 / prior] * len(truths), truths, whole) for prior in (mean_depth, mean_inverse)]
     return min(candidates, key=lambda result: result.mean.abs_rel)
 

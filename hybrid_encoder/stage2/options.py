@@ -224,6 +224,7 @@ class EvaluateOptions(DataOptions):
     min_eval_depth: float = option(MIN_EVAL_DEPTH, "nearest depth that counts, in metres", above=0)
     max_eval_depth: float = option(MAX_EVAL_DEPTH, "farthest depth that counts, in metres", above=0)
     post_process: bool = option(False, "average with the prediction of the mirrored image")
+    edges: bool = option(False, "also compare depth edges: where the truth is dense and exact (always of synthetic)")
     prior: bool = option(False, "also the errors of the best guess that looks at no image (synthetic)")
     csv: Path | None = option(None, "write one line per image to this file", writes="file")
     batch_size: int = option(4, "images at a time", at_least=1)
