@@ -6,6 +6,8 @@ from ..engine.inference import inference, prepare
 from ..engine.processes import choose_device
 from ..evaluation import format_table, save_csv
 from ..stage2.evaluate import evaluate, prior_errors
+from ..stage2.odometry import evaluate_poses
+from ..stage2.poses import load_pose_model
 from ..two_frame.checkpoint import is_two_frame, load_two_frame_model
 from ..two_frame.evaluate import evaluate_two_frame
 from ..two_frame.options import TwoFrameEvaluateOptions
@@ -17,6 +19,11 @@ def run(options: TwoFrameEvaluateOptions) -> None:
     two_frame = is_two_frame(options.weights)
     options.check(two_frame)
     device = choose_device(options.device)
+    if options.pose:
+        poses = prepare(load_pose_model(options.weights), device)
+        with inference(device, options.precision):
+            print(evaluate_poses(options, poses))
+        return
     prior = prior_errors(options) if options.prior else None
     if two_frame and not options.eval_teacher:
         memory = None if options.matching_memory is None else options.matching_memory << 20

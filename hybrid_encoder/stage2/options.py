@@ -23,6 +23,7 @@ from ..data.sample import FrameId
 from ..engine.options import RESUMABLE, TrainingOptions
 from ..errors import UserError
 from ..options import HYBRID_ONLY, MAX_SCENE_SEED, MAX_SCENES, EncoderOptions, Options, option
+from .evaluate_options import EvaluationFileOptions
 
 MAX_REACH = 100
 """How many frames away from the target a frame of a sample is at most."""
@@ -211,7 +212,7 @@ class Monodepth2Options(RunOptions, DataOptions, DepthOptions, EncoderOptions):
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(DataOptions):
+class EvaluateOptions(EvaluationFileOptions, DataOptions):
     """All options of `hybrid-encoder evaluate`; the names are the original's where they mean the same."""
 
     weights: str = option("", "folder of weights that a trainer or save_pretrained wrote, or a hub id", required=True)
