@@ -1,6 +1,6 @@
 """Depth against measured depth: metrics with their crops, cap and median scaling, as the field computes them."""
 
-from .depths import EvaluationResult, evaluate_depths, evaluate_model, flip_post_process
+from .depths import EvaluationResult, evaluate_depths, evaluate_model, flip_post_process, predict_in_batches
 from .edges import EdgeScores
 from .metrics import DepthErrors, compute_depth_errors
 from .prior import mean_depth_prior
@@ -22,5 +22,6 @@ __all__ = [
     "flip_post_process",
     "format_table",
     "mean_depth_prior",
+    "predict_in_batches",
     "save_csv",
 ]

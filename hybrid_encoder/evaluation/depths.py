@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import NamedTuple
@@ -76,6 +76,7 @@ def evaluate_depths(
     ground_truths: Iterable[np.ndarray],
     protocol: EvaluationProtocol | None = None,
     sample_names: Sequence[str] | None = None,
+    observe: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> EvaluationResult:
     """Evaluate predicted inverse depths against depth maps, as the KITTI Eigen split is evaluated.
 
@@ -84,6 +85,7 @@ def evaluate_depths(
         ground_truths: depth in metres, (H, W) each, 0 where unknown.
         protocol: what counts and how; None: `EvaluationProtocol()`.
         sample_names: one per image, for the rows and for messages.
+        observe: called with the number of each image that counts, its inverse depth and its truth.
 
     Raises:
         UserError: the numbers of predictions and truths differ, a prediction is not finite or is negative, or no image
@@ -107,6 +109,8 @@ def evaluate_depths(
             continue
         compared.append(image)
         kept.append(name)
+        if observe is not None:
+            observe(index, disparity, truth)
     if not compared:
         raise UserError(
             f"no image to evaluate: none of {len(skipped)} ground truths has a depth between {protocol.min_depth:g} "
@@ -136,7 +140,8 @@ def _compare(disparity: np.ndarray, truth: np.ndarray, protocol: EvaluationProto
     """Compares one image; None where no pixel counts."""
     inside = cut_bottom(crop_mask(truth.shape[0], truth.shape[1], protocol.crop), protocol.crop_bottom)
     truth = cut_bottom(truth, protocol.crop_bottom)
-    mask = (truth > protocol.min_depth) & (truth < protocol.max_depth) & inside
+    farthest = np.inf if protocol.far_truth_counts else protocol.max_depth
+    mask = (truth > protocol.min_depth) & (truth < farthest) & inside
     if not mask.any():
         return None
     if not np.isfinite(disparity).all() or (disparity < 0).any():
@@ -173,13 +178,14 @@ def evaluate_model(
     """
     protocol = protocol or EvaluationProtocol()
     cut = (cut_bottom(image, protocol.crop_bottom) for image in images)
-    predictions = _predict_in_batches(model, cut, protocol.post_process, batch_size)
+    predictions = predict_in_batches(model, cut, protocol.post_process, batch_size)
     return evaluate_depths(predictions, ground_truths, protocol, sample_names)
 
 
-def _predict_in_batches(
+def predict_in_batches(
     model: DepthPredictor, images: Iterable[np.ndarray], post_process: bool, batch_size: int
 ) -> Iterator[np.ndarray]:
+    """1 / depth, (model.height, model.width), of images (h, w, 3), uint8 RGB, of any sizes."""
     stream = iter(images)
     while batch := list(islice(stream, batch_size)):
         disparities = predict_disparities(model, batch)

@@ -11,7 +11,7 @@ from ..config import MAX_EVAL_DEPTH, MIN_EVAL_DEPTH
 from ..errors import UserError
 from ..images import check_crop_bottom
 
-Crop = Literal["garg", "eigen"]
+Crop = Literal["garg", "eigen", "nyu"]
 
 STEREO_SCALE_FACTOR = 5.4
 """Metres per unit of a stereo-trained model: KITTI's baseline is 0.54 m, the training baseline 0.1 units."""
@@ -19,9 +19,10 @@ STEREO_SCALE_FACTOR = 5.4
 CROP_FRACTIONS: dict[str, tuple[float, float, float, float]] = {
     "garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229),
     "eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229),
+    "nyu": (45 / 480, 471 / 480, 41 / 640, 601 / 640),
 }
-"""Top, bottom, left and right of the published crops (Garg et al. 2016, Eigen et al. 2014), as fractions of height
-and width."""
+"""Top, bottom, left and right of the published crops (Garg et al. 2016; Eigen et al. 2014, of KITTI and of NYU), as
+fractions of height and width."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,12 @@ class EvaluationProtocol:
     min_depth: float = MIN_EVAL_DEPTH
     """Truth outside (min_depth, max_depth) does not count; predictions are clipped to these limits. Metres."""
     max_depth: float = MAX_EVAL_DEPTH
+    far_truth_counts: bool = False
+    """Truth beyond max_depth counts, too, as in the original's evaluation on improved ground truth."""
     median_scaling: bool = True
     """Multiply each prediction by median(gt) / median(pred) over the counted pixels."""
     crop: Crop | None = "garg"
-    """"garg" (raw LiDAR), "eigen", or None (improved ground truth; synthetic scenes)."""
+    """"garg" (raw LiDAR), "eigen", "nyu", or None (improved ground truth; synthetic scenes)."""
     scale_factor: float = 1.0
     """Predictions are multiplied by it first; `STEREO_SCALE_FACTOR` for stereo-trained models."""
     crop_bottom: float = 0.0

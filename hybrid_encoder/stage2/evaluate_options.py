@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import UserError
 from ..options import Options, option
+
+BENCHMARK = "benchmark"
+"""The original's name of KITTI's depth test images, whose truth only KITTI's server knows."""
 
 
 @dataclass(frozen=True)
@@ -16,5 +20,54 @@ class EvaluationFileOptions(Options):
         False,
         "odometry in place of depth, error of 5-frame snippets: --dataset kitti_odom --split odom_9, or synthetic",
     )
-    eval_out_dir: Path | None = option(None, "--pose: also write the predicted motions, poses.npy", writes="folder")
-    vis_dir: Path | None = option(None, "--pose: also write maps of both paths", writes="folder")
+    images: Path | None = option(
+        None, "folder of images in place of a data set; --truth is then the folder of their depth, under the same names"
+    )
+    depth_scale: float = option(
+        256.0, "--images: values of a depth PNG for a metre, 1000 for millimetres; .npy files hold metres", above=0
+    )
+    ext_disp_to_eval: Path | None = option(
+        None, "in place of --weights: inverse depths of all images in their order, .npy of (N, H, W)"
+    )
+    save_pred_disps: bool = option(False, "write the predicted inverse depths to disps_SPLIT_split.npy")
+    no_eval: bool = option(False, "predict and write only, without truth")
+    eval_out_dir: Path | None = option(
+        None,
+        "folder for --save_pred_disps and the 16-bit PNGs of --split benchmark (default: that of the weights), and for "
+        "the poses.npy of --pose",
+        writes="folder",
+    )
+    vis_dir: Path | None = option(
+        None,
+        "write a picture of each image, its depth and the truth, or a map of --pose, to this folder",
+        writes="folder",
+    )
+
+    def check_files(self, weights: str, split: str) -> None:
+        """Raises `UserError` for options that contradict each other.
+
+        Args:
+            weights, split: as given.
+        """
+        if not weights and self.ext_disp_to_eval is None:
+            raise UserError(
+                "--weights is missing: give a folder of weights or a hub id, or --ext_disp_to_eval FILE.npy"
+            )
+        if weights and self.ext_disp_to_eval is not None:
+            raise UserError("--ext_disp_to_eval evaluates stored predictions: leave out --weights")
+        if self.pose and (self.ext_disp_to_eval or self.images or self.no_eval or self.save_pred_disps):
+            raise UserError("--pose is about odometry: leave out the options of images and depth")
+        if self.no_eval and split != BENCHMARK and not self.save_pred_disps and self.vis_dir is None:
+            raise UserError("--no_eval alone would write nothing: add --save_pred_disps or --vis_dir")
+
+    def out_dir(self, weights: str) -> Path:
+        """Where files go that name no folder of their own.
+
+        Raises:
+            UserError: no folder is known.
+        """
+        if self.eval_out_dir is not None:
+            return self.eval_out_dir
+        if not weights or not Path(weights).is_dir():
+            raise UserError("--eval_out_dir is missing: name the folder to write to")
+        return Path(weights)
