@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from hybrid_encoder.evaluation import EvaluationProtocol, evaluate_depths, format_table, save_csv
 from hybrid_encoder.evaluation.edges import EdgeCounts, EdgeScores, compare_edges, depth_edges, edge_scores
+from hybrid_encoder.stage2.evaluate import evaluate, prior_errors
+from hybrid_encoder.stage2.options import EvaluateOptions
 from hybrid_encoder.synthetic.sequence import render_sequence
 
 
@@ -110,6 +114,23 @@ def test_evaluation_prints_edges_beside_the_seven_metrics(tmp_path: Path) -> Non
         first, second = csv.DictReader(file)
     assert (first["edge_acc"], first["edge_comp"], second["edge_f1"]) == ("1.000000", "1.000000", "")
     assert evaluate_depths([1 / box(20)], [box(20)]).edges is None
+
+
+class FlatModel:
+    """The same depth everywhere."""
+
+    height, width, min_depth, max_depth = 32, 64, 0.1, 100.0
+
+    def disparity(self, image: torch.Tensor) -> torch.Tensor:
+        return 0.1 + 0 * image[:, :1]
+
+
+def test_evaluation_compares_edges_of_rendered_scenes() -> None:
+    options = EvaluateOptions(weights="-", dataset="synthetic", part="train", scenes=1, height=32, width=64)
+    result = evaluate(options, FlatModel())
+    assert len(result.edge_counts) == len(result.rows) == 3
+    assert result.edges == (0, 0, 0)
+    assert prior_errors(dataclasses.replace(options, part="test")).edges is not None
 
 
 def test_rendered_scenes_have_edges_and_a_coarser_map_lacks_some() -> None:

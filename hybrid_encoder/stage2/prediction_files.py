@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from ..colormap import color_range, colorize_depth, colorize_disparity, tile_grid, write_picture
@@ -20,6 +21,8 @@ from .evaluation_data import EvaluationData
 from .options import EvaluateOptions
 
 BENCHMARK_OUT = "benchmark_predictions"
+_SPARSE = 0.5
+"""Where less of the truth is known, it consists of single points."""
 _WIDE = 2
 """Pictures that are so much wider than high are stacked."""
 
@@ -92,12 +95,16 @@ class Pictures:
 
 
 def _truth_picture(truth: np.ndarray, disparity: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """The truth's colours on the prediction's scale, median for median; unknown is black."""
+    """The truth's colours on the prediction's scale, median for median; unknown is black. Single points of a scan are
+    drawn larger, the nearest on top."""
     known = truth > 0
     if not known.any():
         return colorize_depth(truth)
     predicted = resize_map(disparity, *truth.shape)[known]
     ratio = float(np.median(1 / truth[known]) / max(np.median(predicted), 1e-9))
+    if known.mean() < _SPARSE:
+        inverse = cv2.dilate(np.where(known, 1 / np.where(known, truth, 1), 0), np.ones((5, 5), np.uint8))
+        truth = np.where(inverse > 0, 1 / np.where(inverse > 0, inverse, 1), 0)
     return colorize_depth(truth, (limits[0] * ratio, limits[1] * ratio))
 
 
