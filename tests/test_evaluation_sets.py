@@ -199,7 +199,10 @@ def test_other_arrays_are_no_predictions(tmp_path: Path, stored: np.ndarray, mes
     [
         ([], "--weights is missing"),
         (["--weights", "x", "--ext_disp_to_eval", "y.npy"], "leave out --weights"),
-        (["--weights", "x", "--pose", "--no_eval"], "--pose is about odometry"),
+        (["--weights", "x", "--pose", "--no_eval"], "--pose is about odometry: leave out --no_eval"),
+        (["--weights", "x", "--pose", "--csv", "rows.csv"], "--pose is about odometry: leave out --csv"),
+        (["--ext_disp_to_eval", "y.npy", "--post_process"], "leave out --post_process"),
+        (["--weights", "x", "--no_eval", "--edges"], "nothing is compared with a truth: leave out --edges"),
         (["--weights", "x", "--no_eval"], "would write nothing"),
         (["--weights", "a/hub_id", "--depth_scale", "0"], "expected above 0"),
     ],
@@ -399,9 +402,9 @@ def test_make3d(tmp_path: Path) -> None:
 
 
 def test_nyu_as_folders_of_images(tmp_path: Path) -> None:
-    depth = random_depth(0, (480, 640), 9.0)
+    depth = random_depth(0, (120, 160), 9.0)
     for scene in ("bathroom", "kitchen"):
-        write_png(tmp_path / scene / "rgb_00045.png", np.full((480, 640, 3), 70, np.uint8))
+        write_png(tmp_path / scene / "rgb_00045.png", np.full((120, 160, 3), 70, np.uint8))
         write_png(tmp_path / scene / "sync_depth_00045.png", np.round(1000 * depth).astype(np.uint16))
     data = open_nyu(tmp_path)
     assert isinstance(data, NyuFolders)

@@ -11,6 +11,19 @@ from ..options import Options, option
 BENCHMARK = "benchmark"
 """The original's name of KITTI's depth test images, whose truth only KITTI's server knows."""
 
+_OF_NETS = (
+    "weights",
+    "save_pred_disps",
+    "post_process",
+    "eval_teacher",
+    "static_camera",
+    "zero_cost_volume",
+    "compile",
+)
+_OF_DEPTH = ("images", "ext_disp_to_eval", "no_eval", "save_pred_disps", "post_process", "eval_teacher", "compile")
+_OF_TRUTH = ("csv", "prior", "edges")
+"""Options that mean nothing without nets, in odometry, and without a truth."""
+
 
 @dataclass(frozen=True)
 class EvaluationFileOptions(Options):
@@ -50,15 +63,20 @@ class EvaluationFileOptions(Options):
             weights, split: as given.
         """
         if not weights and self.ext_disp_to_eval is None:
-            raise UserError(
-                "--weights is missing: give a folder of weights or a hub id, or --ext_disp_to_eval FILE.npy"
-            )
-        if weights and self.ext_disp_to_eval is not None:
-            raise UserError("--ext_disp_to_eval evaluates stored predictions: leave out --weights")
-        if self.pose and (self.ext_disp_to_eval or self.images or self.no_eval or self.save_pred_disps):
-            raise UserError("--pose is about odometry: leave out the options of images and depth")
+            raise UserError("--weights is missing: give a folder of weights, a hub id, or --ext_disp_to_eval FILE.npy")
+        if self.ext_disp_to_eval is not None:
+            self._refuse(_OF_NETS, "--ext_disp_to_eval evaluates stored predictions")
+        if self.pose:
+            self._refuse(_OF_DEPTH + _OF_TRUTH, "--pose is about odometry")
+        if self.no_eval or split == BENCHMARK:
+            self._refuse(_OF_TRUTH, "nothing is compared with a truth")
         if self.no_eval and split != BENCHMARK and not self.save_pred_disps and self.vis_dir is None:
             raise UserError("--no_eval alone would write nothing: add --save_pred_disps or --vis_dir")
+
+    def _refuse(self, names: tuple[str, ...], reason: str) -> None:
+        for name in names:
+            if getattr(self, name, None):
+                raise UserError(f"{reason}: leave out --{name}")
 
     def out_dir(self, weights: str) -> Path:
         """Where files go that name no folder of their own.
