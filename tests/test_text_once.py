@@ -443,4 +443,4 @@ def test_models_that_ask_twice_learn_alike_compiled_and_in_several_processes() -
     for each in found:
         assert each.keys() == expected.keys()
         for name, gradient in each.items():
-            torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
+            assert (gradient - expected[name]).abs().max() < 1e-5 * expected[name].abs().max(), name
