@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hybrid_encoder.errors import UserError
 
-from .format import HostPatches, blob_id, is_marked, read_patches, without_marked
+from .format import HostPatches, blob_id, is_marked, line_end, read_patches, without_marked
 from .names import REPLACED, lost_name, unused_networks
 
 _MARKER_SIZE = 31
@@ -27,6 +27,13 @@ _MARKER_SIZE = 31
 _SCRIPTS = {
     "monodepth2": ("evaluate_depth.py", "evaluate_pose.py", "export_gt_depth.py", "test_simple.py"),
     "manydepth": ("manydepth/evaluate_depth.py", "manydepth/export_gt_depth.py", "manydepth/test_simple.py"),
+    "mono_vifi": (
+        "evaluate_depth_mf.py",
+        "export_gt_depth.py",
+        "test_simple.py",
+        "test_video.py",
+        "train_vfi.py",
+    ),
 }
 """Files that nothing else needs: a fork may have deleted them."""
 
@@ -97,7 +104,7 @@ def patch_clone(host: str, path: str | Path, check: bool = False, revert: bool =
     """Patches a clone so that it runs on today's libraries and knows `--encoder hybrid`, or undoes that.
 
     Args:
-        host: "monodepth2" or "manydepth".
+        host: one of `format.HOSTS`.
         path: the clone's folder.
         check: only say what would be done.
         revert: take the inserted lines out again; every file gets back the bytes that it had.
@@ -162,17 +169,21 @@ def _plan(clone: Clone, path: str) -> Change:
         return Change(path, before, None, "patched already", unused_networks(text, REPLACED[patches.host]))
     own = without_marked(text)
     note = f"{len(marked)} lines of another version replaced, " if marked else ""
-    if blob_id(own) == patches.original_id(path):
-        after, note = patches.apply(path, own), note + "as the original"
+    same = [found for found in (without_marked(before), own) if blob_id(found) == patches.original_id(path)]
+    if same:
+        after, note = _unix(patches.apply(path, same[0]))[0], note + "as the original"
     else:
         original = clone.git("cat-file", "blob", patches.original_id(path))
         if original is None:
             return Change(path, before, None, "", _no_base(clone))
-        merged, conflicts = _merge(own, original, patches.apply(path, original))
+        patched = patches.apply(path, original)
+        if b"\r\n" not in own:
+            original, patched = _unix(original)[0], _unix(patched)[0]
+        merged, conflicts = _merge(own, original, patched)
         if merged is None:
             return Change(path, before, None, "", conflicts)
         after, note = merged, note + "merged with your changes"
-        problem = _misplaced(path, own, original, after, patches) or unused_networks(after, REPLACED[patches.host])
+        problem = _misplaced(path, own, patched, after) or unused_networks(after, REPLACED[patches.host])
         if problem:
             return Change(path, before, None, "", problem)
     return Change(path, before, after.replace(b"\n", b"\r\n") if windows else after, note)
@@ -224,11 +235,11 @@ def _conflicts(merged: bytes) -> str:
     return ". ".join(found)
 
 
-def _misplaced(path: str, own: bytes, original: bytes, merged: bytes, patches: HostPatches) -> str:
-    """Why a merge is not trusted; empty if it is."""
+def _misplaced(path: str, own: bytes, patched: bytes, merged: bytes) -> str:
+    """Why a merge is not trusted; empty if it is. `patched` is the original with the inserted lines."""
     if without_marked(merged) != own:
         return "the merge would change lines of yours"
-    if _neighbours(merged) != _neighbours(patches.apply(path, original)):
+    if _neighbours(merged) != _neighbours(patched):
         return "the merge would put lines elsewhere than in the original"
     try:
         compile(own, path, "exec", dont_inherit=True)
@@ -238,7 +249,7 @@ def _misplaced(path: str, own: bytes, original: bytes, merged: bytes, patches: H
         compile(merged, path, "exec", dont_inherit=True)
     except SyntaxError as error:
         return f"after the merge, Python could not read line {error.lineno}"
-    lost = lost_name(merged, patches.apply(path, original))
+    lost = lost_name(merged, patched)
     return f"the lines have their places, but {lost}" if lost else ""
 
 
@@ -286,7 +297,6 @@ def _write_all(folder: Path, changes: list[Change]) -> None:
 
 def _unix(content: bytes) -> tuple[bytes, bool]:
     """A file with Unix line ends, and whether all of its lines had Windows'."""
-    windows = content.count(b"\r\n")
-    if windows and windows == content.count(b"\n"):
+    if line_end(content) == b"\r\n":
         return content.replace(b"\r\n", b"\n"), True
     return content, False

@@ -15,7 +15,7 @@ from typing import Any
 
 from hybrid_encoder.errors import UserError
 
-HOSTS = ("monodepth2", "manydepth")
+HOSTS = ("monodepth2", "manydepth", "mono_vifi")
 SERIES = (
     ("0001-current-stack.patch", "  # hybrid-encoder: stack"),
     ("0002-hybrid-encoder.patch", "  # hybrid-encoder: encoder"),
@@ -64,9 +64,9 @@ class FilePatch:
         """
         if blob_id(content) != self.old:
             raise UserError(f"{self.path} is not the file that the patch is for: expected blob {self.old}")
-        lines = content.splitlines(keepends=True)
+        lines, end = content.splitlines(keepends=True), line_end(content)
         for insertion in reversed(self.insertions):
-            lines[insertion.after : insertion.after] = [line + b"\n" for line in insertion.lines]
+            lines[insertion.after : insertion.after] = [line + end for line in insertion.lines]
         patched = b"".join(lines)
         if blob_id(patched) != self.new:
             raise UserError(f"the patch of {self.path} is damaged: reinstall hybrid-encoder")
@@ -78,7 +78,7 @@ class HostPatches:
     """The patches of one host, in their order.
 
     Attributes:
-        host: "monodepth2" or "manydepth".
+        host: one of `HOSTS`.
         repository: owner and name on GitHub.
         commit: the commit that they are made for.
         series: the files that each patch changes.
@@ -122,7 +122,7 @@ def read_patches(host: str, folder: Any = None) -> HostPatches:
     """The patches of a host, as shipped with the package.
 
     Args:
-        host: "monodepth2" or "manydepth".
+        host: one of `HOSTS`.
         folder: where the hosts' folders lie, a path; default: in the package.
 
     Raises:
@@ -193,6 +193,16 @@ def is_marked(line: bytes) -> bool:
 def without_marked(content: bytes) -> bytes:
     """A file without the lines that patches have inserted: as it was before."""
     return b"".join(line for line in content.splitlines(keepends=True) if not is_marked(line))
+
+
+def line_end(content: bytes) -> bytes:
+    """How a file's lines end: as on Windows where all of them do.
+
+    >>> line_end(b"one\\r\\ntwo\\r\\nthree"), line_end(b"one\\r\\ntwo\\n")
+    (b'\\r\\n', b'\\n')
+    """
+    windows = content.count(b"\r\n")
+    return b"\r\n" if windows and windows == content.count(b"\n") else b"\n"
 
 
 def blob_id(content: bytes) -> str:
