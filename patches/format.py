@@ -10,7 +10,7 @@ import hashlib
 import importlib.resources
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hybrid_encoder.errors import UserError
@@ -82,12 +82,32 @@ class HostPatches:
         repository: owner and name on GitHub.
         commit: the commit that they are made for.
         series: the files that each patch changes.
+        package: the folder in the clone that holds all files; "": the clone itself.
     """
 
     host: str
     repository: str
     commit: str
     series: tuple[tuple[FilePatch, ...], ...]
+    package: str = ""
+
+    def in_package(self, package: str) -> HostPatches:
+        """The same patches, for a clone whose package has another name.
+
+        Raises:
+            UserError: the host has no package, or this is no name of one.
+        """
+        if not self.package:
+            raise UserError(f"--package {package}: {self.host} has no package; only ManyDepth has")
+        name = package.rstrip("/")
+        if not name or not all(part.isidentifier() for part in name.split("/")):
+            raise UserError(f"--package {package!r}: expected the folder of the package in the clone, e.g. manydepth2")
+        inside = f"{self.package}/"
+        series = tuple(
+            tuple(replace(patch, path=f"{name}/{patch.path.removeprefix(inside)}") for patch in patches)
+            for patches in self.series
+        )
+        return replace(self, package=name, series=series)
 
     @property
     def paths(self) -> list[str]:
@@ -135,7 +155,8 @@ def read_patches(host: str, folder: Any = None) -> HostPatches:
     made_for = re.search(r"^Made for: (\S+) at ([0-9a-f]{40})$", texts[0], re.MULTILINE)
     if made_for is None:
         raise UserError(f"the patches of {host} do not say what they are made for: reinstall hybrid-encoder")
-    return HostPatches(host, made_for[1], made_for[2], tuple(parse_patch(text) for text in texts))
+    package = "manydepth" if host == "manydepth" else ""
+    return HostPatches(host, made_for[1], made_for[2], tuple(parse_patch(text) for text in texts), package)
 
 
 def parse_patch(text: str) -> tuple[FilePatch, ...]:

@@ -461,3 +461,41 @@ def test_timm_creates_hybrid_encoders() -> None:
         timm.create_model("hybrid_encoder_tiny")
     with pytest.raises(UserError, match="unknown encoder option 'in_chans'"):
         timm.create_model("hybrid_encoder_tiny", features_only=True, in_chans=4)
+
+
+def test_segmentation_models_build_on_hybrid_encoders() -> None:
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    importlib.import_module("hybrid_encoder.adapters.smp")
+    assert {f"hybrid_encoder_{preset}.published" for preset in PRESETS} <= set(smp.encoders.get_encoder_names())
+    image = torch.rand(2, 3, 64, 96)
+    unread = {"FPN": 5, "UPerNet": 5}  # trainable tensors of the map at stride 2
+    for name in ("Unet", "UnetPlusPlus", "FPN", "Linknet", "MAnet", "UPerNet", "Segformer"):
+        model = getattr(smp, name)("hybrid_encoder_tiny", encoder_weights=None, classes=4)
+        masks = model(image)
+        assert masks.shape == (2, 4, 64, 96)
+        masks.square().mean().backward()
+        without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert len(without) == unread.get(name, 0), name
+    shallow = smp.Unet("hybrid_encoder_tiny", encoder_weights=None, encoder_depth=3, decoder_channels=(32, 16, 8))
+    assert shallow(image).shape == (2, 1, 64, 96)
+    for name in ("DeepLabV3", "DeepLabV3Plus", "PAN"):
+        with pytest.raises(UserError, match="cannot be dilated"):
+            getattr(smp, name)("hybrid_encoder_tiny", encoder_weights=None)
+    with pytest.raises(UserError, match="RGB"):
+        smp.Unet("hybrid_encoder_tiny", encoder_weights=None, in_channels=4)
+    with pytest.raises(UserError, match="3 to 5 maps"):
+        smp.Unet("hybrid_encoder_tiny", encoder_weights=None, encoder_depth=2, decoder_channels=(16, 8))
+
+
+def test_torch_hub_builds_encoders_and_opens_models(tmp_path: Path) -> None:
+    root = str(Path(__file__).parent.parent)
+    assert torch.hub.list(root, source="local") == ["depth_model", "encoder"]
+    encoder = torch.hub.load(root, "encoder", "small", source="local", pretrained=False, pyramid=False, num_tokens=8)
+    assert isinstance(encoder, HybridEncoder)
+    assert encoder.config.num_tokens == 8
+    model = DepthModel(encoder, DPTDecoder(encoder), 64, 96)
+    model.save_pretrained(tmp_path)
+    opened = torch.hub.load(root, "depth_model", str(tmp_path), source="local")
+    assert torch.equal(opened.encoder.language.tokens, encoder.language.tokens)
+    again = torch.hub.load(root, "encoder", str(tmp_path), source="local")
+    assert torch.equal(again.language.tokens, encoder.language.tokens)

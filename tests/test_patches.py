@@ -6,6 +6,7 @@ that holds clones `monodepth2` and `manydepth`, the real patches are tried on th
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.resources
 import os
 import re
@@ -32,6 +33,8 @@ from hybrid_encoder.patches.format import (
     read_patches,
     without_marked,
 )
+from hybrid_encoder.patches.imports import insert_imports, split_imports
+from hybrid_encoder.patches.known_hosts import KNOWN_HOSTS, KnownHost
 from hybrid_encoder.patches.names import REPLACED, lost_name
 from hybrid_encoder.patches.rebuild import REPOSITORIES, rebuild
 
@@ -314,8 +317,102 @@ def test_changed_insertion_point_is_refused(patches: HostPatches, clone: Path) -
 
 
 def test_own_line_at_an_insertion_point_is_refused(patches: HostPatches, clone: Path) -> None:
-    write(clone, MODEL.replace("import os\n", "import os\nimport json\n"))
-    assert "`import sys" in refused(patches, clone)
+    write(clone, MODEL.replace("    layers = []\n", "    layers = []\n    rest = 1\n"))
+    assert "`layers.append(len(sys.argv))" in refused(patches, clone)
+
+
+OTHER_IMPORTS = {
+    "one more": ("import os\nimport json\n", "import json\n"),
+    "of several lines": ("import os\nfrom os.path import (\n    join,\n)\n", ")\n"),
+    "after other code": ("import os\n\nDEBUG = 1\nimport json; SIZE = 2\n", "SIZE = 2\n"),
+    "another": ("import os.path\n", "import os.path\n"),
+    "in a docstring": ('"""Says:\nimport json\n"""\n\nimport os\n', "import os\n"),
+}
+
+
+@pytest.mark.parametrize(("imports", "last"), OTHER_IMPORTS.values(), ids=OTHER_IMPORTS)
+def test_lines_that_follow_the_imports_follow_other_imports(
+    imports: str, last: str, patches: HostPatches, clone: Path
+) -> None:
+    own = MODEL.replace("import os\n", imports).replace("os.linesep", "str(0)")
+    write(clone, own + "\n\nif __name__ == '__main__':\n    import json\n\nimport re\n")
+    _, after = patch_and_back(patches, clone)
+    text = after["model.py"].decode()
+    assert f"{last}import sys{STACK}\n" in text
+    assert text.index("import sys") < text.index("def build")
+
+
+def test_import_lines_keep_their_place_before_an_import_that_is_still_there() -> None:
+    patched = f"import os\nimport sys{STACK}\nfrom late import thing\n\nprint(thing)\n".encode()
+    rest, lines = split_imports(patched)
+    assert rest == b"import os\nfrom late import thing\n\nprint(thing)\n"
+    own = b"import os\nimport re\nfrom late import thing\nimport json\n"
+    assert insert_imports(own, lines) == own.replace(b"from late", f"import sys{STACK}\nfrom late".encode())
+    assert insert_imports(b"import os\nimport re\n", lines) == f"import os\nimport re\nimport sys{STACK}\n".encode()
+    assert insert_imports(b"print 'Python 2'\n", lines) is None
+
+
+def test_a_file_that_python_cannot_read_is_merged_as_before(patches: HostPatches, clone: Path) -> None:
+    write(clone, MODEL + "\nprint 'Python 2'\n")
+    _, after = patch_and_back(patches, clone)
+    assert after["model.py"].decode() == MODEL_MARKED + "\nprint 'Python 2'\n"
+
+
+# Renamed packages, and other hosts
+
+
+def packaged(made_up: tuple[Path, HostPatches]) -> HostPatches:
+    """The made-up project's patches as if its files lay in a package `manydepth`."""
+    series = tuple(
+        tuple(dataclasses.replace(patch, path=f"manydepth/{patch.path}") for patch in patches)
+        for patches in made_up[1].series
+    )
+    return dataclasses.replace(made_up[1], host="manydepth", series=series, package="manydepth")
+
+
+def test_a_renamed_package(made_up: tuple[Path, HostPatches], tmp_path: Path) -> None:
+    patches = packaged(made_up)
+    git(tmp_path, "init", "-q")
+    write(tmp_path / "ours", MODEL)
+    (tmp_path / "ours" / "networks").mkdir()
+    (tmp_path / "ours" / "trainer.py").touch()
+    with pytest.raises(UserError, match=r"holds no manydepth/model\.py.*add --package ours"):
+        patch_with(patches, tmp_path)
+    report = patch_with(patches.in_package("ours/"), tmp_path)
+    assert "--revert --package ours" in report
+    assert (tmp_path / "ours" / "model.py").read_text() == MODEL_MARKED
+    patch_with(patches.in_package("ours"), tmp_path, revert=True)
+    assert (tmp_path / "ours" / "model.py").read_text() == MODEL
+
+
+def test_packages_that_cannot_be() -> None:
+    with pytest.raises(UserError, match="only ManyDepth has"):
+        patch_clone("monodepth2", ".", package="monodepth2")
+    for name in ("", "../manydepth", "many depth", "/manydepth"):
+        with pytest.raises(UserError, match="expected the folder of the package"):
+            patch_clone("manydepth", ".", package=name)
+    assert read_patches("manydepth").in_package("src/depth").paths[0] == "src/depth/datasets/mono_dataset.py"
+
+
+@pytest.mark.parametrize("known", KNOWN_HOSTS, ids=lambda known: known.name)
+def test_a_refusal_names_the_host_where_it_knows_it(known: KnownHost, tmp_path: Path) -> None:
+    file = tmp_path / known.file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"class {known.word}Net: pass\n")
+    asked = "manydepth" if known.name == "Monodepth2" else "monodepth2"
+    with pytest.raises(UserError) as caught:
+        patch_clone(asked, tmp_path)
+    assert f"This looks like {known.name} ({known.file})" in str(caught.value)
+    page = (Path(__file__).parent.parent / "docs" / "HOSTS.md").read_text()
+    assert known.name in page
+    told = known.remedy.split("`")[1].removeprefix("encoder = hybrid_encoder.") if "`" in known.remedy else ""
+    assert told in page
+    assert "Your own trainer" in str(caught.value) or "hybrid" in known.remedy
+
+
+def test_a_refusal_points_to_the_page_of_own_trainers(patches: HostPatches, clone: Path) -> None:
+    write(clone, MODEL.replace("    layers = []", "    layers = list()"))
+    assert refused(patches, clone).count("'Your own trainer'") == 1
 
 
 def test_renamed_variable_of_an_inserted_line_is_refused(patches: HostPatches, clone: Path) -> None:
@@ -670,3 +767,30 @@ def test_real_clone_with_renamed_variables(host: str, tmp_path: Path) -> None:
         patch_with(patches, folder)
     (folder / path).write_bytes(own + b"\n")
     patch_with(patches, folder)
+
+
+@pytest.mark.skipif(CLONES is None, reason="HYBRID_ENCODER_CLONES names no folder with clones of the originals")
+@pytest.mark.parametrize("fork", ["CADepth-master", "tedio85"])
+def test_forks_with_other_imports_are_patched_whole(fork: str, tmp_path: Path) -> None:
+    """Forks of Monodepth2 of another history, whose git knows the original's files."""
+    source, patches = Path(CLONES or "") / fork, read_patches("monodepth2")
+    if not source.is_dir():
+        pytest.skip(f"HYBRID_ENCODER_CLONES holds no {fork}")
+    for file in source.rglob("*.py"):
+        (tmp_path / file.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file.relative_to(source)).write_bytes(file.read_bytes())
+    git(tmp_path, "init", "-q")
+    for path in patches.paths:
+        original = tmp_path / "original"
+        blob = ["git", "-C", f"{CLONES}/monodepth2", "cat-file", "blob", patches.original_id(path)]
+        original.write_bytes(subprocess.run(blob, check=True, capture_output=True).stdout)
+        git(tmp_path, "hash-object", "-w", "original")
+    there = [path for path in patches.paths if (tmp_path / path).exists()]
+    before = {path: (tmp_path / path).read_bytes() for path in there}
+    patch_with(patches, tmp_path)
+    for path in there:
+        after = (tmp_path / path).read_bytes()
+        assert sorted(filter(is_marked, after.splitlines())) == patches.lines(path)
+        compile(after, path, "exec")
+    patch_with(patches, tmp_path, revert=True)
+    assert before == {path: (tmp_path / path).read_bytes() for path in there}

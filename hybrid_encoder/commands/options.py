@@ -130,6 +130,7 @@ class PatchOptions(Options):
     path: Path = option(Path(), "the clone's folder", positional=True)
     check: bool = option(False, "say what would happen, write nothing")
     revert: bool = option(False, "take the patch back out")
+    package: str | None = option(None, "folder of the package in a fork of ManyDepth that has renamed it")
 
 
 @dataclass(frozen=True)
