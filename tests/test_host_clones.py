@@ -97,7 +97,8 @@ def slowtv(encoder: Any) -> nn.Module:
     module("src.networks.decoders.monodepth")
     net = module("src.networks.depth").DepthNet("hybrid_encoder_tiny", pretrained=False)
     assert (net.num_ch_enc, net.enc_sc) == (encoder.feature_info.channels(), encoder.feature_info.reduction())
-    return nn.ModuleList(net.decoders.values())[0]
+    disparities: nn.Module = net.decoders["disp"]
+    return disparities
 
 
 def diffnet(encoder: Any) -> nn.Module:
@@ -176,8 +177,9 @@ def clone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def typed(lines: tuple[str, ...], **names: Any) -> Any:
-    """The encoder that these lines give."""
-    text = "\n".join(lines).replace('"paper"', '"tiny"').replace("_paper", "_tiny").replace("=True, f", "=False, f")
+    """The encoder that these lines give: tiny, and with random towers."""
+    text = "\n".join(lines).replace('"paper"', '"tiny"').replace("_paper", "_tiny")
+    text = text.replace("pretrained=True", "pretrained=False")
     scope = {"create_encoder": hybrid_encoder.create_encoder, "hybrid_encoder": hybrid_encoder, **names}
     scope["timm"] = importlib.import_module("timm")
     exec(text, scope)
