@@ -43,10 +43,20 @@ KNOWN_HOSTS = (
         "",
         _by_hand('create_encoder("paper", num_ch_enc=(64, 128, 216, 288, 288))'),
     ),
-    KnownHost("DIFFNet", "networks/test_hr_encoder.py", "", _by_hand('like(host_encoder, "paper")')),
+    KnownHost(
+        "DIFFNet",
+        "networks/test_hr_encoder.py",
+        "",
+        _by_hand('create_encoder("paper", num_ch_enc=(64, 118, 36, 72, 144), nesting=(0, 1, 3, 2, 0))'),
+    ),
     KnownHost("RA-Depth", "networks/depth_decoder_msf.py", "", _by_hand('create_encoder("paper")')),
-    KnownHost("HR-Depth", "networks/HR_Depth_Decoder.py", "", _by_hand('like(host_encoder, "paper")')),
-    KnownHost("SQLdepth", "SQLdepth.py", "", _by_hand('like(host_encoder, "paper")')),
+    KnownHost("HR-Depth", "networks/HR_Depth_Decoder.py", "", _by_hand('create_encoder("paper")')),
+    KnownHost(
+        "SQLdepth",
+        "SQLdepth.py",
+        "",
+        _by_hand('create_encoder("paper", num_ch_enc=(64, 256, 512, 1024, 2048))'),
+    ),
     KnownHost("sc_depth_pl", "SC_Depth.py", "", _by_hand('create_encoder("paper")')),
     KnownHost(
         "slowtv_monodepth",

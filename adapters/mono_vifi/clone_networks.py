@@ -111,7 +111,7 @@ def _hybrid_encoders(models: dict[str, nn.Module]) -> dict[str, Any]:
     found: dict[int, tuple[str, Any]] = {}
     for name, model in models.items():
         net: Any = getattr(model, "module", model)
-        if isinstance(net, DepthEncoder):
+        if isinstance(net, DepthEncoder) and net.config is not None:
             found.setdefault(id(net), (name, net))
     return dict(found.values())
 

@@ -148,7 +148,7 @@ def _torch(module: Any) -> Shadow:
 
     def device(kind: Any, *index: Any) -> torch.device:
         absent = str(kind).startswith("cuda") and not cpu_only.cuda.is_available()
-        return module.device("cpu") if absent else module.device(kind, *index)
+        return torch.device("cpu") if absent else torch.device(kind, *index)
 
     cuda = Shadow(cpu_only.cuda, device_count=lambda: max(1, module.cuda.device_count()))
     return Shadow(cpu_only, device=device, cuda=cuda)
