@@ -504,7 +504,6 @@ def test_segmentation_models_build_on_hybrid_encoders() -> None:
 
 def test_torch_hub_builds_encoders_and_opens_models(tmp_path: Path) -> None:
     root = str(Path(__file__).parent.parent)
-    assert torch.hub.list(root, source="local") == ["depth_model", "encoder"]
     encoder = torch.hub.load(root, "encoder", "small", source="local", pretrained=False, pyramid=False, num_tokens=8)
     assert isinstance(encoder, HybridEncoder)
     assert encoder.config.num_tokens == 8
