@@ -219,7 +219,7 @@ def test_no_cuda_is_obeyed(mended: Any) -> None:
 
 
 def test_trainer_needs_no_ipython(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mono.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "modules", {name: module for name, module in sys.modules.items() if name != "IPython"})
     mono.mend_trainer(namespace(F=F, optim=optim))
     assert sys.modules["IPython"].get_ipython() is None
