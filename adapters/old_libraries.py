@@ -7,6 +7,8 @@ patches/README.md lists why.
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import random
 import sys
 import types
@@ -42,13 +44,29 @@ class Shadow(types.ModuleType):
 def mend(names: dict[str, Any], **more: Callable[[Any], Any]) -> None:
     """Puts shadows in the place of the modules and classes that a file of an original has imported.
 
+    A module is known by what it is, whatever the file calls it: another one of the same name stays as it is.
+
     Args:
         names: the file's `globals()`.
         more: further names and what makes their shadows, for one host alone.
     """
-    for name, shadow in {**_SHADOWS, **more}.items():
-        if name in names and not isinstance(names[name], Shadow):
-            names[name] = shadow(names[name])
+    for name, value in list(names.items()):
+        if isinstance(value, types.ModuleType) and not isinstance(value, Shadow):
+            shadow = more.get(name) or _SHADOWS.get(value.__name__)
+            names[name] = value if shadow is None else shadow(value)
+        elif name in more and isinstance(value, type):
+            names[name] = more[name](value)
+        elif value is DataLoader:
+            names[name] = OldDataLoader
+
+
+def stand_in_for_ipython() -> None:
+    """An empty module IPython where there is none: originals import it, and never use it."""
+    if "IPython" not in sys.modules and importlib.util.find_spec("IPython") is None:
+        absent: Any = types.ModuleType("IPython")
+        absent.__spec__ = importlib.machinery.ModuleSpec("IPython", None)
+        absent.embed, absent.get_ipython = None, lambda: None  # other libraries ask for the latter
+        sys.modules["IPython"] = absent
 
 
 def use_device(options: Any) -> None:
@@ -239,11 +257,10 @@ def _torchvision_models(module: Any) -> Shadow:
 
 
 _SHADOWS: dict[str, Callable[[Any], Any]] = {
-    "np": lambda module: Shadow(module, int=int, array=ragged_array, load=load_array),
+    "numpy": lambda module: Shadow(module, int=int, array=ragged_array, load=load_array),
     "torch": shadow_torch,
-    "Image": lambda module: Shadow(module, ANTIALIAS=module.LANCZOS),
-    "transforms": _transforms,
-    "models": _torchvision_models,
-    "DataLoader": lambda _: OldDataLoader,
+    "PIL.Image": lambda module: Shadow(module, ANTIALIAS=module.LANCZOS),
+    "torchvision.transforms": _transforms,
+    "torchvision.models": _torchvision_models,
 }
-"""What a file may have imported under these names, and the shadow of it."""
+"""Modules that a file may have imported, and their shadows."""

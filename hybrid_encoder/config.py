@@ -140,7 +140,7 @@ class HybridEncoderConfig:
     """Strides of the drop-in maps, ascending, each one of 2, 4, 8, 16, 32."""
     nesting: tuple[int, ...] | None = None
     """For hosts that take lists in place of maps: one number a map, 0 for the map itself, n for a list that holds it n
-    times. DIFFNet's: (0, 4, 3, 2, 0)."""
+    times. DIFFNet's: (0, 1, 3, 2, 0)."""
     size: Literal["strict", "pad"] = "strict"
     """Of images whose sides are no multiples of 32: refuse them, or pad them and crop the drop-in maps."""
     decoder_channels: int = 256

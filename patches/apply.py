@@ -18,7 +18,9 @@ from pathlib import Path
 
 from hybrid_encoder.errors import UserError
 
-from .format import HostPatches, blob_id, is_marked, read_patches, without_marked
+from .format import HostPatches, blob_id, is_marked, line_end, read_patches, without_marked
+from .imports import insert_imports, split_imports
+from .known_hosts import BY_HAND, BY_HAND_PAGE, advice
 from .names import REPLACED, lost_name, unused_networks
 
 _MARKER_SIZE = 31
@@ -26,9 +28,16 @@ _MARKER_SIZE = 31
 
 _SCRIPTS = {
     "monodepth2": ("evaluate_depth.py", "evaluate_pose.py", "export_gt_depth.py", "test_simple.py"),
-    "manydepth": ("manydepth/evaluate_depth.py", "manydepth/export_gt_depth.py", "manydepth/test_simple.py"),
+    "manydepth": ("evaluate_depth.py", "export_gt_depth.py", "test_simple.py"),
+    "mono_vifi": (
+        "evaluate_depth_mf.py",
+        "export_gt_depth.py",
+        "test_simple.py",
+        "test_video.py",
+        "train_vfi.py",
+    ),
 }
-"""Files that nothing else needs: a fork may have deleted them."""
+"""Files of the host, or of its package, that nothing else needs: a fork may have deleted them."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +102,17 @@ class Clone:
         return found
 
 
-def patch_clone(host: str, path: str | Path, check: bool = False, revert: bool = False) -> str:
+def patch_clone(
+    host: str, path: str | Path, check: bool = False, revert: bool = False, package: str | None = None
+) -> str:
     """Patches a clone so that it runs on today's libraries and knows `--encoder hybrid`, or undoes that.
 
     Args:
-        host: "monodepth2" or "manydepth".
+        host: one of `format.HOSTS`.
         path: the clone's folder.
         check: only say what would be done.
         revert: take the inserted lines out again; every file gets back the bytes that it had.
+        package: the folder of the clone's package where a fork of ManyDepth has renamed it.
 
     Returns:
         What was found and done, in lines of text.
@@ -109,16 +121,21 @@ def patch_clone(host: str, path: str | Path, check: bool = False, revert: bool =
         UserError: this is no such clone, lines go to places that have changed, or a function builds its depth nets by
             other names than those that a line replaces; nothing is written then.
     """
-    return patch_with(read_patches(host), Path(path), check, revert)
+    patches = read_patches(host)
+    return patch_with(patches if package is None else patches.in_package(package), Path(path), check, revert)
 
 
 def patch_with(patches: HostPatches, folder: Path, check: bool = False, revert: bool = False) -> str:
     """`patch_clone` with given patches."""
     clone = Clone(folder, patches)
     missing = [path for path in patches.paths if clone.read(path) is None]
-    needed = [path for path in missing if path not in _SCRIPTS[patches.host]]
+    scripts = {f"{patches.package}/{name}".lstrip("/") for name in _SCRIPTS[patches.host]}
+    needed = [path for path in missing if path not in scripts]
     if needed and (not revert or len(missing) == len(patches.paths)):
-        raise UserError(f"{folder} holds no {', '.join(needed)}: expected a clone of {patches.repository}")
+        raise UserError(
+            f"{folder} holds no {', '.join(needed)}: expected a clone of {patches.repository}. "
+            f"{advice(folder, patches.host)}"
+        )
     changes = [_revert(clone, path) if revert else _plan(clone, path) for path in patches.paths if path not in missing]
     problems: dict[str, list[str]] = {}
     for change in changes:
@@ -126,6 +143,8 @@ def patch_with(patches: HostPatches, folder: Path, check: bool = False, revert: 
             problems.setdefault(change.problem, []).append(change.path)
     if problems:
         found = [f"  {', '.join(paths)}: {problem}" for problem, paths in problems.items()]
+        remedy = advice(folder, patches.host)
+        found += [f"  {remedy}"] if remedy != BY_HAND or not any(BY_HAND_PAGE in line for line in found) else []
         raise UserError("\n".join([f"{folder} ({clone.describe()}) is not patched, nothing was written:", *found]))
     todo = [change for change in changes if change.after is not None and change.after != change.before]
     if not check:
@@ -138,7 +157,8 @@ def patch_with(patches: HostPatches, folder: Path, check: bool = False, revert: 
     done = "would change" if check else "changed"
     lines.append(f"{len(todo)} files {done}" if todo else "Nothing to do.")
     if todo and not revert and not check:
-        lines.append(f"Undo with: hybrid-encoder patch {patches.host} {shlex.quote(str(folder))} --revert")
+        renamed = f" --package {patches.package}" if patches.package not in ("", patches.host) else ""
+        lines.append(f"Undo with: hybrid-encoder patch {patches.host} {shlex.quote(str(folder))} --revert{renamed}")
     return "\n".join(lines)
 
 
@@ -162,20 +182,41 @@ def _plan(clone: Clone, path: str) -> Change:
         return Change(path, before, None, "patched already", unused_networks(text, REPLACED[patches.host]))
     own = without_marked(text)
     note = f"{len(marked)} lines of another version replaced, " if marked else ""
-    if blob_id(own) == patches.original_id(path):
-        after, note = patches.apply(path, own), note + "as the original"
+    same = [found for found in (without_marked(before), own) if blob_id(found) == patches.original_id(path)]
+    if same:
+        after, note = _unix(patches.apply(path, same[0]))[0], note + "as the original"
     else:
         original = clone.git("cat-file", "blob", patches.original_id(path))
         if original is None:
             return Change(path, before, None, "", _no_base(clone))
-        merged, conflicts = _merge(own, original, patches.apply(path, original))
+        patched = patches.apply(path, original)
+        if b"\r\n" not in own:
+            original, patched = _unix(original)[0], _unix(patched)[0]
+        merged, problem = _merged(path, own, original, patched)
         if merged is None:
-            return Change(path, before, None, "", conflicts)
+            return Change(path, before, None, "", problem)
         after, note = merged, note + "merged with your changes"
-        problem = _misplaced(path, own, original, after, patches) or unused_networks(after, REPLACED[patches.host])
+        problem = problem or unused_networks(after, REPLACED[patches.host])
         if problem:
             return Change(path, before, None, "", problem)
     return Change(path, before, after.replace(b"\n", b"\r\n") if windows else after, note)
+
+
+def _merged(path: str, own: bytes, original: bytes, patched: bytes) -> tuple[bytes | None, str]:
+    """A changed file with the inserted lines, and why that is not to be trusted; None and the conflicts.
+
+    Lines that only have to follow the imports are placed by Python's grammar, all others by a three-way merge.
+    """
+    rest, imports = split_imports(patched)
+    if insert_imports(own, imports) is None:
+        rest, imports = patched, []  # Python cannot read this file: all lines by the merge
+    merged, conflicts = _merge(own, original, rest)
+    if merged is None:
+        return None, conflicts
+    after = insert_imports(merged, imports)
+    if after is None or without_marked(after) != own:
+        return None, "the merge would change lines of yours"
+    return after, _misplaced(path, own, (rest, merged), (patched, after))
 
 
 def _no_base(clone: Clone) -> str:
@@ -224,11 +265,15 @@ def _conflicts(merged: bytes) -> str:
     return ". ".join(found)
 
 
-def _misplaced(path: str, own: bytes, original: bytes, merged: bytes, patches: HostPatches) -> str:
-    """Why a merge is not trusted; empty if it is."""
-    if without_marked(merged) != own:
-        return "the merge would change lines of yours"
-    if _neighbours(merged) != _neighbours(patches.apply(path, original)):
+def _misplaced(path: str, own: bytes, by_place: tuple[bytes, bytes], all_lines: tuple[bytes, bytes]) -> str:
+    """Why a merge is not trusted; empty if it is.
+
+    Args:
+        by_place: the original and the merged file, each with the lines that have a place.
+        all_lines: both with all lines.
+    """
+    patched, merged = all_lines
+    if _neighbours(by_place[0]) != _neighbours(by_place[1]):
         return "the merge would put lines elsewhere than in the original"
     try:
         compile(own, path, "exec", dont_inherit=True)
@@ -238,7 +283,7 @@ def _misplaced(path: str, own: bytes, original: bytes, merged: bytes, patches: H
         compile(merged, path, "exec", dont_inherit=True)
     except SyntaxError as error:
         return f"after the merge, Python could not read line {error.lineno}"
-    lost = lost_name(merged, patches.apply(path, original))
+    lost = lost_name(merged, patched)
     return f"the lines have their places, but {lost}" if lost else ""
 
 
@@ -286,7 +331,6 @@ def _write_all(folder: Path, changes: list[Change]) -> None:
 
 def _unix(content: bytes) -> tuple[bytes, bool]:
     """A file with Unix line ends, and whether all of its lines had Windows'."""
-    windows = content.count(b"\r\n")
-    if windows and windows == content.count(b"\n"):
+    if line_end(content) == b"\r\n":
         return content.replace(b"\r\n", b"\n"), True
     return content, False

@@ -10,12 +10,12 @@ import hashlib
 import importlib.resources
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hybrid_encoder.errors import UserError
 
-HOSTS = ("monodepth2", "manydepth")
+HOSTS = ("monodepth2", "manydepth", "mono_vifi")
 SERIES = (
     ("0001-current-stack.patch", "  # hybrid-encoder: stack"),
     ("0002-hybrid-encoder.patch", "  # hybrid-encoder: encoder"),
@@ -64,9 +64,9 @@ class FilePatch:
         """
         if blob_id(content) != self.old:
             raise UserError(f"{self.path} is not the file that the patch is for: expected blob {self.old}")
-        lines = content.splitlines(keepends=True)
+        lines, end = content.splitlines(keepends=True), line_end(content)
         for insertion in reversed(self.insertions):
-            lines[insertion.after : insertion.after] = [line + b"\n" for line in insertion.lines]
+            lines[insertion.after : insertion.after] = [line + end for line in insertion.lines]
         patched = b"".join(lines)
         if blob_id(patched) != self.new:
             raise UserError(f"the patch of {self.path} is damaged: reinstall hybrid-encoder")
@@ -78,16 +78,36 @@ class HostPatches:
     """The patches of one host, in their order.
 
     Attributes:
-        host: "monodepth2" or "manydepth".
+        host: one of `HOSTS`.
         repository: owner and name on GitHub.
         commit: the commit that they are made for.
         series: the files that each patch changes.
+        package: the folder in the clone that holds all files; "": the clone itself.
     """
 
     host: str
     repository: str
     commit: str
     series: tuple[tuple[FilePatch, ...], ...]
+    package: str = ""
+
+    def in_package(self, package: str) -> HostPatches:
+        """The same patches, for a clone whose package has another name.
+
+        Raises:
+            UserError: the host has no package, or this is no name of one.
+        """
+        if not self.package:
+            raise UserError(f"--package {package}: {self.host} has no package; only ManyDepth has")
+        name = package.rstrip("/")
+        if not name or not all(part.isidentifier() for part in name.split("/")):
+            raise UserError(f"--package {package!r}: expected the folder of the package in the clone, e.g. manydepth2")
+        inside = f"{self.package}/"
+        series = tuple(
+            tuple(replace(patch, path=f"{name}/{patch.path.removeprefix(inside)}") for patch in patches)
+            for patches in self.series
+        )
+        return replace(self, package=name, series=series)
 
     @property
     def paths(self) -> list[str]:
@@ -122,7 +142,7 @@ def read_patches(host: str, folder: Any = None) -> HostPatches:
     """The patches of a host, as shipped with the package.
 
     Args:
-        host: "monodepth2" or "manydepth".
+        host: one of `HOSTS`.
         folder: where the hosts' folders lie, a path; default: in the package.
 
     Raises:
@@ -135,7 +155,8 @@ def read_patches(host: str, folder: Any = None) -> HostPatches:
     made_for = re.search(r"^Made for: (\S+) at ([0-9a-f]{40})$", texts[0], re.MULTILINE)
     if made_for is None:
         raise UserError(f"the patches of {host} do not say what they are made for: reinstall hybrid-encoder")
-    return HostPatches(host, made_for[1], made_for[2], tuple(parse_patch(text) for text in texts))
+    package = "manydepth" if host == "manydepth" else ""
+    return HostPatches(host, made_for[1], made_for[2], tuple(parse_patch(text) for text in texts), package)
 
 
 def parse_patch(text: str) -> tuple[FilePatch, ...]:
@@ -193,6 +214,16 @@ def is_marked(line: bytes) -> bool:
 def without_marked(content: bytes) -> bytes:
     """A file without the lines that patches have inserted: as it was before."""
     return b"".join(line for line in content.splitlines(keepends=True) if not is_marked(line))
+
+
+def line_end(content: bytes) -> bytes:
+    """How a file's lines end: as on Windows where all of them do.
+
+    >>> line_end(b"one\\r\\ntwo\\r\\nthree"), line_end(b"one\\r\\ntwo\\n")
+    (b'\\r\\n', b'\\n')
+    """
+    windows = content.count(b"\r\n")
+    return b"\r\n" if windows and windows == content.count(b"\n") else b"\n"
 
 
 def blob_id(content: bytes) -> str:

@@ -15,8 +15,10 @@ from .format import is_marked
 REPLACED = {
     "monodepth2": ("ResnetEncoder", "DepthDecoder"),
     "manydepth": ("ResnetEncoderMatching", "DepthDecoder"),
+    "mono_vifi": (),
 }
-"""The names of a host's `networks` by which it builds the depth nets that `--encoder hybrid` replaces."""
+"""The names of a host's `networks` by which it builds the depth nets that `--encoder hybrid` replaces. In Mono-ViFI,
+`--backbone Hybrid` adds nets and replaces none."""
 
 _REPLACING = ("networks", "networks_in")
 """Functions of a host's `upstream` whose result takes the place of `networks`."""

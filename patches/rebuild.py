@@ -16,8 +16,13 @@ from hybrid_encoder.errors import UserError
 
 from .format import HOSTS, SERIES, FilePatch, Insertion, blob_id, is_marked, render_patch, without_marked
 
-REPOSITORIES = {"monodepth2": "nianticlabs/monodepth2", "manydepth": "nianticlabs/manydepth"}
-TITLES = ("Run on today's PyTorch, torchvision, numpy and Pillow, on a GPU or not", "Add --encoder hybrid")
+REPOSITORIES = {
+    "monodepth2": "nianticlabs/monodepth2",
+    "manydepth": "nianticlabs/manydepth",
+    "mono_vifi": "LiuJF1226/Mono-ViFI",
+}
+FLAGS = {"monodepth2": "--encoder hybrid", "manydepth": "--encoder hybrid", "mono_vifi": "--backbone Hybrid"}
+STACK_TITLE = "Run on today's PyTorch, torchvision, numpy and Pillow, on a GPU or not"
 
 
 def insertions(after: bytes, mark: bytes) -> tuple[Insertion, ...]:
@@ -78,7 +83,8 @@ def rebuild(host: str, clone: Path, out: Path, repository: str) -> list[Path]:
     if not all(series):
         raise UserError(f"{clone}: expected lines that end in each of the marks {[mark for _, mark in SERIES]}")
     written = []
-    for (name, _), title, patches in zip(SERIES, TITLES, series, strict=True):
+    titles = (STACK_TITLE, f"Add {FLAGS[host]}")
+    for (name, _), title, patches in zip(SERIES, titles, series, strict=True):
         file = out / host / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(render_patch(title, f"{repository} at {commit}", patches), encoding="utf-8")

@@ -40,7 +40,9 @@ HOSTS = {
     "HR-Depth mobile": ((16, 24, 40, 80, 160), (2, 4, 8, 16, 32)),
     "four maps": ((96, 192, 384, 768), (4, 8, 16, 32)),
 }
-DIFFNET = {"num_ch_enc": (64, 18, 36, 72, 144), "nesting": (0, 4, 3, 2, 0)}
+DIFFNET = {"num_ch_enc": (64, 118, 36, 72, 144), "nesting": (0, 1, 3, 2, 0)}
+DIFFNET_LISTS = ((64,), (64, 18, 18, 18), (36, 36, 36), (72, 72), (144,))
+"""Widths of the maps in DIFFNet's lists, read off the real encoder (tests/test_host_clones.py)."""
 
 
 def tiny(**changes: Any) -> HybridEncoder:
@@ -217,6 +219,7 @@ def test_num_ch_enc_is_a_list_of_plain_ints() -> None:
         assert widths * 2 == 2 * widths == [128, 128, 256, 512, 1024]
         assert widths * np.array(2) == widths * 2
         assert widths // 2 == [32, 32, 64, 128, 256]
+        assert (widths / 2).astype("int").tolist() == [32, 32, 64, 128, 256]
         larger = widths.copy()
         larger[1:] *= 4
         assert larger == [64, 256, 512, 1024, 2048]
@@ -239,9 +242,11 @@ def test_the_maps_are_described_as_timm_describes_them() -> None:
 def test_nested_maps_and_diffnets_decoder() -> None:
     encoder = tiny(**DIFFNET).train()
     maps = encoder(torch.rand(2, 3, 64, 96))
-    assert [len(entry) if isinstance(entry, list) else 0 for entry in maps] == [0, 4, 3, 2, 0]
-    assert all(part is maps[1][0] for part in maps[1])
-    repeated = [w for w, count in zip(encoder.num_ch_enc, (1, 4, 3, 2, 1), strict=True) for _ in range(count)]
+    assert [len(entry) if isinstance(entry, list) else 0 for entry in maps] == [0, 1, 3, 2, 0]
+    assert all(part is maps[2][0] for part in maps[2])
+    joined = [torch.cat(entry, 1).shape[1] for entry in maps[1:4]]
+    assert joined == [sum(widths) for widths in DIFFNET_LISTS[1:4]]
+    repeated = [w for w, count in zip(encoder.num_ch_enc, (1, 1, 3, 2, 1), strict=True) for _ in range(count)]
     assert_all_train(encoder, HostDecoder(repeated)(maps).mean())
     features = encoder.forward_features(torch.rand(2, 3, 64, 96))
     assert len(encoder.drop_in_maps(features)) == 5, "our own decoders take plain maps"
@@ -309,6 +314,16 @@ def test_like_takes_nested_lists_and_other_changes() -> None:
         assert [part.shape for part in flat([ours])] == [part.shape for part in flat([expected])]
 
 
+def test_like_joins_maps_of_several_widths_in_a_list() -> None:
+    """DIFFNet's list at stride 4 holds 64 and three times 18 channels, which its decoder concatenates."""
+    strides = (2, 4, 8, 16, 32)
+    sizes = [(192 // s, 640 // s) for s in strides]
+    lists = [maps_of(*((w, *size) for w in widths)) for widths, size in zip(DIFFNET_LISTS, sizes, strict=True)]
+    found = probe(_Returns([lists[0][0], *lists[1:4], lists[4][0]]))
+    assert (found.num_ch_enc, found.nesting) == (DIFFNET["num_ch_enc"], DIFFNET["nesting"])
+    assert found.strides == strides
+
+
 def test_like_takes_timms_features() -> None:
     theirs = timm.create_model("resnet18", features_only=True, pretrained=False)
     encoder = hybrid_encoder.like(theirs, "tiny", (64, 96))
@@ -336,7 +351,7 @@ def maps_of(*sizes: tuple[int, int, int]) -> list[Tensor]:
         (torch.zeros(1, 8, 6, 20), "returns a Tensor: expected a list of feature maps"),
         ([*maps_of((8, 48, 160)), "text"], "returns no map as number 1"),
         ([*maps_of((8, 48, 160)), []], "returns no map as number 1"),
-        ([maps_of((8, 48, 160), (9, 48, 160))], r"maps of .* in list 0: expected maps of one shape"),
+        ([maps_of((8, 48, 160), (8, 24, 80))], r"maps of .* in list 0: expected maps of one height and width"),
         (maps_of((8, 50, 160)), "map 0 of _Returns has 50 x 160 cells of an image of 192 x 640"),
         (maps_of((8, 192, 640), (8, 96, 320), (8, 48, 160)), r"strides=\(1, 2, 4\): expected ascending"),
         (maps_of((8, 96, 320), (8, 48, 160)), "3, 4 or 5 maps"),
@@ -445,7 +460,7 @@ def test_the_page_of_hosts_names_what_is_tried_here() -> None:
             assert row.endswith(f"| {host} |")
             assert (f"strides={strides}" in row) is (len(widths) != 5)
     typed = re.findall(r'create_encoder\("paper", num_ch_enc=(\([\d, ]+\))', page)
-    assert {str(widths) for widths, _ in HOSTS.values()} >= set(typed)
+    assert {str(widths) for widths, _ in HOSTS.values()} | {str(DIFFNET["num_ch_enc"])} >= set(typed)
     assert f"nesting={DIFFNET['nesting']}" in page
 
 
@@ -461,3 +476,40 @@ def test_timm_creates_hybrid_encoders() -> None:
         timm.create_model("hybrid_encoder_tiny")
     with pytest.raises(UserError, match="unknown encoder option 'in_chans'"):
         timm.create_model("hybrid_encoder_tiny", features_only=True, in_chans=4)
+
+
+def test_segmentation_models_build_on_hybrid_encoders() -> None:
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    importlib.import_module("hybrid_encoder.adapters.smp")
+    assert {f"hybrid_encoder_{preset}.published" for preset in PRESETS} <= set(smp.encoders.get_encoder_names())
+    image = torch.rand(2, 3, 64, 96)
+    for name in ("Unet", "UnetPlusPlus", "FPN", "Linknet", "MAnet", "UPerNet", "Segformer"):
+        model = getattr(smp, name)("hybrid_encoder_tiny", encoder_weights=None, classes=4)
+        masks = model(image)
+        assert masks.shape == (2, 4, 64, 96)
+        masks.square().mean().backward()
+        without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert all(n.startswith("encoder.pyramid.") for n in without), name  # of the map at stride 2
+        assert bool(without) == (name in ("FPN", "UPerNet")), name
+    shallow = smp.Unet("hybrid_encoder_tiny", encoder_weights=None, encoder_depth=3, decoder_channels=(32, 16, 8))
+    assert shallow(image).shape == (2, 1, 64, 96)
+    for name in ("DeepLabV3", "DeepLabV3Plus", "PAN"):
+        with pytest.raises(UserError, match="cannot be dilated"):
+            getattr(smp, name)("hybrid_encoder_tiny", encoder_weights=None)
+    with pytest.raises(UserError, match="RGB"):
+        smp.Unet("hybrid_encoder_tiny", encoder_weights=None, in_channels=4)
+    with pytest.raises(UserError, match="3 to 5 maps"):
+        smp.Unet("hybrid_encoder_tiny", encoder_weights=None, encoder_depth=2, decoder_channels=(16, 8))
+
+
+def test_torch_hub_builds_encoders_and_opens_models(tmp_path: Path) -> None:
+    root = str(Path(__file__).parent.parent)
+    encoder = torch.hub.load(root, "encoder", "tiny", source="local", pretrained=False, pyramid=False, num_tokens=8)
+    assert isinstance(encoder, HybridEncoder)
+    assert encoder.config.num_tokens == 8
+    model = DepthModel(encoder, DPTDecoder(encoder), 64, 96)
+    model.save_pretrained(tmp_path)
+    opened = torch.hub.load(root, "depth_model", str(tmp_path), source="local")
+    assert torch.equal(opened.encoder.language.tokens, encoder.language.tokens)
+    again = torch.hub.load(root, "encoder", str(tmp_path), source="local")
+    assert torch.equal(again.language.tokens, encoder.language.tokens)

@@ -329,7 +329,7 @@ def test_strict_export_has_the_text() -> None:
     model, level = _Aligned(tiny().eval().language), torch.rand(1, 64, 2, 3)
     with torch.no_grad():
         expected = model(level)
-        model.language.transformer.register_forward_pre_hook(lambda *_: pytest.fail("the text tower was run"))
+        model.language.ln_final.register_forward_pre_hook(lambda *_: pytest.fail("the text tower was run"))
         assert torch.equal(torch.export.export(model, (level,), strict=True).module()(level), expected)
 
 
@@ -428,7 +428,7 @@ def test_torch_export_takes_the_text_as_a_constant() -> None:
     image = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         expected = model(image)["disp", 0]
-        encoder.language.transformer.register_forward_pre_hook(lambda *_: pytest.fail("the text tower was run"))
+        encoder.language.ln_final.register_forward_pre_hook(lambda *_: pytest.fail("the text tower was run"))
         program = torch.export.export(_Finest(model).eval(), (image,), strict=False)
     assert torch.equal(program.module()(image), expected)
 

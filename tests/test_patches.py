@@ -6,6 +6,7 @@ that holds clones `monodepth2` and `manydepth`, the real patches are tried on th
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.resources
 import os
 import re
@@ -32,11 +33,15 @@ from hybrid_encoder.patches.format import (
     read_patches,
     without_marked,
 )
+from hybrid_encoder.patches.imports import insert_imports, split_imports
+from hybrid_encoder.patches.known_hosts import KNOWN_HOSTS, KnownHost
 from hybrid_encoder.patches.names import REPLACED, lost_name
-from hybrid_encoder.patches.rebuild import rebuild
+from hybrid_encoder.patches.rebuild import REPOSITORIES, rebuild
 
 STACK, ENCODER = (mark for _, mark in SERIES)
 CLONES = os.environ.get("HYBRID_ENCODER_CLONES")
+FEW_LINES = {"monodepth2": 20, "manydepth": 20, "mono_vifi": 30}
+"""More than each of a host's patches inserts; Mono-ViFI has eleven files that need mending."""
 
 MODEL = '''import os
 
@@ -173,12 +178,12 @@ def test_patches_hold_no_line_of_an_original(host: str, number: int) -> None:
 def test_patches_are_small_and_follow_each_other(host: str) -> None:
     patches = read_patches(host)
     first, second = patches.series
-    assert sum(len(insertion.lines) for patch in first for insertion in patch.insertions) < 20
-    assert sum(len(insertion.lines) for patch in second for insertion in patch.insertions) < 20
+    for series in (first, second):
+        assert sum(len(insertion.lines) for patch in series for insertion in patch.insertions) < FEW_LINES[host]
     made = {patch.path: patch.new for patch in first}
     for patch in second:
         assert patch.old == made.get(patch.path, patch.old)
-    assert re.fullmatch(r"nianticlabs/\w+", patches.repository)
+    assert patches.repository == REPOSITORIES[host]
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -312,8 +317,102 @@ def test_changed_insertion_point_is_refused(patches: HostPatches, clone: Path) -
 
 
 def test_own_line_at_an_insertion_point_is_refused(patches: HostPatches, clone: Path) -> None:
-    write(clone, MODEL.replace("import os\n", "import os\nimport json\n"))
-    assert "`import sys" in refused(patches, clone)
+    write(clone, MODEL.replace("    layers = []\n", "    layers = []\n    rest = 1\n"))
+    assert "`layers.append(len(sys.argv))" in refused(patches, clone)
+
+
+OTHER_IMPORTS = {
+    "one more": ("import os\nimport json\n", "import json\n"),
+    "of several lines": ("import os\nfrom os.path import (\n    join,\n)\n", ")\n"),
+    "after other code": ("import os\n\nDEBUG = 1\nimport json; SIZE = 2\n", "SIZE = 2\n"),
+    "another": ("import os.path\n", "import os.path\n"),
+    "in a docstring": ('"""Says:\nimport json\n"""\n\nimport os\n', "import os\n"),
+}
+
+
+@pytest.mark.parametrize(("imports", "last"), OTHER_IMPORTS.values(), ids=OTHER_IMPORTS)
+def test_lines_that_follow_the_imports_follow_other_imports(
+    imports: str, last: str, patches: HostPatches, clone: Path
+) -> None:
+    own = MODEL.replace("import os\n", imports).replace("os.linesep", "str(0)")
+    write(clone, own + "\n\nif __name__ == '__main__':\n    import json\n\nimport re\n")
+    _, after = patch_and_back(patches, clone)
+    text = after["model.py"].decode()
+    assert f"{last}import sys{STACK}\n" in text
+    assert text.index("import sys") < text.index("def build")
+
+
+def test_import_lines_keep_their_place_before_an_import_that_is_still_there() -> None:
+    patched = f"import os\nimport sys{STACK}\nfrom late import thing\n\nprint(thing)\n".encode()
+    rest, lines = split_imports(patched)
+    assert rest == b"import os\nfrom late import thing\n\nprint(thing)\n"
+    own = b"import os\nimport re\nfrom late import thing\nimport json\n"
+    assert insert_imports(own, lines) == own.replace(b"from late", f"import sys{STACK}\nfrom late".encode())
+    assert insert_imports(b"import os\nimport re\n", lines) == f"import os\nimport re\nimport sys{STACK}\n".encode()
+    assert insert_imports(b"print 'Python 2'\n", lines) is None
+
+
+def test_a_file_that_python_cannot_read_is_merged_as_before(patches: HostPatches, clone: Path) -> None:
+    write(clone, MODEL + "\nprint 'Python 2'\n")
+    _, after = patch_and_back(patches, clone)
+    assert after["model.py"].decode() == MODEL_MARKED + "\nprint 'Python 2'\n"
+
+
+# Renamed packages, and other hosts
+
+
+def packaged(made_up: tuple[Path, HostPatches]) -> HostPatches:
+    """The made-up project's patches as if its files lay in a package `manydepth`."""
+    series = tuple(
+        tuple(dataclasses.replace(patch, path=f"manydepth/{patch.path}") for patch in patches)
+        for patches in made_up[1].series
+    )
+    return dataclasses.replace(made_up[1], host="manydepth", series=series, package="manydepth")
+
+
+def test_a_renamed_package(made_up: tuple[Path, HostPatches], tmp_path: Path) -> None:
+    patches = packaged(made_up)
+    git(tmp_path, "init", "-q")
+    write(tmp_path / "ours", MODEL)
+    (tmp_path / "ours" / "networks").mkdir()
+    (tmp_path / "ours" / "trainer.py").touch()
+    with pytest.raises(UserError, match=r"holds no manydepth/model\.py.*add --package ours"):
+        patch_with(patches, tmp_path)
+    report = patch_with(patches.in_package("ours/"), tmp_path)
+    assert "--revert --package ours" in report
+    assert (tmp_path / "ours" / "model.py").read_text() == MODEL_MARKED
+    patch_with(patches.in_package("ours"), tmp_path, revert=True)
+    assert (tmp_path / "ours" / "model.py").read_text() == MODEL
+
+
+def test_packages_that_cannot_be() -> None:
+    with pytest.raises(UserError, match="only ManyDepth has"):
+        patch_clone("monodepth2", ".", package="monodepth2")
+    for name in ("", "../manydepth", "many depth", "/manydepth"):
+        with pytest.raises(UserError, match="expected the folder of the package"):
+            patch_clone("manydepth", ".", package=name)
+    assert read_patches("manydepth").in_package("src/depth").paths[0] == "src/depth/datasets/mono_dataset.py"
+
+
+@pytest.mark.parametrize("known", KNOWN_HOSTS, ids=lambda known: known.name)
+def test_a_refusal_names_the_host_where_it_knows_it(known: KnownHost, tmp_path: Path) -> None:
+    file = tmp_path / known.file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"class {known.word}Net: pass\n")
+    asked = "manydepth" if known.name == "Monodepth2" else "monodepth2"
+    with pytest.raises(UserError) as caught:
+        patch_clone(asked, tmp_path)
+    assert f"This looks like {known.name} ({known.file})" in str(caught.value)
+    page = (Path(__file__).parent.parent / "docs" / "HOSTS.md").read_text()
+    assert known.name in page
+    told = known.remedy.split("`")[1].removeprefix("encoder = hybrid_encoder.") if "`" in known.remedy else ""
+    assert told in page
+    assert "Your own trainer" in str(caught.value) or "hybrid" in known.remedy
+
+
+def test_a_refusal_points_to_the_page_of_own_trainers(patches: HostPatches, clone: Path) -> None:
+    write(clone, MODEL.replace("    layers = []", "    layers = list()"))
+    assert refused(patches, clone).count("'Your own trainer'") == 1
 
 
 def test_renamed_variable_of_an_inserted_line_is_refused(patches: HostPatches, clone: Path) -> None:
@@ -524,6 +623,42 @@ def test_windows_line_ends(patches: HostPatches, clone: Path) -> None:
     assert after["model.py"].decode() == MODEL_MARKED.replace("\n", "\r\n")
 
 
+@pytest.fixture(scope="module")
+def windows_project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HostPatches]:
+    """As `made_up`, of a project whose files have Windows' line ends, as some of Mono-ViFI's have."""
+    folder = tmp_path_factory.mktemp("windows")
+    clone = write(folder / "clone", as_windows(MODEL), as_windows(USE).rstrip())
+    git(clone, "init", "-q")
+    git(clone, "add", ".")
+    git(clone, "commit", "-q", "-m", "original")
+    write(clone, as_windows(MODEL_MARKED), as_windows(USE_MARKED).rstrip())
+    rebuild("monodepth2", clone, folder, "nianticlabs/monodepth2")
+    git(clone, "checkout", "-q", ".")
+    return clone, read_patches("monodepth2", folder)
+
+
+def as_windows(text: str) -> str:
+    return text.replace("\n", "\r\n")
+
+
+@pytest.mark.parametrize(
+    ("top", "converted"),
+    [("", False), ("# mine\n" * 16, False), ("# mine\r\n" * 16, False), ("", True), ("# mine\n" * 16, True)],
+)
+def test_original_with_windows_line_ends(
+    top: str, converted: bool, windows_project: tuple[Path, HostPatches], tmp_path: Path
+) -> None:
+    """Inserted lines end as the file's own; a copy with other line ends, or with lines of both kinds, is merged."""
+    git(tmp_path, "clone", "-q", str(windows_project[0]), "clone")
+    original = {"model.py": MODEL, "use.py": USE.rstrip()}
+    for name, text in original.items():
+        (tmp_path / "clone" / name).write_bytes((top + (text if converted else as_windows(text))).encode())
+    _, after = patch_and_back(windows_project[1], tmp_path / "clone")
+    expected = {"model.py": MODEL_MARKED, "use.py": USE_MARKED.rstrip()}
+    for name, text in expected.items():
+        assert after[name].decode() == top + (text if converted else as_windows(text))
+
+
 def test_lines_of_another_version_are_replaced(patches: HostPatches, clone: Path) -> None:
     write(clone, marked(MODEL, "import os", "import json", STACK), USE)
     report = patch_with(patches, clone)
@@ -579,7 +714,9 @@ def test_real_clone(host: str, tmp_path: Path) -> None:
     source, patches = Path(CLONES or "") / host, read_patches(host)
     commits = git(source, "log", "--format=%H").split()
     assert commits[0] == patches.commit
-    for commit in commits:
+    whole = [commit for commit in commits if holds_all(source, commit, patches)]
+    assert len(whole) > 10 if host == "mono_vifi" else whole == commits  # its first commits were single files
+    for commit in whole:
         for top in (b"", b"# mine\n" * 16):
             folder = tmp_path / f"{commit[:7]}{len(top)}"
             git(tmp_path, "clone", "-q", "-n", str(source), folder.name)
@@ -589,7 +726,7 @@ def test_real_clone(host: str, tmp_path: Path) -> None:
                     (folder / path).parent.mkdir(parents=True, exist_ok=True)
                     git(folder, "checkout", "-q", commit, "--", path)
                     (folder / path).write_bytes(top + (folder / path).read_bytes())
-            before = {path: (folder / path).read_bytes() for path in patches.paths}
+            before = {path: (folder / path).read_bytes() for path in patches.paths if (folder / path).exists()}
             patch_with(patches, folder)
             for path, content in before.items():
                 after = (folder / path).read_bytes()
@@ -597,7 +734,21 @@ def test_real_clone(host: str, tmp_path: Path) -> None:
                 assert sorted(filter(is_marked, after.splitlines())) == patches.lines(path)
                 compile(after, path, "exec")
             patch_with(patches, folder, revert=True)
-            assert before == {path: (folder / path).read_bytes() for path in patches.paths}
+            assert before == {path: (folder / path).read_bytes() for path in before}
+
+
+RENAMED = {
+    "monodepth2": ("trainer.py", rb"\bmodel_name, model\b", b"which, model", "model_name"),
+    "manydepth": ("manydepth/trainer.py", rb"\bmodel_name, model\b", b"which, model", "model_name"),
+    "mono_vifi": ("test_video.py", rb"(?<![.-])\bimage_path\b", b"frame", "image_path"),
+}
+"""By host: a file, what is renamed in it, to what, and which name of an inserted line is lost."""
+
+
+def holds_all(source: Path, commit: str, patches: HostPatches) -> bool:
+    """Whether a commit has all files that the patches need."""
+    files = set(git(source, "ls-tree", "-r", "--name-only", commit).split("\n"))
+    return files >= set(patches.paths) - set(apply._SCRIPTS[patches.host])
 
 
 @pytest.mark.skipif(CLONES is None, reason="HYBRID_ENCODER_CLONES names no folder with clones of the originals")
@@ -605,14 +756,41 @@ def test_real_clone(host: str, tmp_path: Path) -> None:
 def test_real_clone_with_renamed_variables(host: str, tmp_path: Path) -> None:
     """A variable that an inserted line reads was renamed: refused with its name; any other change is none."""
     source, patches = Path(CLONES or "") / host, read_patches(host)
-    path = next(path for path in patches.paths if path.endswith("trainer.py"))
+    path, pattern, other_name, lost = RENAMED[host]
     git(tmp_path, "clone", "-q", "-n", str(source), "clone")
     folder = tmp_path / "clone"
     for other in patches.paths:
         git(folder, "checkout", "-q", patches.commit, "--", other)
     own = (folder / path).read_bytes()
-    (folder / path).write_bytes(re.sub(rb"\bmodel_name, model\b", b"which, model", own))
-    with pytest.raises(UserError, match="needs model_name, which is a local variable"):
+    (folder / path).write_bytes(re.sub(pattern, other_name, own))
+    with pytest.raises(UserError, match=f"needs {lost}, which is a local variable"):
         patch_with(patches, folder)
     (folder / path).write_bytes(own + b"\n")
     patch_with(patches, folder)
+
+
+@pytest.mark.skipif(CLONES is None, reason="HYBRID_ENCODER_CLONES names no folder with clones of the originals")
+@pytest.mark.parametrize("fork", ["CADepth-master", "tedio85"])
+def test_forks_with_other_imports_are_patched_whole(fork: str, tmp_path: Path) -> None:
+    """Forks of Monodepth2 of another history, whose git knows the original's files."""
+    source, patches = Path(CLONES or "") / fork, read_patches("monodepth2")
+    if not source.is_dir():
+        pytest.skip(f"HYBRID_ENCODER_CLONES holds no {fork}")
+    for file in source.rglob("*.py"):
+        (tmp_path / file.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file.relative_to(source)).write_bytes(file.read_bytes())
+    git(tmp_path, "init", "-q")
+    for path in patches.paths:
+        original = tmp_path / "original"
+        blob = ["git", "-C", f"{CLONES}/monodepth2", "cat-file", "blob", patches.original_id(path)]
+        original.write_bytes(subprocess.run(blob, check=True, capture_output=True).stdout)
+        git(tmp_path, "hash-object", "-w", "original")
+    there = [path for path in patches.paths if (tmp_path / path).exists()]
+    before = {path: (tmp_path / path).read_bytes() for path in there}
+    patch_with(patches, tmp_path)
+    for path in there:
+        after = (tmp_path / path).read_bytes()
+        assert sorted(filter(is_marked, after.splitlines())) == patches.lines(path)
+        compile(after, path, "exec")
+    patch_with(patches, tmp_path, revert=True)
+    assert before == {path: (tmp_path / path).read_bytes() for path in there}

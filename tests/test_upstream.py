@@ -6,6 +6,7 @@ No clone is needed: a made-up `networks` module with our own nets stands in for 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import random
 import sys
 import types
@@ -92,6 +93,26 @@ def test_libraries_stay_as_they_are(mended: Any) -> None:
     again = {"np": mended.np}
     old_libraries.mend(again)
     assert again["np"] is mended.np
+
+
+def test_any_host_mends_its_files_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/HOSTS.md says, without a patched clone: modules are known by what they are."""
+    host: dict[str, Any] = {}
+    exec(
+        "import numpy\nimport PIL.Image as pil\nimport torchvision.models\nfrom torchvision import transforms as T",
+        host,
+    )
+    host["transforms"] = own = types.ModuleType("albumentations.augmentations.transforms")
+    old_libraries.mend(host)
+    assert host["numpy"].int is int
+    assert host["pil"].ANTIALIAS == Image.Resampling.LANCZOS
+    assert len(host["T"].ColorJitter.get_params((1, 1), None, None, None).steps) == 1
+    assert host["transforms"] is own
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    old_libraries.stand_in_for_ipython()
+    assert sys.modules["IPython"].embed is None
+    monkeypatch.delitem(sys.modules, "IPython")
 
 
 def test_jitter_is_drawn_once_and_equal_over_frames(mended: Any) -> None:
@@ -198,7 +219,7 @@ def test_no_cuda_is_obeyed(mended: Any) -> None:
 
 
 def test_trainer_needs_no_ipython(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mono.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "modules", {name: module for name, module in sys.modules.items() if name != "IPython"})
     mono.mend_trainer(namespace(F=F, optim=optim))
     assert sys.modules["IPython"].get_ipython() is None

@@ -9,10 +9,6 @@ Every function here is one line in the clone; patches/README.md says where. Modu
 from __future__ import annotations
 
 import argparse
-import importlib.machinery
-import importlib.util
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,11 +39,7 @@ def mend(names: dict[str, Any]) -> None:
 
 def mend_trainer(names: dict[str, Any]) -> None:
     """Mends the trainer before its last import, of IPython, which it never uses and which need not be there."""
-    if "IPython" not in sys.modules and importlib.util.find_spec("IPython") is None:
-        absent: Any = types.ModuleType("IPython")
-        absent.__spec__ = importlib.machinery.ModuleSpec("IPython", None)
-        absent.embed, absent.get_ipython = None, lambda: None  # other libraries ask for the latter
-        sys.modules["IPython"] = absent
+    old_libraries.stand_in_for_ipython()
     old_libraries.mend(names, **STACK)
 
 

@@ -129,10 +129,13 @@ class ConvertOptions(Options):
 class PatchOptions(Options):
     """All options of `hybrid-encoder patch`."""
 
-    host: Literal["monodepth2", "manydepth"] = option("monodepth2", "which original the clone is of", positional=True)
+    host: Literal["monodepth2", "manydepth", "mono_vifi"] = option(
+        "monodepth2", "which original the clone is of", positional=True
+    )
     path: Path = option(Path(), "the clone's folder", positional=True)
     check: bool = option(False, "say what would happen, write nothing")
     revert: bool = option(False, "take the patch back out")
+    package: str | None = option(None, "folder of the package in a fork of ManyDepth that has renamed it")
 
 
 @dataclass(frozen=True)

@@ -8,4 +8,4 @@ from .options import PatchOptions
 
 def run(options: PatchOptions) -> None:
     """Patches, and says what was found and done."""
-    print(patch_clone(options.host, options.path, options.check, options.revert))
+    print(patch_clone(options.host, options.path, options.check, options.revert, options.package))

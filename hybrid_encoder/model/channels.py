@@ -15,6 +15,8 @@ class Channels(list[int]):
 
     >>> Channels([64, 128]) * 2, Channels([64, 128]) // 2, Channels([64, 128, 256])[1:] * 4
     ([128, 256], [32, 64], [512, 1024])
+    >>> (Channels([48, 80]) / 2).astype(int)
+    array([24, 40])
     """
 
     def __init__(self, values: Iterable[Any] = ()) -> None:
@@ -45,3 +47,8 @@ class Channels(list[int]):
 
     def __floordiv__(self, divisor: Any) -> Channels:
         return Channels(np.floor_divide(self, divisor))
+
+    def __truediv__(self, divisor: Any) -> np.ndarray:
+        """An array, whose halves Lite-Mono turns into whole numbers by `astype`."""
+        quotient: np.ndarray = np.true_divide(self, divisor)
+        return quotient

@@ -73,24 +73,27 @@ def probe(host_encoder: nn.Module, image_size: tuple[int, int] = (192, 640)) -> 
     if not isinstance(returned, list | tuple):
         raise UserError(f"{kind} returns a {type(returned).__name__}: expected a list of feature maps")
     maps = [_one_map(entry, i, kind) for i, entry in enumerate(returned)]
-    counts = tuple(len(entry) if isinstance(entry, list | tuple) else 0 for entry in returned)
+    counts = tuple(count for _, count in maps)
     return HostShapes(
-        tuple(int(found.shape[1]) for found in maps),
-        tuple(_stride(found, image_size, f"map {i} of {kind}") for i, found in enumerate(maps)),
+        tuple(int(found.shape[1]) for found, _ in maps),
+        tuple(_stride(found, image_size, f"map {i} of {kind}") for i, (found, _) in enumerate(maps)),
         counts if any(counts) else None,
     )
 
 
-def _one_map(entry: Tensor | Sequence[Tensor], number: int, kind: str) -> Tensor:
-    """A returned map, or the first of a list of maps that are alike."""
-    found: list[Any] = list(entry) if isinstance(entry, list | tuple) else [entry]
+def _one_map(entry: Tensor | Sequence[Tensor], number: int, kind: str) -> tuple[Tensor, int]:
+    """A returned map and its entry in `nesting`. A list of maps that are alike is the first of them, repeated; a list
+    of maps of several widths, whose decoder joins them as DIFFNet's does, is one map of all their channels."""
+    nested = isinstance(entry, list | tuple)
+    found: list[Any] = list(entry) if nested else [entry]
     if not found or not all(isinstance(part, Tensor) and part.ndim == 4 for part in found):
         raise UserError(f"{kind} returns no map as number {number}: expected (B, C, h, w), or a list of those")
-    shapes = {tuple(part.shape) for part in found}
-    if len(shapes) > 1:
-        raise UserError(f"{kind} returns maps of {sorted(shapes)} in list {number}: expected maps of one shape")
-    first: Tensor = found[0]
-    return first
+    if len({part.shape[-2:] for part in found}) > 1:
+        shapes = sorted({tuple(part.shape) for part in found})
+        raise UserError(f"{kind} returns maps of {shapes} in list {number}: expected maps of one height and width")
+    if len({part.shape for part in found}) > 1:
+        return torch.cat(found, dim=1), 1
+    return found[0], len(found) if nested else 0
 
 
 def _stride(found: Tensor, image_size: tuple[int, int], what: str) -> int:

@@ -6,7 +6,7 @@ docs/METHOD.md, section 2. The text tower is frozen; gradients pass through it t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple, cast
 
 import open_clip
@@ -68,7 +68,7 @@ class Language(nn.Module):
             tokens = 0.02 * torch.randn(config.num_tokens, self.embedding.shape[1])
         self.tokens = nn.Parameter(tokens, requires_grad=config.train_tokens)
         self.width = int(self.projection.shape[1])
-        self._cache = TextCache()
+        self._cache = TextCache(by_value=("tokens",))
 
     def train(self, mode: bool = True) -> Language:
         """As of any module; what is cached is forgotten where the mode changes."""
@@ -85,24 +85,37 @@ class Language(nn.Module):
         super()._load_from_state_dict(*args)
 
     def word_features(self) -> Tensor:
-        """The seven prompts of stage 1, near to far: (7, D), each of length 1. Cached until the text tower changes."""
-        return self._cache.get("words", (), self._tower(), self._word_features)
+        """The seven prompts of stage 1, near to far: (7, D), each of length 1. Kept as `text_features` are."""
+        return self._cache.get("words", self._parameters_of("words"), partial(self._computed, "words"))
 
     def text_features(self) -> Tensor:
         """The K depth tokens' prompts: (K, D), each of length 1 (and divided by the norm of the whole under "matrix").
 
-        Computed anew where gradients are wanted, otherwise cached until a token or the text tower changes: `text_cache`
-        says how that is seen. `torch.export` takes what is cached as a constant: run the model once before, and both
-        under `torch.no_grad()`.
+        Computed once until a token or the text tower changes: `text_cache` says how that is seen. Where gradients are
+        wanted, also until their backward pass has run: several calls of a training step share one graph.
+        `torch.export` takes what is kept as a constant: run the model once before, and both under `torch.no_grad()`.
         """
-        if torch.is_grad_enabled() and self.tokens.requires_grad:
-            self._cache.expect_training(self._tower())
-            return self._token_features()
-        return self._cache.get("tokens", (self.tokens,), self._tower(), self._token_features)
+        return self._cache.get("tokens", self._parameters_of("tokens"), partial(self._computed, "tokens"))
 
-    def _tower(self) -> list[Tensor]:
-        """All parameters but the tokens."""
-        return [parameter for name, parameter in self.named_parameters() if name != "tokens"]
+    def forward(self, prompts: str) -> Tensor:
+        """The text features of "tokens" or "words", computed anew, in the precision of the parameters."""
+        with without_autocast(self.tokens.device):
+            return self._token_features() if prompts == "tokens" else self._word_features()
+
+    def _parameters_of(self, prompts: str) -> dict[str, Tensor]:
+        """All that the text features of these prompts depend on; by attribute, too, since a wrapper for several devices
+        may have put other tensors there."""
+        found: dict[str, Tensor] = dict(self.named_parameters())
+        found.update(tokens=self.tokens, embedding=self.embedding, position=self.position, projection=self.projection)
+        if prompts == "words":
+            del found["tokens"]
+        return found
+
+    def _computed(self, prompts: str, replaced: dict[str, Tensor]) -> Tensor:
+        """`forward`, with tensors in the place of the parameters of these names."""
+        if not replaced:
+            return cast(Tensor, self(prompts))
+        return cast(Tensor, torch.func.functional_call(self, replaced, (prompts,)))
 
     def _word_features(self) -> Tensor:
         own = torch.stack([self._rows(row[self.slot :]) for row in self._words.padded])
@@ -132,14 +145,13 @@ class Language(nn.Module):
         Returns:
             (N, D), not normalised.
         """
-        with without_autocast(own.device):
-            start = (self._rows(sentences.padded[0][: self.slot]) + self.position[: self.slot])[None]
-            own = own + self.position[self.slot : self.slot + own.shape[1]]
-            for block in self.transformer.resblocks:
-                start, own = _causal_block(block, start, own)
-            ends = [end - self.slot for end in sentences.ends]
-            last = own[:, ends[0]] if len(ends) == 1 else torch.stack([own[i, end] for i, end in enumerate(ends)])
-            return cast(Tensor, self.ln_final(last) @ self.projection)
+        start = (self._rows(sentences.padded[0][: self.slot]) + self.position[: self.slot])[None]
+        own = own + self.position[self.slot : self.slot + own.shape[1]]
+        for block in self.transformer.resblocks:
+            start, own = _causal_block(block, start, own)
+        ends = [end - self.slot for end in sentences.ends]
+        last = own[:, ends[0]] if len(ends) == 1 else torch.stack([own[i, end] for i, end in enumerate(ends)])
+        return cast(Tensor, self.ln_final(last) @ self.projection)
 
     def reset_tokens(self) -> None:
         """The tokens interpolated between the seven words anew, after the words' embeddings have changed."""

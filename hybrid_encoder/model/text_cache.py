@@ -1,84 +1,95 @@
 """Keeps text features until something that they are computed from has changed; never returns old ones.
 
 What is computed from the text tower (about 100 MB) and the depth tokens (at most a few hundred kB) is needed again for
-every image, and rarely changes outside of training. Two kinds of checks tell whether it has, at every call:
+every image. In evaluation it rarely changes; in a training step, where the encoder may be called several times, it does
+not change before the backward pass. Two kinds of checks tell whether it has, at every call:
 
-- By value, against a copy: the tokens, always; every parameter of the tower as well, from the moment that it is seen
-  to require gradients. This check needs no help of whoever writes: it sees fused optimisers, which do not count
+- By value, against a copy: the tokens, always, and parameters of the tower from the moment that they are seen to
+  require gradients. This check needs no help of whoever writes: it sees fused optimisers, which do not count
   PyTorch's version of a parameter up, and writes through `.data`, such as moving averages of weights. On a GPU the
-  host waits for its answer, which is asked for only where no gradients are wanted.
-- By identity, address and version: parameters of a frozen tower. They get no gradients, so no optimiser writes to
+  host waits for its answer; the first call of a training step does not ask.
+- By identity, address and version: frozen parameters of the tower. They get no gradients, so no optimiser writes to
   them, and every other way to change them is visible there: in-place operations and `load_state_dict` count the version
   up, `assign=True`, `.to()` and `parameter.data = ...` change the identity or the address. The one exception is an
-  in-place write through `.data` to a *frozen* tower: switch between `train()` and `eval()` after it, or `clear()`.
+  in-place write through `.data` to a *frozen* parameter: switch between `train()` and `eval()` after it, or `clear()`.
   Tensors that were made in inference mode have no version and are compared by value.
+
+With gradients, calls share one graph (`shared_graph`) until its backward pass has run. Where PyTorch looks into the
+computation (torch.compile, torch.func, tracing, CUDA graphs), it is computed at every call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from .shared_graph import SharedGraph
+
+Compute = Callable[[dict[str, Tensor]], Tensor]
+"""Text features, from tensors that take the place of the parameters of these names; {}: from the parameters."""
+
 
 class TextCache:
-    """Values by name, each with what it was computed from."""
+    """Values by name, each with what it was computed from.
 
-    def __init__(self) -> None:
+    Args:
+        by_value: names of parameters that are always compared by value.
+    """
+
+    def __init__(self, by_value: Iterable[str] = ()) -> None:
         self._kept: dict[str, _Kept] = {}
-        self._tower_trains = False
+        self._by_value = set(by_value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies of a model, which have no part in its graphs."""
+        return {**self.__dict__, "_kept": {name: replace(kept, graph=None) for name, kept in self._kept.items()}}
 
     def clear(self) -> None:
         """Forgets all values."""
         self._kept.clear()
 
-    def expect_training(self, tower: Sequence[Tensor]) -> None:
-        """To be called where text is computed with gradients, which may change the parameters afterwards."""
-        if any(parameter.requires_grad for parameter in tower):
-            self._tower_trains = True
-        self.clear()
-
-    def get(
-        self, name: str, tokens: Sequence[Tensor], tower: Sequence[Tensor], compute: Callable[[], Tensor]
-    ) -> Tensor:
+    def get(self, name: str, parameters: Mapping[str, Tensor], compute: Compute) -> Tensor:
         """The value kept under a name, or a newly computed one if a parameter has changed since.
 
-        An export has no values to compare: it takes what is kept as a constant, and computes the text within its graph
-        where nothing is kept. `torch.compile` breaks its graph here.
+        With a graph where gradients are enabled and a parameter requires them. An export has no values to compare: it
+        takes what is kept as a constant, and computes the text within its graph where nothing is kept. Without
+        gradients, `torch.compile` breaks its graph here; with them, the text is part of it.
 
         Args:
-            tokens: parameters that are compared by value.
-            tower: parameters that are compared by value only if they train.
+            parameters: all that the value depends on, by name.
             compute: gives the value.
         """
-        if _without_values(tower):
+        trained = {n: p for n, p in parameters.items() if p.requires_grad} if torch.is_grad_enabled() else {}
+        if trained and not _can_share(parameters.values()):
+            self._by_value.update(trained)
+            self.clear()
+            return compute({})
+        if _without_values(parameters.values()):
             kept = self._kept.get(name)
-            return compute() if kept is None else kept.value
-        return self._checked(name, tokens, tower, compute)
+            return compute({}) if kept is None else kept.value
+        return self._checked(name, parameters, trained, compute)
 
     @torch.compiler.disable
     def _checked(
-        self, name: str, tokens: Sequence[Tensor], tower: Sequence[Tensor], compute: Callable[[], Tensor]
+        self, name: str, parameters: Mapping[str, Tensor], trained: Mapping[str, Tensor], compute: Compute
     ) -> Tensor:
-        parameters = [*tokens, *tower]
-        # torch.func puts other tensors in the place of parameters, for one call.
-        if not all(isinstance(parameter, nn.Parameter) and not parameter.is_meta for parameter in parameters):
-            return compute()
-        self._tower_trains |= any(parameter.requires_grad for parameter in tower)
-        by_value = [True] * len(tokens) + [self._tower_trains or parameter.is_inference() for parameter in tower]
+        if not _are_a_module_s_own(parameters.values()):
+            return compute({})
+        self._by_value.update(n for n, parameter in parameters.items() if parameter.requires_grad)
         kept = self._kept.get(name)
-        if kept is not None and kept.is_current(parameters, by_value):
-            return kept.value
-        if torch.jit.is_tracing():  # which would take what is kept now for an input of the next trace
-            return compute()
-        # Leaving inference mode: a tensor made inside it could not serve a later training step.
-        with torch.inference_mode(False), torch.no_grad():
-            sources = [_Source.of(p, copied) for p, copied in zip(parameters, by_value, strict=True)]
-            kept = self._kept[name] = _Kept(sources, compute())
-        return kept.value
+        usable = kept is not None and (not trained or kept.has_graph_of(trained))
+        if kept is None or not usable or not kept.is_current(parameters, self._by_value):
+            if torch.jit.is_tracing():  # which would take what is kept now for an input of the next trace
+                return compute({})
+            kept = None
+            self._kept.pop(name, None)  # with its graph, before there is another
+            kept = self._kept[name] = _Kept.of(parameters, trained, self._by_value, compute)
+        return kept.graph.use() if trained and kept.graph is not None else kept.value
 
 
 @dataclass(frozen=True)
@@ -97,9 +108,9 @@ class _Source:
     values: Tensor | None
 
     @classmethod
-    def of(cls, parameter: Tensor, copied: bool) -> _Source:
+    def of(cls, parameter: Tensor, values: Tensor | None) -> _Source:
         version = -1 if parameter.is_inference() else parameter._version
-        return cls(parameter, parameter.data_ptr(), version, parameter.detach().clone() if copied else None)
+        return cls(parameter, parameter.data_ptr(), version, values)
 
     def is_current(self, now: Tensor, by_value: bool) -> bool:
         """Whether a parameter still is what it was."""
@@ -112,19 +123,59 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Kept:
-    """A value and all that it was computed from."""
+    """A value, all that it was computed from, and its graph if it was computed with one."""
 
-    sources: list[_Source]
+    sources: dict[str, _Source]
     value: Tensor
+    graph: SharedGraph | None
 
-    def is_current(self, parameters: Sequence[Tensor], by_value: Sequence[bool]) -> bool:
-        if len(parameters) != len(self.sources):
+    @classmethod
+    def of(
+        cls,
+        parameters: Mapping[str, Tensor],
+        trained: Mapping[str, Tensor],
+        by_value: Collection[str],
+        compute: Compute,
+    ) -> _Kept:
+        """Computed now, with a graph if parameters are to be trained."""
+        # Leaving inference mode: a tensor made inside it could not serve a later training step.
+        with torch.inference_mode(False), torch.no_grad():
+            graph = SharedGraph(trained, compute) if trained else None
+            copies = dict(graph.copies) if graph is not None else {}
+            for name, parameter in parameters.items():
+                if name not in copies and (name in by_value or parameter.is_inference()):
+                    copies[name] = parameter.detach().clone()
+            sources = {name: _Source.of(parameter, copies.get(name)) for name, parameter in parameters.items()}
+            return cls(sources, compute({}) if graph is None else graph.value(), graph)
+
+    def has_graph_of(self, trained: Mapping[str, Tensor]) -> bool:
+        """Whether there is a graph for these parameters whose backward pass has not run."""
+        return self.graph is not None and self.graph.reusable(trained)
+
+    def is_current(self, parameters: Mapping[str, Tensor], by_value: Collection[str]) -> bool:
+        """Whether all parameters still are what they were."""
+        if parameters.keys() != self.sources.keys():
             return False
-        checks = zip(self.sources, parameters, by_value, strict=True)
-        return all(source.is_current(now, copied) for source, now, copied in checks)
+        return all(self.sources[name].is_current(now, name in by_value) for name, now in parameters.items())
 
 
-def _without_values(parameters: Sequence[Tensor]) -> bool:
+def _can_share(parameters: Collection[Tensor]) -> bool:
+    """Whether a graph of this call's may serve later ones."""
+    if torch.compiler.is_compiling() or _without_values(parameters):
+        return False
+    if torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
+        return False
+    capturing = any(parameter.is_cuda for parameter in parameters) and torch.cuda.is_current_stream_capturing()
+    return not capturing and _are_a_module_s_own(parameters)
+
+
+def _are_a_module_s_own(parameters: Collection[Tensor]) -> bool:
+    """Whether parameters have values, and are those of a module: torch.func puts other tensors in their place, for one
+    call."""
+    return all(isinstance(parameter, nn.Parameter) and not parameter.is_meta for parameter in parameters)
+
+
+def _without_values(parameters: Collection[Tensor]) -> bool:
     """Whether parameters have shapes alone, as within `torch.export`, strict or not."""
     strict = getattr(torch.compiler, "is_exporting", None)  # torch 2.7
     return any(isinstance(parameter, FakeTensor) for parameter in parameters) or (strict is not None and strict())

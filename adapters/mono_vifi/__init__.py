@@ -1,0 +1,2 @@
+BACKBONE = "Hybrid"
+"""Value of `--backbone` in a patched clone of Mono-ViFI."""
