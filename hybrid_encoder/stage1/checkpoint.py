@@ -63,7 +63,7 @@ def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
         fill_from_stage1(encoder, path)
         return
     saved, tensors = _stated_config(path), read_checkpoint(path)["encoder"]
-    encoder.config.check_same_features(saved, str(path), ignore=("text_norm", "strides"))
+    encoder.config.check_same_features(saved, str(path), ignore=("text_norm", "strides", "decoder_style"))
     untrained = {name: value for name, value in encoder.state_dict().items() if _is_untrained(name)}
     load_state(encoder, {**tensors, **untrained}, str(path))
     if encoder.config.token_init == "words":

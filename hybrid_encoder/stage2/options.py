@@ -119,8 +119,10 @@ class DepthOptions(Options):
     decoder: Literal["dpt", "unet"] | None = option(None, "default: dpt for hybrid, unet for resnet")
     head: Literal["sigmoid", "relu"] = option("sigmoid", "end of the DPT decoder; relu is the released runs'")
     stage1: Path | None = option(None, "stage1.pth of `hybrid-encoder pretrain`, or the authors' .ckpt")
-    pose_model_type: Literal["separate_resnet", "shared", "class_token"] = option(
-        "separate_resnet", "camera pose from its own ResNet, from the depth encoder's maps, or from DINO's class tokens"
+    pose_model_type: Literal["separate_resnet", "posecnn", "shared", "class_token"] = option(
+        "separate_resnet",
+        "camera pose from its own ResNet, from seven convolutions of its own, from the depth encoder's maps, or from "
+        "DINO's class tokens",
     )
     pose_normalization: ResnetNormalization = option(
         "monodepth2",
