@@ -46,11 +46,25 @@ class FrameSource(Protocol):
         ...
 
 
-def draw_jitter(rng: np.random.Generator) -> np.ndarray:
-    """float32 (4,) for `color_jitter`: brightness, contrast, saturation, hue; every other time (1, 1, 1, 0), none."""
-    if rng.random() >= JITTER_PROBABILITY:
-        return np.array([1, 1, 1, 0], dtype=np.float32)
-    return np.append(rng.uniform(*JITTER_FACTORS, size=3), rng.uniform(-JITTER_HUE, JITTER_HUE)).astype(np.float32)
+def draw_jitter(
+    rng: np.random.Generator, probability: float = JITTER_PROBABILITY, frames: int | None = None
+) -> np.ndarray:
+    """Brightness, contrast, saturation and hue for `color_jitter`; in the other cases (1, 1, 1, 0), none.
+
+    Args:
+        probability: that there is any.
+        frames: of a sample, each of which gets numbers of its own; None: numbers for all of them.
+
+    Returns:
+        float32 (4,), or (frames, 4).
+    """
+    if rng.random() >= probability:
+        drawn = np.tile(np.array([1, 1, 1, 0]), (frames or 1, 1))
+    else:
+        shape = (frames or 1, 3)
+        factors, hue = rng.uniform(*JITTER_FACTORS, shape), rng.uniform(-JITTER_HUE, JITTER_HUE, (frames or 1, 1))
+        drawn = np.concatenate([factors, hue], axis=1)
+    return (drawn if frames else drawn[0]).astype(np.float32)
 
 
 class SelfSupervisedDataset(SampleDataset[Sample]):
