@@ -52,8 +52,8 @@ class TrainingOptions(Options):
 
 RESUMABLE = frozenset(
     {
-        "recipe", "device", "num_workers", "compile", "checkpoint_activations", "log_frequency", "save_minutes", "resume",
-        "max_bad_steps", "skip_bad",
+        "recipe", "device", "num_workers", "compile", "checkpoint_activations", "log_frequency", "save_minutes",
+        "resume", "max_bad_steps", "skip_bad",
     }
 )  # fmt: skip
 """Training options that may differ when a run resumes: they do not change what it computes, or may be changed during
