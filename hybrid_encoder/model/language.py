@@ -1,6 +1,7 @@
 """Language about distance: prompts, learnable depth tokens, their text features, and pixel-wise alignment with them.
 
-docs/METHOD.md, section 2. The text tower is frozen; gradients pass through it to the depth tokens only.
+docs/METHOD.md, section 2. The text tower is frozen unless the config says otherwise (`train_text`), and gradients pass
+through it to the depth tokens.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ class Language(nn.Module):
         self.ln_final = clip.ln_final
         self.projection = nn.Parameter(cast(Tensor, clip.text_projection).detach().clone())
         self.requires_grad_(False)
+        if config.alignment != "none":
+            for parameter in self._trained(config.train_text):
+                parameter.requires_grad_(True)
 
         if config.token_init == "words":
             tokens = self._interpolated_words(config.num_tokens)
@@ -116,6 +120,11 @@ class Language(nn.Module):
         if not replaced:
             return cast(Tensor, self(prompts))
         return cast(Tensor, torch.func.functional_call(self, replaced, (prompts,)))
+
+    def _trained(self, choice: str) -> list[nn.Parameter]:
+        """The text tower's parameters that train under `train_text`."""
+        ends = [self.embedding, self.position, *self.ln_final.parameters(), self.projection]
+        return {"none": [], "ends": ends, "all": [*ends, *self.transformer.parameters()]}[choice]
 
     def _word_features(self) -> Tensor:
         own = torch.stack([self._rows(row[self.slot :]) for row in self._words.padded])
