@@ -116,7 +116,7 @@ def test_a_stage_2_step_equals_the_authors(
     frames = {i: base[..., 14 + 3 * i : 686 + 3 * i] for i in (0, -1, 1)}
     seen = {i: 0.9 * frame + 0.05 for i, frame in frames.items()}
     batch = DepthBatch(cast(Any, frames), cast(Any, seen), INTRINSICS, torch.eye(4)[None], ["x"])
-    features, disparities = model.see(seen[0])
+    features, disparities = model.see_frames(batch)
     poses = model.predict_poses(batch, features)
     view = objective.View.of(batch.frames, batch.K, model.objective)
     found = objective.self_supervised_loss(disparities, view, poses, model.objective)

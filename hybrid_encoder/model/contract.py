@@ -37,6 +37,15 @@ class EncoderFeatures:
     class_token: Tensor | None
     image_size: tuple[int, int]
 
+    def chunk(self, parts: int) -> list[EncoderFeatures]:
+        """The features of each of several batches of B images that were seen as one, (parts B, 3, H, W)."""
+        per_level = [[level.chunk(parts) for level in levels] for levels in (self.fused, self.aligned, self.logits)]
+        tokens = [None] * parts if self.class_token is None else self.class_token.chunk(parts)
+        return [
+            EncoderFeatures(*([level[i] for level in levels] for levels in per_level), tokens[i], self.image_size)
+            for i in range(parts)
+        ]
+
 
 class Decodable(Protocol):
     """What a decoder reads of an encoder, be it one of single frames or of two.

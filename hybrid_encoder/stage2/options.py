@@ -126,6 +126,11 @@ class DepthOptions(Options):
         "monodepth2",
         "what the pose ResNet does to pixels: monodepth2, (x - 0.45) / 0.225; none, as in the released Monodepth2 run",
     )
+    frames_in_one_batch: bool = option(
+        False,
+        "shared, class_token: all frames pass the whole encoder as one batch, whose statistics batch norm takes, as in "
+        "the released run; else frame 0 passes alone, and the others' class tokens need DINO only",
+    )
     frame_ids: tuple[int, ...] = option(
         (0, -1, 1), "frames of a sample, 0 first", at_least=-MAX_REACH, at_most=MAX_REACH
     )

@@ -131,7 +131,7 @@ class TwoFrameDepth(nn.Module):
         with torch.autocast(batch.K.device.type, enabled=False):
             view = View.of(known, batch.K, self.objective)
         with torch.set_grad_enabled(learns):
-            features, mono = self.teacher.see(batch.augmented[0])
+            features, mono = self.teacher.see_frames(batch)
             poses = self.teacher.predict_poses(batch, features)
         scalars: dict[str, Tensor] = {}
         if learns or not self.training:
@@ -148,7 +148,7 @@ class TwoFrameDepth(nn.Module):
             self.bins.update(mono_depth, 0.0 if self.range_unknown else TRACKER_MOMENTUM)
         if learns:
             scalars["loss"] = scalars["loss"] + scalars["teacher_loss"]
-        taught = [(found.features, two.depth), *([(features, mono_depth)] if learns else [])]
+        taught = [(found.features, two.depth), *([(features[0], mono_depth)] if learns else [])]
         self._teach_text(scalars, taught)
         scalars.update(near_bin=self.bins.near.clone(), far_bin=self.bins.far.clone())
         if not self.training:
