@@ -39,11 +39,14 @@ class EncoderFeatures:
 
     def chunk(self, parts: int) -> list[EncoderFeatures]:
         """The features of each of several batches of B images that were seen as one, (parts B, 3, H, W)."""
-        per_level = [[level.chunk(parts) for level in levels] for levels in (self.fused, self.aligned, self.logits)]
+
+        def part(levels: list[Tensor], index: int) -> list[Tensor]:
+            return [level.chunk(parts)[index] for level in levels]
+
         tokens = [None] * parts if self.class_token is None else self.class_token.chunk(parts)
         return [
-            EncoderFeatures(*([level[i] for level in levels] for levels in per_level), tokens[i], self.image_size)
-            for i in range(parts)
+            EncoderFeatures(part(self.fused, i), part(self.aligned, i), part(self.logits, i), token, self.image_size)
+            for i, token in enumerate(tokens)
         ]
 
 
