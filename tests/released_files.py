@@ -51,9 +51,14 @@ def alive_head(decoder: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def parity_image(seed: int = 7, width: int = 672) -> Tensor:
     """(1, 3, 224, width) in [0, 1]."""
-    noise = np.random.Generator(np.random.PCG64([seed, 0])).random((1, 3, 224, width), dtype=np.float32)
-    padded = torch.nn.functional.pad(torch.from_numpy(noise), (4, 4, 4, 4), mode="reflect")
-    smooth = torch.nn.functional.avg_pool2d(padded, 9, stride=1)
+    return smooth_noise(seed, (1, 3, 224, width))
+
+
+def smooth_noise(seed: int, shape: tuple[int, ...], window: int = 9) -> Tensor:
+    """Noise (B, C, H, W) averaged over windows, which spans [0, 1]."""
+    noise = np.random.Generator(np.random.PCG64([seed, 0])).random(shape, dtype=np.float32)
+    padded = torch.nn.functional.pad(torch.from_numpy(noise), (window // 2,) * 4, mode="reflect")
+    smooth = torch.nn.functional.avg_pool2d(padded, window, stride=1)
     return (smooth - smooth.min()) / (smooth.max() - smooth.min())
 
 

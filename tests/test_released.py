@@ -80,7 +80,7 @@ def test_outputs_equal_the_authors(released: Released) -> None:
         features = encoder.forward_features(parity_image())
         disparity = decoder(features)["disp", 0]
         text = encoder.language.text_features().T
-    ours = {"disp": disparity[0, 0, ::2, ::2], "text": text, "cls": features.class_token}
+    ours = {"disp": disparity[0, 0, ::4, ::4], "text": text[::4], "cls": features.class_token}
     ours |= {f"level{i}": level[0, ::16, ::2, ::3] for i, level in enumerate(features.fused)}
     ours["level_mean"] = torch.stack([level.double().mean() for level in features.fused])
     ours["level_absmean"] = torch.stack([level.double().abs().mean() for level in features.fused])
@@ -91,7 +91,7 @@ def test_outputs_equal_the_authors(released: Released) -> None:
             expected = torch.from_numpy(theirs[name])
             torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
         # The text features are small: an absolute 1e-4 alone would say little of them.
-        assert (text - torch.from_numpy(theirs["text"])).abs().max() < 1e-6
+        assert (text[::4] - torch.from_numpy(theirs["text"])).abs().max() < 1e-6
 
 
 def test_every_parameter_is_filled_and_every_tensor_used(released: Released) -> None:
