@@ -280,4 +280,5 @@ def asked_nets(options: Any, kind: DecoderKind | None, filled: bool) -> DepthNet
         head=options.head if kind == "dpt" else "sigmoid",
         min_depth=options.min_depth,
         max_depth=options.max_depth,
+        resize="lanczos",  # as the originals' data sets do
     )

@@ -23,11 +23,12 @@ from .commands.options import (
     PredictOptions,
     SynthOptions,
 )
+from .commands.recipes import with_recipe
 from .engine.allocator import keep_freed_memory
 from .engine.output import steady_output
 from .engine.signals import EXIT_INTERRUPTED, Interrupted, end_in_order
 from .errors import UserError
-from .options import Options, add_options, check_outputs, read_options
+from .options import Options, add_options, check_outputs, given_options
 from .stage1.options import PretrainOptions
 from .stage2.options import Monodepth2Options
 from .two_frame.options import ManydepthOptions, TwoFrameEvaluateOptions
@@ -73,7 +74,7 @@ def run_command(parsed: argparse.Namespace) -> None:
         UserError: a number out of range, an output in whose place something else stands, or what the command finds.
     """
     module, options_type = parsed.command
-    options = read_options(options_type, parsed)
+    options = with_recipe(options_type, given_options(options_type, parsed))
     check_outputs(options)
     import_module(f".commands.{module}", __package__).run(options)
 

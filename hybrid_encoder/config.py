@@ -38,6 +38,9 @@ MIN_DEPTH, MAX_DEPTH = 0.1, 100.0
 ResnetNormalization = Literal["monodepth2", "none"]
 """What a ResNet does to pixels in [0, 1]. "monodepth2": (x - 0.45) / 0.225, which the family's published weights
 expect; "none": nothing, as the pose ResNet of the released Monodepth2 run."""
+Resize = Literal["area", "lanczos"]
+"""How images are brought to a net's size. "area": bilinear to a multiple of the size, then averaged; "lanczos":
+Pillow's filter, as in the originals and the released runs: it leaves edges 7 to 14% stronger."""
 SEED_OFFSETS = {"train": 0, "val": 50_000, "test": 90_000}
 """Added to the seed of rendered scenes, so that the three parts share none."""
 _FEATURES = (
@@ -114,6 +117,10 @@ class HybridEncoderConfig:
     train_dino_blocks: int = 1
     """How many of DINO's last blocks that are used train; its full depth or more: all of DINO."""
     train_tokens: bool = True
+    train_text: Literal["none", "ends", "all"] = "none"
+    """What of CLIP's text tower trains with the tokens: nothing; "ends": word and position embeddings, last norm and
+    projection around a frozen transformer, as in the released Monodepth2 run; "all", as in the released ManyDepth
+    run."""
 
     normalization: Literal["own", "imagenet", "none"] = "own"
     """Mean and deviation before the image tower: its own, ImageNet's, or none: it sees raw [0, 1], as in the released

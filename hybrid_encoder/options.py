@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -113,11 +114,17 @@ def check_outputs(options: Any) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
-    """Adds an argument for every field made by `option`."""
+    """Adds an argument for every field made by `option`; one that is not given is absent from what is parsed."""
     hints = get_type_hints(options)
     for field in dataclasses.fields(options):
         if "option" in field.metadata:
             _add(parser, field, hints[field.name])
+
+
+def given_options(options: type[Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the command line gave, by the names of the fields; the others keep their defaults."""
+    given = {name: value for name, value in vars(arguments).items() if name in option_fields(options)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
 def read_options(options: type[T], arguments: argparse.Namespace) -> T:
@@ -126,8 +133,7 @@ def read_options(options: type[T], arguments: argparse.Namespace) -> T:
     Raises:
         UserError: a number out of range.
     """
-    values = {name: getattr(arguments, name) for name in option_fields(options)}
-    return options(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return options(**given_options(options, arguments))
 
 
 def _add(parser: argparse.ArgumentParser, field: Any, hint: Any) -> None:
@@ -149,9 +155,7 @@ def _add(parser: argparse.ArgumentParser, field: Any, hint: Any) -> None:
     if spec.positional:
         parser.add_argument(field.name, **settings)
         return
-    # argparse copies a list before it appends to it.
-    settings["default"] = list(field.default) if spec.repeat else field.default
-    parser.add_argument(f"--{field.name}", required=spec.required, **settings)
+    parser.add_argument(f"--{field.name}", required=spec.required, default=argparse.SUPPRESS, **settings)
 
 
 def _help(spec: Option, default: Any) -> str:
@@ -206,12 +210,28 @@ class EncoderOptions(Options):
             changes["clip_weights"] = self.clip_weights
         if self.dino_weights is not None:
             changes["dino_weights"] = self.dino_weights
-        for text in self.encoder_option:
-            name, found, value = text.partition("=")
-            if not found:
-                raise UserError(f"--encoder_option {text}: expected NAME=VALUE")
-            changes[name] = _parse_value(value)
-        return config.replace(**changes)
+        return config.replace(**{**changes, **parse_settings("encoder_option", self.encoder_option)})
+
+
+def parse_settings(option_name: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Fields of a config from NAME=VALUE; of a name that comes twice, the last value.
+
+    >>> parse_settings("encoder_option", ["dino_blocks=[0, 1, 2, 3]", "fusion=convs2_interp", "pyramid=false"])
+    {'dino_blocks': (0, 1, 2, 3), 'fusion': 'convs2_interp', 'pyramid': False}
+
+    Args:
+        option_name: what the texts were given to, for messages.
+
+    Raises:
+        UserError: a text without "=".
+    """
+    changes: dict[str, Any] = {}
+    for text in texts:
+        name, found, value = text.partition("=")
+        if not found:
+            raise UserError(f"--{option_name} {text}: expected NAME=VALUE")
+        changes[name] = _parse_value(value)
+    return changes
 
 
 def _parse_value(text: str) -> Any:

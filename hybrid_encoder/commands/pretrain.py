@@ -6,11 +6,14 @@ from ..engine.processes import processes
 from ..stage1.checkpoint import STAGE1_FILE
 from ..stage1.options import PretrainOptions
 from ..stage1.training import pretrain
+from .recipes import recipe_table
 
 
 def run(options: PretrainOptions) -> None:
     """Trains, and says what comes next."""
     with processes(options.device) as group:
+        if options.recipe and group.is_main:
+            print(recipe_table(options))
         pretrain(options, group)
         if group.is_main:
             print(f"next: hybrid-encoder train monodepth2 --stage1 {options.out / STAGE1_FILE} ...")

@@ -7,12 +7,15 @@ from ..stage2.options import Monodepth2Options
 from ..stage2.training import train as train_monodepth2
 from ..two_frame.options import ManydepthOptions
 from ..two_frame.training import train as train_manydepth
+from .recipes import recipe_table
 
 
 def run(options: Monodepth2Options | ManydepthOptions) -> None:
     """Trains, and says what comes next."""
     options.check()
     with processes("cpu" if options.no_cuda else options.device) as group:
+        if options.recipe and group.is_main:
+            print(recipe_table(options))
         if isinstance(options, ManydepthOptions):
             train_manydepth(options, group)
         else:

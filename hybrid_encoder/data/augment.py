@@ -11,18 +11,21 @@ GREY_WEIGHTS = (0.2989, 0.587, 0.114)
 
 @torch.no_grad()
 def color_jitter(images: Tensor, jitter: Tensor) -> Tensor:
-    """Change brightness, contrast, saturation and hue, in this order, of all frames of a sample alike.
+    """Change brightness, contrast, saturation and hue, in this order, of all frames of a sample alike or of each by
+    itself.
 
     Equal to torchvision.transforms.functional's adjust_* one after the other, frame by frame.
 
     Args:
         images: (B, F, 3, H, W), RGB in [0, 1].
-        jitter: (B, 4): three factors and the hue shift as a fraction of a turn; (1, 1, 1, 0) leaves a sample as it is.
-            Best on the CPU, where it is known at once which samples change.
+        jitter: (B, 4), or (B, F, 4) for frames by themselves: three factors and the hue shift as a fraction of a turn;
+            (1, 1, 1, 0) leaves pixels as they are. Best on the CPU, where it is known at once which samples change.
 
     Returns:
         (B, F, 3, H, W) in [0, 1], a new tensor.
     """
+    if jitter.ndim == 3:
+        return color_jitter(images.flatten(0, 1)[:, None], jitter.flatten(0, 1)).view_as(images)
     factors, hue = jitter[:, :3], jitter[:, 3]
     active = ((factors != 1).any(1) | (hue != 0)).nonzero()[:, 0]
     chosen = active.to(images.device, non_blocking=True)

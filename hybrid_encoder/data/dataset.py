@@ -6,11 +6,13 @@ Every random draw is a function of (seed, epoch, index) alone, so a run that res
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 
+from ..config import Resize
 from ..errors import UserError
 from ..images import check_crop_bottom, cut_bottom, kept_rows, resize_image
 from .loader import SampleDataset
@@ -46,11 +48,41 @@ class FrameSource(Protocol):
         ...
 
 
-def draw_jitter(rng: np.random.Generator) -> np.ndarray:
-    """float32 (4,) for `color_jitter`: brightness, contrast, saturation, hue; every other time (1, 1, 1, 0), none."""
-    if rng.random() >= JITTER_PROBABILITY:
-        return np.array([1, 1, 1, 0], dtype=np.float32)
-    return np.append(rng.uniform(*JITTER_FACTORS, size=3), rng.uniform(-JITTER_HUE, JITTER_HUE)).astype(np.float32)
+def draw_jitter(
+    rng: np.random.Generator, probability: float = JITTER_PROBABILITY, frames: int | None = None
+) -> np.ndarray:
+    """Brightness, contrast, saturation and hue for `color_jitter`; in the other cases (1, 1, 1, 0), none.
+
+    Args:
+        probability: that there is any.
+        frames: of a sample, each of which gets numbers of its own; None: numbers for all of them.
+
+    Returns:
+        float32 (4,), or (frames, 4).
+    """
+    if rng.random() >= probability:
+        drawn = np.tile(np.array([1, 1, 1, 0]), (frames or 1, 1))
+    else:
+        shape = (frames or 1, 3)
+        factors, hue = rng.uniform(*JITTER_FACTORS, shape), rng.uniform(-JITTER_HUE, JITTER_HUE, (frames or 1, 1))
+        drawn = np.concatenate([factors, hue], axis=1)
+    return (drawn if frames else drawn[0]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How frames become a sample; the defaults are those of the trainers.
+
+    Attributes:
+        resize: how frames are brought to the samples' size.
+        jitter: "sample": one change of colours for all frames; "frame": each frame has its own.
+        K: (3, 3), first row as a share of the frames' width, second row of their height, of mirrored frames, too; None:
+            the source's intrinsics.
+    """
+
+    resize: Resize = "area"
+    jitter: Literal["sample", "frame"] = "sample"
+    K: np.ndarray | None = None
 
 
 class SelfSupervisedDataset(SampleDataset[Sample]):
@@ -68,6 +100,7 @@ class SelfSupervisedDataset(SampleDataset[Sample]):
         train: bool,
         seed: int = 0,
         crop_bottom: float = 0.0,
+        settings: SampleSettings | None = None,
     ) -> None:
         """
         Args:
@@ -75,6 +108,7 @@ class SelfSupervisedDataset(SampleDataset[Sample]):
             frame_ids: 0 first, then the others in the order that `Sample.frames` has.
             train: whether to flip and to draw jitter.
             crop_bottom: part of the source image's height cut off below, before resizing (a bonnet, for instance).
+            settings: None: the defaults.
 
         Raises:
             UserError: values out of range.
@@ -88,6 +122,7 @@ class SelfSupervisedDataset(SampleDataset[Sample]):
             )
         self.source, self.height, self.width, self.frame_ids = source, height, width, tuple(frame_ids)
         self.train, self.seed, self.crop_bottom = train, seed, crop_bottom
+        self.settings = settings or SampleSettings()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -96,7 +131,8 @@ class SelfSupervisedDataset(SampleDataset[Sample]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         rng = np.random.default_rng([self.seed, epoch, index])
         flip = self.train and rng.random() < 0.5
-        jitter = draw_jitter(rng) if self.train else np.array([1, 1, 1, 0], dtype=np.float32)
+        own = len(self.frame_ids) if self.settings.jitter == "frame" else None
+        jitter = draw_jitter(rng, JITTER_PROBABILITY if self.train else 0.0, own)
         frames = np.empty((len(self.frame_ids), 3, self.height, self.width), dtype=np.uint8)
         size: tuple[int, ...] | None = None
         for i, frame_id in enumerate(self.frame_ids):
@@ -108,20 +144,27 @@ class SelfSupervisedDataset(SampleDataset[Sample]):
                     f"{image.shape[1]}x{image.shape[0]}, the frame itself "
                     f"{size[1]}x{size[0]}: all frames of a sequence must have one size"
                 )
-            image = resize_image(cut_bottom(image, self.crop_bottom), self.height, self.width)
+            image = cut_bottom(image, self.crop_bottom)
+            image = resize_image(image, self.height, self.width, self.settings.resize)
             frames[i] = (image[:, ::-1] if flip else image).transpose(2, 0, 1)
         assert size is not None
-        kept = kept_rows(size[0], self.crop_bottom)
-        K = self.source.intrinsics(index) * np.array([[self.width / size[1]], [self.height / kept], [1]])
-        if flip:
-            K[0, 2] = self.width - 1 - K[0, 2]
         return Sample(
             frames=torch.from_numpy(frames),
-            K=torch.from_numpy(K.astype(np.float32)),
+            K=torch.from_numpy(self._intrinsics(index, size, flip).astype(np.float32)),
             jitter=torch.from_numpy(jitter),
             stereo_T=self._stereo_transform(index, flip),
             name=self.source.name(index),
         )
+
+    def _intrinsics(self, index: int, size: tuple[int, ...], flip: bool) -> np.ndarray:
+        """(3, 3) in pixels of a sample's frames, which were read in this size."""
+        if self.settings.K is not None:
+            return self.settings.K * np.array([[self.width], [self.height], [1]])
+        kept = kept_rows(size[0], self.crop_bottom)
+        K = self.source.intrinsics(index) * np.array([[self.width / size[1]], [self.height / kept], [1]])
+        if flip:
+            K[0, 2] = self.width - 1 - K[0, 2]
+        return K
 
     def _stereo_transform(self, index: int, flip: bool) -> torch.Tensor:
         transform = torch.eye(4)

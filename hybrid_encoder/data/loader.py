@@ -75,14 +75,28 @@ class EpochSampler(Sampler[tuple[int, int]]):
     without, every index comes exactly once.
     """
 
-    def __init__(self, length: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        length: int,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        draws: int | None = None,
+    ) -> None:
         """
+        Args:
+            draws: an epoch is as many indices drawn at random, some of them several times and some never; the epoch in
+                their keys is the number of the draw, so that a sample drawn twice is not augmented alike. None: every
+                index comes once.
+
         Raises:
             UserError: fewer samples than processes.
         """
         if length < world_size:
             raise UserError(f"{length} samples are too few for {world_size} processes: start fewer processes")
         self.length, self.shuffle, self.seed, self.rank, self.world_size = length, shuffle, seed, rank, world_size
+        self.draws = draws
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
@@ -94,15 +108,25 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return max(0, self._share() - self.start)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        mine = slice(self.rank, None, self.world_size)
+        keys = self._keys()[mine][self.start : self._share()]
+        return iter([(epoch, index) for epoch, index in keys.tolist()])
+
+    def _keys(self) -> np.ndarray:
+        """(N, 2), epoch and index of all processes' samples."""
+        random = np.random.default_rng([self.seed, self.epoch])
+        if self.draws is not None:
+            numbers = self.epoch * self.draws + np.arange(self.draws)
+            return np.stack([numbers, random.integers(0, self.length, self.draws)], axis=1)
         order = np.arange(self.length)
         if self.shuffle:
-            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-        mine = order[self.rank :: self.world_size][self.start : self._share()]
-        return iter([(self.epoch, index) for index in mine.tolist()])
+            random.shuffle(order)
+        return np.stack([np.full_like(order, self.epoch), order], axis=1)
 
     def _share(self) -> int:
+        count = self.length if self.draws is None else self.draws
         left_over = 0 if self.shuffle else self.world_size - 1 - self.rank
-        return (self.length + left_over) // self.world_size
+        return (count + left_over) // self.world_size
 
 
 class SampleLoader(DataLoader[Any]):
@@ -223,6 +247,8 @@ class LoaderOptions:
     """How many unreadable files to pass over, where the data set is a `SampleDataset`."""
     pin_memory: bool = False
     """For a GPU, which then copies batches while it computes."""
+    draws: int | None = None
+    """In training, how many samples are drawn at random for an epoch; None: every one comes once."""
 
     def __post_init__(self) -> None:
         if self.num_workers < 0 or self.skip_bad < 0:
@@ -254,7 +280,8 @@ def make_loader(
         raise UserError(f"batch_size {batch_size}: expected at least 1")
     if isinstance(dataset, SampleDataset):
         dataset.skip_bad = options.skip_bad
-    sampler = EpochSampler(len(dataset), train, options.seed, options.rank, options.world_size)  # type: ignore[arg-type]
+    length, draws = len(dataset), options.draws if train else None  # type: ignore[arg-type]
+    sampler = EpochSampler(length, train, options.seed, options.rank, options.world_size, draws)
     ahead: dict[str, Any] = {"persistent_workers": True, "timeout": WORKER_TIMEOUT} if options.num_workers else {}
     return SampleLoader(
         dataset,

@@ -19,7 +19,8 @@ class Sample(TypedDict):
     K: Tensor
     """float32 (3, 3), pinhole intrinsics in pixels of the H x W frames."""
     jitter: Tensor
-    """float32 (4,): brightness, contrast, saturation factors and hue shift (share of a turn); (1, 1, 1, 0) is none."""
+    """float32 (4,), or (F, 4) of frames by themselves: brightness, contrast, saturation factors and hue shift (share of
+    a turn); (1, 1, 1, 0) is none."""
     stereo_T: Tensor
     """float32 (4, 4): maps points of camera 0 to the "s" camera; baseline 0.1 units (x 5.4 is KITTI's metres)."""
     name: str

@@ -15,6 +15,9 @@ MAX_WORKERS = 1024
 class TrainingOptions(Options):
     """How any training run goes: stage 1 and every trainer."""
 
+    recipe: Literal["released"] | None = option(
+        None, "released: every option as in the authors' released code, but those that are given beside it"
+    )
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     num_workers: int = option(4, "processes that load data", at_least=0, at_most=MAX_WORKERS)
     precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
@@ -49,8 +52,8 @@ class TrainingOptions(Options):
 
 RESUMABLE = frozenset(
     {
-        "device", "num_workers", "compile", "checkpoint_activations", "log_frequency", "save_minutes", "resume",
-        "max_bad_steps", "skip_bad",
+        "recipe", "device", "num_workers", "compile", "checkpoint_activations", "log_frequency", "save_minutes",
+        "resume", "max_bad_steps", "skip_bad",
     }
 )  # fmt: skip
 """Training options that may differ when a run resumes: they do not change what it computes, or may be changed during

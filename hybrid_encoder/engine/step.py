@@ -28,15 +28,22 @@ class Stepper:
     """
 
     def __init__(
-        self, net: nn.Module, model: nn.Module, processes: Processes, precision: str, clip_grad: float | None
+        self,
+        net: nn.Module,
+        model: nn.Module,
+        processes: Processes,
+        precision: str,
+        clip_grad: float | None,
+        clip_parts: tuple[str, ...] = (),
     ) -> None:
         """
         Args:
             net: the nets themselves, whose buffers a skipped step must not change.
             model: what to call: the nets, or what wraps them for several processes.
+            clip_grad, clip_parts: as in `LoopOptions`.
         """
         self.net, self.model, self.processes = net, model, processes
-        self.precision, self.clip_grad = precision, clip_grad
+        self.precision, self.clip_grad, self.clip_parts = precision, clip_grad, clip_parts
         self.skipped = 0
         self.skipped_names: list[str] = []
         self.in_a_row = 0
@@ -75,15 +82,23 @@ class Stepper:
                 return {}
             (loss / size).backward()
         if last:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-            if self.clip_grad:
-                nn.utils.clip_grads_with_norm_(parameters, self.clip_grad, norm)
+            norm = self._cut_gradients(optimizer)
             whole = bool(torch.isfinite(norm) & self._statistics_finite(norm.device))
             if self.processes.any(not whole):
                 self._skip(f"loss {float(value):g}, norm of the gradient {float(norm):g}", whole)
                 return {}
         return {name: value.detach() for name, value in scalars.items()}
+
+    def _cut_gradients(self, optimizer: Optimizer) -> Tensor:
+        """Makes gradients no longer than asked for; their norm before, of all together."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.clip_grad and not self.clip_parts:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_grad, norm)
+        elif self.clip_grad:
+            for name in self.clip_parts:
+                nn.utils.clip_grad_norm_(self.net.get_submodule(name).parameters(), self.clip_grad)
+        return norm
 
     def _unshared(self, unshared: bool) -> AbstractContextManager[None]:
         """Gradients stay in their process until the group's last batch, so that they are exchanged once."""
@@ -133,4 +148,4 @@ def build_stepper(net: nn.Module, processes: Processes, options: LoopOptions) ->
     if options.compile:
         # Sizes that differ from batch to batch, as the number of stage 1's sequences does, become variables.
         model = cast(nn.Module, torch.compile(model))
-    return Stepper(net, model, processes, options.precision, options.clip_grad)
+    return Stepper(net, model, processes, options.precision, options.clip_grad, options.clip_parts)

@@ -90,6 +90,8 @@ class LoopOptions:
     checkpoint_activations: bool = False
     sync_bn: bool = False
     clip_grad: float | None = None
+    clip_parts: tuple[str, ...] = ()
+    """Names of the model's parts whose gradients are cut, each for itself; none: all gradients together."""
     log_frequency: int = 50
     save_frequency: int = 1
     save_minutes: float = 30.0

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import MAX_DEPTH, MIN_DEPTH, check_image_size
+from ..config import MAX_DEPTH, MIN_DEPTH, Resize, check_image_size
 from ..errors import UserError
 from ..weights.hub import HubModel, Saved
 from .contract import Decodable, DepthEncoder, EncoderFeatures
@@ -43,6 +43,7 @@ class DepthModel(HubModel, nn.Module):
         decoder: a `DPTDecoder` or `UNetDecoder`.
         height, width: the size at which images are seen, multiples of 32.
         min_depth, max_depth: the depths that the disparities 1 and 0 stand for, in the model's unit.
+        resize: how images are brought to that size: as those that the model was trained on.
 
     Raises:
         UserError: a size that is no multiple of 32, or a decoder that cannot read this encoder.
@@ -58,6 +59,7 @@ class DepthModel(HubModel, nn.Module):
         width: int,
         min_depth: float = MIN_DEPTH,
         max_depth: float = MAX_DEPTH,
+        resize: Resize = "area",
     ) -> None:
         super().__init__()
         check_image_size(height, width)
@@ -70,6 +72,7 @@ class DepthModel(HubModel, nn.Module):
         self.width = width
         self.min_depth = float(min_depth)
         self.max_depth = float(max_depth)
+        self.resize = resize
         self.about: dict[str, str] = dict(getattr(encoder, "about", {}))
 
     def forward(self, image: Tensor) -> dict[tuple[str, int], Tensor]:
@@ -132,7 +135,7 @@ class DepthModel(HubModel, nn.Module):
         Raises:
             UserError: an encoder or decoder of a class that is not this package's.
         """
-        return DepthNets.of(self.encoder, self.decoder, self.min_depth, self.max_depth)
+        return DepthNets.of(self.encoder, self.decoder, self.min_depth, self.max_depth, self.resize)
 
     def hub_config(self) -> dict[str, Any]:
         """Both nets, the image size and the depth limits, as plain values."""
@@ -169,7 +172,8 @@ class DepthModel(HubModel, nn.Module):
 
 def _from_config(config: dict[str, Any]) -> DepthModel:
     nets = DepthNets.from_dict(config)
-    return DepthModel(*nets.build(), int(config["height"]), int(config["width"]), nets.min_depth, nets.max_depth)
+    size = int(config["height"]), int(config["width"])
+    return DepthModel(*nets.build(), *size, nets.min_depth, nets.max_depth, nets.resize)
 
 
 def _check_channels(encoder: DepthEncoder, decoder: nn.Module) -> None:

@@ -117,13 +117,17 @@ class HybridEncoder(HubModel, DepthEncoder):
         """
         if image.ndim != 4 or image.shape[1] != 3:
             raise UserError(f"image of shape {tuple(image.shape)}: expected (B, 3, H, W), RGB in [0, 1]")
-        patch = self.dino.patch if self.dino is not None and self.pyramid is None else SIZE_MULTIPLE
-        if any(side == 0 or side % patch for side in image.shape[-2:]):
-            check_image_size(*image.shape[-2:])
+        self.check_size(*image.shape[-2:])
         # First, since torch.compile breaks its graph where cached text is looked up: what sees the image stays whole.
         text = self.text()
         maps = self.image_tower(image) if self.image_tower is not None else None
         return self.combine(image, maps, text)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises `UserError` for sizes of images that `forward_features` does not take."""
+        patch = self.dino.patch if self.dino is not None and self.pyramid is None else SIZE_MULTIPLE
+        if any(side == 0 or side % patch for side in (height, width)):
+            check_image_size(height, width)
 
     def class_token(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, class_width): DINO alone runs.

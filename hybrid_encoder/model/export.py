@@ -131,6 +131,7 @@ def _metadata(model: DepthModel) -> dict[str, str]:
         "width": str(model.width),
         "min_depth": str(model.min_depth),
         "max_depth": str(model.max_depth),
+        "resize": model.resize,
         "input": f"image: (B, 3, H, W) float32, RGB in [0, 1], H and W multiples of {SIZE_MULTIPLE}",
         "output": "disparity: 1 / depth, (B, 1, H, W); depth: (B, 1, H, W), from min_depth to max_depth",
         "about": json.dumps(model.about),

@@ -1,6 +1,7 @@
 """Language about distance: prompts, learnable depth tokens, their text features, and pixel-wise alignment with them.
 
-docs/METHOD.md, section 2. The text tower is frozen; gradients pass through it to the depth tokens only.
+docs/METHOD.md, section 2. The text tower is frozen unless the config says otherwise (`train_text`), and gradients pass
+through it to the depth tokens.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ class Language(nn.Module):
         self.ln_final = clip.ln_final
         self.projection = nn.Parameter(cast(Tensor, clip.text_projection).detach().clone())
         self.requires_grad_(False)
+        if config.alignment != "none":
+            for parameter in self._trained(config.train_text):
+                parameter.requires_grad_(True)
 
         if config.token_init == "words":
             tokens = self._interpolated_words(config.num_tokens)
@@ -95,10 +99,15 @@ class Language(nn.Module):
         says how that is seen. `torch.export` takes what is cached as a constant: run the model once before, and both
         under `torch.no_grad()`.
         """
-        if torch.is_grad_enabled() and self.tokens.requires_grad:
+        if torch.is_grad_enabled() and any(p.requires_grad for p in (self.tokens, *self._tower())):
             self._cache.expect_training(self._tower())
             return self._token_features()
         return self._cache.get("tokens", (self.tokens,), self._tower(), self._token_features)
+
+    def _trained(self, choice: str) -> list[nn.Parameter]:
+        """The text tower's parameters that train under `train_text`."""
+        ends = [self.embedding, self.position, *self.ln_final.parameters(), self.projection]
+        return {"none": [], "ends": ends, "all": [*ends, *self.transformer.parameters()]}[choice]
 
     def _tower(self) -> list[Tensor]:
         """All parameters but the tokens."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
 from torch import nn
 
-from ..config import MAX_DEPTH, MIN_DEPTH, HybridEncoderConfig, check_scales
+from ..config import MAX_DEPTH, MIN_DEPTH, HybridEncoderConfig, Resize, check_scales
 from ..errors import UserError
 from .contract import Decodable, DepthEncoder
 from .decoder import DPTDecoder, Head
@@ -35,6 +35,7 @@ class DepthNets:
         scales: of its disparities.
         head: end of a DPT decoder; "sigmoid" for a U-Net.
         min_depth, max_depth: limits of depth, in the model's unit.
+        resize: how the images that they were trained on were brought to their size; equal nets may differ in it.
 
     Raises:
         UserError: no such nets can be built.
@@ -47,12 +48,15 @@ class DepthNets:
     head: Head = "sigmoid"
     min_depth: float = MIN_DEPTH
     max_depth: float = MAX_DEPTH
+    resize: Resize = field(default="area", compare=False)
 
     def __post_init__(self) -> None:
         if self.num_layers not in RESNET_LAYERS:
             raise UserError(f"num_layers={self.num_layers!r}: expected one of {', '.join(map(str, RESNET_LAYERS))}")
         if self.decoder not in get_args(DecoderKind) or self.head not in get_args(Head):
             raise UserError(f"no decoder {self.decoder!r} with the head {self.head!r}")
+        if self.resize not in get_args(Resize):
+            raise UserError(f"resize={self.resize!r}: expected one of {', '.join(get_args(Resize))}")
         if not isinstance(self.scales, list | tuple) or not all(type(scale) is int for scale in self.scales):
             raise UserError(f"scales={self.scales!r}: expected whole numbers")
         check_scales(self.scales)
@@ -67,7 +71,9 @@ class DepthNets:
             raise UserError("a DPT decoder reads a hybrid encoder, and none is described")
 
     @classmethod
-    def of(cls, encoder: DepthEncoder, decoder: nn.Module, min_depth: float, max_depth: float) -> DepthNets:
+    def of(
+        cls, encoder: DepthEncoder, decoder: nn.Module, min_depth: float, max_depth: float, resize: Resize = "area"
+    ) -> DepthNets:
         """The description of nets that are built already.
 
         Args:
@@ -92,6 +98,7 @@ class DepthNets:
             head="sigmoid" if dpt is None else dpt.head,
             min_depth=min_depth,
             max_depth=max_depth,
+            resize=resize,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,6 +112,7 @@ class DepthNets:
             "decoder": {"kind": self.decoder, "scales": list(self.scales), "head": self.head},
             "min_depth": self.min_depth,
             "max_depth": self.max_depth,
+            "resize": self.resize,
         }
 
     @classmethod
@@ -125,6 +133,7 @@ class DepthNets:
             head=decoder["head"],
             min_depth=float(values["min_depth"]),
             max_depth=float(values["max_depth"]),
+            resize=values.get("resize", "area"),  # which older files lack
         )
 
     def build(self, resnet_weights: str = "random") -> tuple[DepthEncoder, nn.Module]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import check_image_size
+from ..config import Resize, check_image_size
 from ..errors import UserError, naming
 
 SUFFIX = ".onnx"
@@ -38,6 +38,7 @@ class OnnxDepthModel:
     Attributes:
         height, width: the size at which the exported model saw images; the program takes any multiples of 32.
         min_depth, max_depth: limits of depth, in the model's unit.
+        resize: how images are brought to that size.
 
     Raises:
         UserError: onnxruntime is not installed, or the file is missing, damaged, or not by this package.
@@ -58,10 +59,12 @@ class OnnxDepthModel:
                 f"{path} does not state its image size and depth limits ({error}): expected a file that "
                 "`hybrid-encoder export` wrote"
             ) from error
+        self.resize = about.get("resize", "area")  # which older files lack
         with naming(path):
             check_image_size(self.height, self.width)
         names = [value.name for value in (*self._session.get_inputs(), *self._session.get_outputs())]
-        if names != [INPUT, *OUTPUTS] or not 0 < self.min_depth < self.max_depth < math.inf:
+        known = names == [INPUT, *OUTPUTS] and self.resize in get_args(Resize)
+        if not known or not 0 < self.min_depth < self.max_depth < math.inf:
             raise UserError(f"{path} is no depth model: export it again with `hybrid-encoder export`")
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,11 @@ from ..images import resize_image
 
 
 class DepthPredictor(Protocol):
-    """Any model that turns images into depth; an implementation is in evaluation mode and knows its own device."""
+    """Any model that turns images into depth; an implementation is in evaluation mode and knows its own device.
+
+    Where it has an attribute `resize`, that is how its images were resized in training, "area" or "lanczos"; without
+    one, "area".
+    """
 
     height: int
     width: int
@@ -34,10 +38,15 @@ def resize_map(values: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(values.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
 
 
+def resize_for(model: DepthPredictor, image: np.ndarray) -> np.ndarray:
+    """uint8 RGB (h, w, 3) -> (model.height, model.width, 3), as the images were resized that the model learnt from."""
+    return resize_image(image, model.height, model.width, getattr(model, "resize", "area"))
+
+
 @torch.no_grad()
 def predict_disparities(model: DepthPredictor, images: Sequence[np.ndarray]) -> np.ndarray:
     """Inverse depth, float32 (B, model.height, model.width), of uint8 RGB images (h, w, 3) of any sizes."""
-    batch = np.stack([resize_image(image, model.height, model.width) for image in images])
+    batch = np.stack([resize_for(model, image) for image in images])
     disparity = model.disparity(torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255.0)
     if disparity.shape != (len(images), 1, model.height, model.width):
         raise ValueError(f"disparity of shape {tuple(disparity.shape)} for {len(images)} images: expected (B, 1, H, W)")

@@ -253,7 +253,8 @@ def _pair_config(
 
 
 def _depth_model(encoder: HybridEncoder, decoder: DPTDecoder, sizes_from: Path) -> DepthModel:
-    return DepthModel(encoder, decoder, *stated_size(read_checkpoint(sizes_from), str(sizes_from))).eval()
+    size = stated_size(read_checkpoint(sizes_from), str(sizes_from))
+    return DepthModel(encoder, decoder, *size, resize="lanczos").eval()
 
 
 def _labelled(encoder: HybridEncoder, stage: str) -> HybridEncoder:

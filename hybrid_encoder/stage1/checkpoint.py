@@ -47,13 +47,14 @@ def open_stage1(path: str | Path) -> HybridEncoder:
     return encoder.eval()
 
 
-def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
+def load_stage1(encoder: HybridEncoder, path: str | Path, any_pixels: bool = False) -> None:
     """Fills an encoder with what stage 1 trained: towers and fusion; the pyramid stays as it is, and so do tokens that
     do not start from words.
 
     Args:
         encoder: of the same architecture.
         path: `stage1.pth`, or the authors' Lightning `.ckpt`.
+        any_pixels: take a stage 1 that saw pixels with another mean and deviation; the encoder keeps its own.
 
     Raises:
         UserError: no such file, damaged, or of another architecture.
@@ -63,8 +64,11 @@ def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
         fill_from_stage1(encoder, path)
         return
     saved, tensors = _stated_config(path), read_checkpoint(path)["encoder"]
-    encoder.config.check_same_features(saved, str(path), ignore=("text_norm", "strides"))
-    untrained = {name: value for name, value in encoder.state_dict().items() if _is_untrained(name)}
+    pixels = ("normalization", "dino_normalization") if any_pixels else ()
+    encoder.config.check_same_features(saved, str(path), ignore=("text_norm", "strides", *pixels))
+    kept = ("image_tower.mean", "image_tower.std", "dino.mean", "dino.std") if any_pixels else ()
+    own = encoder.state_dict()
+    untrained = {name: value for name, value in own.items() if _is_untrained(name) or name in kept}
     load_state(encoder, {**tensors, **untrained}, str(path))
     if encoder.config.token_init == "words":
         encoder.language.reset_tokens()

@@ -1,4 +1,4 @@
-"""Stage 1's dataset: resized, flipped and jittered images with their points, and the batch they make."""
+"""Stage 1's dataset: resized, mirrored and jittered images with their points, and the batch they make."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..data.augment import color_jitter
-from ..data.dataset import draw_jitter
+from ..data.dataset import JITTER_PROBABILITY, draw_jitter
 from ..data.loader import SampleDataset
 from ..images import resize_image
+from .options import PointScale
 from .sequences import OrderedPatchSource
 
 
@@ -45,14 +46,38 @@ class Stage1Batch:
     sample_names: list[str]
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """How an image becomes a sample; the defaults are those of `hybrid-encoder pretrain`.
+
+    Attributes:
+        mirror, jitter: how likely an image of the training part is mirrored, and its colours are changed.
+        point_scale: "axes": x and y of points are resized as the image is; "height": both by the factor of its height,
+            as the released code does where an image's proportions change a little.
+    """
+
+    mirror: float = 0.5
+    jitter: float = JITTER_PROBABILITY
+    point_scale: PointScale = "axes"
+
+
 class Stage1Dataset(SampleDataset[Stage1Sample]):
-    """Images resized to height x width with their points; in training flipped and colour-jittered.
+    """Images resized to height x width with their points; in training mirrored and colour-jittered.
 
     Keys are an index or (epoch, index); every random draw is a function of (seed, epoch, index).
     """
 
-    def __init__(self, source: OrderedPatchSource, height: int, width: int, train: bool, seed: int = 0) -> None:
+    def __init__(
+        self,
+        source: OrderedPatchSource,
+        height: int,
+        width: int,
+        train: bool,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+    ) -> None:
         self.source, self.height, self.width, self.train, self.seed = source, height, width, train, seed
+        self.augmentation = augmentation or Augmentation()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -61,19 +86,23 @@ class Stage1Dataset(SampleDataset[Stage1Sample]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         rng = np.random.default_rng([self.seed, epoch, index])
         image, points = self.source.read(index, rng)
-        scale = np.array([self.width / image.shape[1], self.height / image.shape[0]], dtype=np.float32)
+        points = points * self._point_scale(image)
         image = resize_image(image, self.height, self.width)
-        points = points * scale
-        if self.train and rng.random() < 0.5:
+        if self.train and rng.random() < self.augmentation.mirror:
             image = image[:, ::-1]
             points = np.stack([self.width - 1 - points[..., 0], points[..., 1]], axis=-1)
-        jitter = draw_jitter(rng) if self.train else np.array([1, 1, 1, 0], dtype=np.float32)
+        jitter = draw_jitter(rng, self.augmentation.jitter if self.train else 0.0)
         return Stage1Sample(
             image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             points=torch.from_numpy(points.astype(np.float32)),
             jitter=torch.from_numpy(jitter),
             name=self.source.name(index),
         )
+
+    def _point_scale(self, image: np.ndarray) -> np.ndarray:
+        """Factors of x and y from the image (h, w, 3) to the sample."""
+        x, y = self.width / image.shape[1], self.height / image.shape[0]
+        return np.array([x if self.augmentation.point_scale == "axes" else y, y], dtype=np.float32)
 
 
 def collate(samples: list[Stage1Sample]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from .patch_features import patch_features, patch_logits
 
 
 def stage1_config(config: HybridEncoderConfig) -> HybridEncoderConfig:
-    """What stage 1 builds: no alignment and no pyramid, which it does not train, and DINO frozen.
+    """What stage 1 builds: no alignment and no pyramid, which it does not train; DINO and the text tower are frozen.
 
     A DINO that starts from random numbers has nothing to keep: as many of its blocks train as the config says.
     """

@@ -1,5 +1,5 @@
-"""The options of stage 1. The defaults are those of the released run, and images are also mirrored (docs/METHOD.md,
-section 3)."""
+"""The options of stage 1. `commands/recipes.py` has the values of the released code, docs/METHOD.md, section 3, says
+why some defaults differ."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..config import MAX_SIDE, SIZE_MULTIPLE, check_image_size
+from ..config import MAX_SIDE, SIZE_MULTIPLE
 from ..engine.options import RESUMABLE, TrainingOptions
 from ..options import EncoderOptions, option
 
+PointScale = Literal["axes", "height"]
 FREE_OPTIONS = RESUMABLE | {"out"}
 """Options that may differ when a run resumes."""
 
@@ -29,8 +30,24 @@ class PretrainOptions(TrainingOptions, EncoderOptions):
     lr: float = option(3.57e-4, "peak learning rate of the one-cycle schedule", at_least=0)
     weight_decay: float = option(0.1, "weight decay", at_least=0)
     clip_grad: float = option(0.1, "largest norm of the gradient", above=0)
-    height: int = option(224, "image height, a multiple of 32", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
-    width: int = option(224, "image width, a multiple of 32", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
+    height: int = option(
+        224, "image height, a multiple of 32 or of the side of DINO's patches", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE
+    )
+    width: int = option(
+        224, "image width, likewise: 392 keeps TuSimple's proportions", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE
+    )
+    train_on: Literal["train", "all"] = option(
+        "train", "all: images of the validation part train, too, so that its metrics are of images that were seen"
+    )
+    sampling: Literal["each_once", "released"] = option(
+        "each_once",
+        "an epoch: every image once; released: (N + 23158) / 6 images drawn at random from the N that there are",
+    )
+    mirror_probability: float = option(0.5, "how likely an image is mirrored", at_least=0, at_most=1)
+    jitter_probability: float = option(0.5, "how likely an image's colours are changed", at_least=0, at_most=1)
+    point_scale: PointScale = option(
+        "axes", "points are resized as the image is; height: x by the factor of y, as in the released code"
+    )
     bidirectional: bool = option(False, "rank both ways: a patch also fits its prompt better than the patches after it")
     ranking_mean: Literal["sequences", "images"] = option(
         "sequences", "divide the ranking loss by the number of sequences, or of images as in the released code"
@@ -47,5 +64,4 @@ class PretrainOptions(TrainingOptions, EncoderOptions):
 
     def check(self) -> None:
         """Raises `UserError` for options that contradict each other, before any data is read."""
-        check_image_size(self.height, self.width)
         self.check_training()

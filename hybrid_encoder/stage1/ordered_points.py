@@ -140,9 +140,7 @@ class MixedSource:
         return source.read(inner, rng)
 
 
-def open_sources(
-    specs: list[str], part: str, size: tuple[int, int], seed: int = 0, skip_bad: int = 0
-) -> OrderedPatchSource:
+def open_sources(specs: list[str], part: str, size: tuple[int, int], seed: int = 0, skip_bad: int = 0) -> MixedSource:
     """The sources of `--data SOURCE:PATH[:SPLIT]`, mixed.
 
     "tusimple:FOLDER[:LABEL]", "kitti:FOLDER[:SPLIT]", "synthetic:" or "synthetic:SEED" (rendered in memory), and

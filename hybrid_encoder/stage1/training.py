@@ -7,6 +7,7 @@ docs/METHOD.md, section 3.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -28,17 +29,21 @@ from ..errors import UserError
 from ..model.encoder import HybridEncoder
 from ..writing import write_text
 from .checkpoint import STAGE1_FILE, save_stage1
-from .dataset import Stage1Batch, Stage1Dataset, collate, to_batch
+from .dataset import Augmentation, Stage1Batch, Stage1Dataset, collate, to_batch
 from .inputs import stage1_inputs
 from .losses import ranking_loss
 from .metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
 from .model import Stage1Model, stage1_config
 from .options import FREE_OPTIONS, PretrainOptions
-from .ordered_points import open_sources
+from .ordered_points import MixedSource, open_sources
 from .picture import closeness_picture
 from .sequences import NUM_POINTS, OrderedPatchSource
 
 NUM_PICTURES = 4
+RELEASED_KITTI_IMAGES = 23_158
+"""What the released code adds to the number of images, read or not, before it takes the length of an epoch."""
+RELEASED_SHARE = 6
+"""By what it then divides, whatever the batch size."""
 
 
 class Stage1Task:
@@ -51,6 +56,7 @@ class Stage1Task:
     ) -> None:
         self.options = options
         encoder = HybridEncoder(stage1_config(options.config()))
+        encoder.check_size(options.height, options.width)
         self.model = Stage1Model(encoder, options)
         processes.place(self.model)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -111,10 +117,11 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
     train_source, val_source = (
         open_sources(list(options.data), part, size, options.seed, options.skip_bad) for part in ("train", "val")
     )
+    if options.train_on == "all":
+        train_source = MixedSource([*train_source.sources, *val_source.sources])
     if processes.is_main:
         print(f"found {len(train_source)} images to train on, {len(val_source)} to validate on")
-    loader = _loader(train_source, options, processes, train=True)
-    val_loader = _loader(val_source, options, processes, train=False)
+    loader, val_loader = open_loaders(train_source, val_source, options, processes)
     if not len(loader):
         raise UserError(f"{len(train_source)} training images are fewer than {processes.world_size} processes")
     if processes.is_main and loader.batch_size != options.batch_size:
@@ -139,10 +146,22 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
     return metrics
 
 
-def _loader(source: OrderedPatchSource, options: PretrainOptions, processes: Processes, train: bool) -> DataLoader[Any]:
-    dataset = Stage1Dataset(source, options.height, options.width, train, options.seed)
-    batch_size = min(options.batch_size, max(len(source) // processes.world_size, 1))
-    return make_loader(dataset, batch_size, train, loader_options(options, processes), collate)
+def open_loaders(
+    train: OrderedPatchSource, val: OrderedPatchSource, options: PretrainOptions, processes: Processes
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Both parts in batches; those of few images are smaller than asked for."""
+    loading = loader_options(options, processes)
+    if options.sampling == "released":
+        loading = dataclasses.replace(loading, draws=(len(train) + RELEASED_KITTI_IMAGES) // RELEASED_SHARE)
+    augmentation = Augmentation(options.mirror_probability, options.jitter_probability, options.point_scale)
+
+    def batches(source: OrderedPatchSource, trains: bool) -> DataLoader[Any]:
+        dataset = Stage1Dataset(source, options.height, options.width, trains, options.seed, augmentation)
+        count = loading.draws or len(source) if trains else len(source)
+        batch_size = min(options.batch_size, max(count // processes.world_size, 1))
+        return make_loader(dataset, batch_size, trains, loading, collate)
+
+    return batches(train, True), batches(val, False)
 
 
 def _write_pictures(task: Stage1Task, device: torch.device) -> None:

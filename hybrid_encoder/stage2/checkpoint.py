@@ -35,6 +35,7 @@ _DECODER_CONFIG = {
     "head": "head",
     "min_depth": "min_depth",
     "max_depth": "max_depth",
+    "resize": "resize",
 }
 """The entries of encoder.pth's `decoder_config`, and the fields of `DepthNets` that they are."""
 
@@ -102,7 +103,7 @@ def encoder_extras(nets: DepthNets, height: int, width: int) -> dict[str, Any]:
 
 
 def described_nets(entries: Mapping[str, Any], source: str) -> DepthNets:
-    """The nets that an encoder.pth is of; without a description, the original's.
+    """The nets that an encoder.pth is of; without a description, the original's, which sees images resized by Lanczos.
 
     The layers of a ResNet are not described: `resnet_layers` reads them off its tensors.
 
@@ -116,7 +117,7 @@ def described_nets(entries: Mapping[str, Any], source: str) -> DepthNets:
     decoder = stated_json(entries, "decoder_config", source)
     config = stated_json(entries, "hybrid_config", source)
     try:
-        fields = {_DECODER_CONFIG[name]: value for name, value in decoder.items()}
+        fields = {_DECODER_CONFIG[name]: value for name, value in decoder.items()} or {"resize": "lanczos"}
         hybrid = HybridEncoderConfig.from_dict(config).without_downloads() if config else None
         return DepthNets(config=hybrid, **fields)
     except (UserError, KeyError, TypeError) as error:  # entries that nobody knows, or values of other kinds
@@ -215,7 +216,7 @@ def load_depth_model(folder: str | Path, encoder_file: str = "encoder", decoder_
     decoder = nets.build_decoder(encoder)
     load_state(encoder, tensors, str(path))
     fill(decoder, decoder_path)
-    return DepthModel(encoder, decoder, height, width, nets.min_depth, nets.max_depth).eval()
+    return DepthModel(encoder, decoder, height, width, nets.min_depth, nets.max_depth, nets.resize).eval()
 
 
 def newest_weights(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from ..model.disparity import disp_to_depth
 from ..model.pose import start_forward, with_scaled_translation
 from .health import health_metrics
 from .losses import text_bin_loss
-from .networks import PoseNetworks, asked_nets, build_encoder
+from .networks import PoseNetworks, Stage1Start, asked_nets, build_encoder
 from .objective import Objective, View, self_supervised_loss
 from .options import DepthOptions
 from .prevent_collapse import FIRST_MOTION, HELD_WEIGHT, MotionUnit, drift
@@ -94,7 +94,7 @@ class MonoDepth(nn.Module):
         self.options = options
         self.objective = options.objective()
         self.nets = asked_nets(options, config)
-        self.encoder = build_encoder(self.nets, options.stage1, resnet_weights)
+        self.encoder = build_encoder(self.nets, Stage1Start.of(options), resnet_weights)
         self.depth = self.nets.build_decoder(self.encoder)
         self.poses = PoseNetworks(options, self.encoder, resnet_weights) if len(options.frame_ids) > 1 else None
         self.unit: MotionUnit | None = None

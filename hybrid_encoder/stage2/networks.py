@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def asked_nets(options: DepthOptions, config: HybridEncoderConfig) -> DepthNets:
         head="sigmoid" if unet else options.head,
         min_depth=options.min_depth,
         max_depth=options.max_depth,
+        resize=options.resize,
     )
 
 
@@ -53,16 +55,29 @@ def starting_weights(options: Any) -> tuple[HybridEncoderConfig, str]:
     return config, "random" if filled or options.weights_init == "scratch" else "pretrained"
 
 
-def build_encoder(nets: DepthNets, stage1: Path | None, resnet_weights: str) -> DepthEncoder:
+@dataclass(frozen=True)
+class Stage1Start:
+    """Which stage 1 an encoder starts from, as for `load_stage1`."""
+
+    path: Path
+    any_pixels: bool = False
+
+    @classmethod
+    def of(cls, options: DepthOptions) -> Stage1Start | None:
+        """What the options ask for; None: nothing."""
+        return None if options.stage1 is None else cls(options.stage1, options.stage1_pixels == "any")
+
+
+def build_encoder(nets: DepthNets, stage1: Stage1Start | None, resnet_weights: str) -> DepthEncoder:
     """The depth encoder; a hybrid one starts from stage 1 where there is one."""
     return nets.build_encoder(resnet_weights) if nets.config is None else build_hybrid(nets.config, stage1)
 
 
-def build_hybrid(config: HybridEncoderConfig, stage1: Path | None) -> HybridEncoder:
+def build_hybrid(config: HybridEncoderConfig, stage1: Stage1Start | None) -> HybridEncoder:
     """A hybrid encoder, which starts from stage 1 where there is one."""
     encoder = HybridEncoder(config)
     if stage1 is not None:
-        load_stage1(encoder, stage1)
+        load_stage1(encoder, stage1.path, stage1.any_pixels)
     return encoder
 
 

@@ -15,6 +15,7 @@ from ..config import (
     MIN_DEPTH,
     MIN_EVAL_DEPTH,
     SIZE_MULTIPLE,
+    Resize,
     ResnetNormalization,
     check_image_size,
     check_scales,
@@ -84,6 +85,14 @@ class RunOptions(TrainingOptions):
     lr_schedule: Literal["step", "one_cycle"] = option(
         "step", "one_cycle: warm up over a tenth of the run, then cool down; for nets that start from random numbers"
     )
+    jitter: Literal["sample", "frame"] = option(
+        "sample", "frames of a sample change their colours alike; frame: each has its own, as in the released runs"
+    )
+    kitti_camera: Literal["calibration", "average"] = option(
+        "calibration",
+        "kitti, kitti_odom: intrinsics from calibration files; average: 0.58 and 1.92 widths and heights, centre 0.5, "
+        "for every drive without --intrinsics, as in the originals and the released runs",
+    )
     scheduler_step_size: int = option(15, "epochs after which the learning rate falls to a tenth (step)", at_least=1)
     save_frequency: int = option(1, "epochs between two saved ones", at_least=1)
     load_weights_folder: Path | None = option(None, "start from the weights of this folder")
@@ -115,10 +124,22 @@ class DepthOptions(Options):
 
     encoder: Literal["resnet", "hybrid"] = option("hybrid", "depth encoder")
     encoder_lr: float | None = option(None, "learning rate of the encoder, where it differs", at_least=0)
+    decay_on: Literal["matrices", "all"] = option(
+        "matrices",
+        "what weight decay (0.01) acts on in the hybrid encoder: not on norms, biases and tokens; all: on everything, "
+        "as in the released runs",
+    )
+    resize: Resize = option(
+        "area", "how images are resized; lanczos as in the originals and the released runs, though not within videos"
+    )
     num_layers: Literal[18, 34, 50, 101, 152] = option(18, "layers of the ResNets")
     decoder: Literal["dpt", "unet"] | None = option(None, "default: dpt for hybrid, unet for resnet")
     head: Literal["sigmoid", "relu"] = option("sigmoid", "end of the DPT decoder; relu is the released runs'")
     stage1: Path | None = option(None, "stage1.pth of `hybrid-encoder pretrain`, or the authors' .ckpt")
+    stage1_pixels: Literal["same", "any"] = option(
+        "same",
+        "refuse a stage 1 that saw pixels with another mean and deviation; any: take it, as the released runs did",
+    )
     pose_model_type: Literal["separate_resnet", "shared", "class_token"] = option(
         "separate_resnet", "camera pose from its own ResNet, from the depth encoder's maps, or from DINO's class tokens"
     )
@@ -260,6 +281,10 @@ def check_hybrid_options(options: EncoderOptions, depth: DepthOptions, any_hybri
                 raise UserError(f"--{name} is for the hybrid encoder: add --encoder hybrid")
         if depth.text_weight:
             raise UserError("--text_weight needs the text logits of --encoder hybrid")
+        if depth.decay_on == "all":
+            raise UserError(
+                "--decay_on all is for the hybrid encoder: ResNets train without weight decay, leave it out"
+            )
         return
     config = options.config()
     if depth.text_weight and config.alignment == "none":

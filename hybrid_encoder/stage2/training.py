@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from torch.utils.data import DataLoader
 
 from ..config import SIZE_MULTIPLE
-from ..data.dataset import FrameSource, SelfSupervisedDataset
+from ..data.calibration import KITTI_NORMALISED_K
+from ..data.dataset import FrameSource, SampleSettings, SelfSupervisedDataset
 from ..data.loader import make_loader
 from ..data.sample import FrameId, Sample
 from ..engine.loading import loader_options
@@ -125,8 +126,19 @@ def build_optimizer(model: MonoDepth, options: Monodepth2Options) -> torch.optim
     """AdamW with the hybrid encoder, Adam with a ResNet, as published; the encoder's rate may differ."""
     others = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("encoder.")]
     groups = model.encoder.parameter_groups(options.lr_of_encoder(options.learning_rate))
+    groups.append({"params": others, "lr": options.learning_rate})
+    if options.decay_on == "all":
+        groups = one_group_a_rate(groups)
     kind = torch.optim.AdamW if options.encoder == "hybrid" else torch.optim.Adam
-    return kind([*groups, {"params": others, "lr": options.learning_rate}], lr=options.learning_rate, fused=True)
+    return kind(groups, lr=options.learning_rate, fused=True)
+
+
+def one_group_a_rate(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same parameters in one group for each learning rate, so that weight decay acts on all of them alike."""
+    by_rate: dict[float, list[nn.Parameter]] = {}
+    for group in groups:
+        by_rate.setdefault(group["lr"], []).extend(group["params"])
+    return [{"params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
 
 
 def build_scheduler(
@@ -156,7 +168,7 @@ def load_samples(
     """A source's samples in batches, this process's share of them.
 
     Args:
-        options: `DataOptions` and `RunOptions`.
+        options: `DataOptions`, `RunOptions` and `DepthOptions`.
 
     Raises:
         UserError: fewer samples than processes, or fewer training samples than a batch holds.
@@ -167,7 +179,9 @@ def load_samples(
         print(f"found {len(source)} samples in the {part} part")
     train = part == "train"
     size = (options.height, options.width)
-    dataset = SelfSupervisedDataset(source, *size, frame_ids, train, options.seed, options.crop_bottom)
+    average = options.kitti_camera == "average" and options.dataset.startswith("kitti") and options.intrinsics is None
+    settings = SampleSettings(options.resize, options.jitter, KITTI_NORMALISED_K if average else None)
+    dataset = SelfSupervisedDataset(source, *size, frame_ids, train, options.seed, options.crop_bottom, settings)
     with naming(f"the {part} part"):
         loader = make_loader(dataset, options.batch_size, train, loader_options(options, processes))
     if train and not len(loader):

@@ -154,6 +154,7 @@ def load_two_frame_model(folder: str | Path, max_bytes: int | None = None) -> Tw
         matching_ids,
         size,
         (nets.min_depth, nets.max_depth),
+        nets.resize,
     )
     return model.eval()
 

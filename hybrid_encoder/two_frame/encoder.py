@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from ..model.contract import DepthEncoder, EncoderFeatures
 from ..model.encoder import HybridEncoder
 from ..model.nets import DepthNets
 from ..model.resnet import ResnetEncoder
-from ..stage2.networks import build_hybrid
+from ..stage2.networks import Stage1Start, build_hybrid
 from ..weights.reading import load_state
 from .cost_volume import Lookup
 from .matching import BinRange, Matched, MatchingEncoder
@@ -146,7 +145,7 @@ def build_matching_encoder(
     nets: DepthNets,
     size: tuple[int, int],
     resnet_weights: str = "random",
-    stage1: Path | None = None,
+    stage1: Stage1Start | None = None,
     **settings: Any,
 ) -> MatchingEncoder:
     """The matching encoder of a two-frame net.

@@ -13,8 +13,8 @@ from ..data.cityscapes import CityscapesSequenceSource, evaluated_part
 from ..data.dataset import FrameSource
 from ..data.ground_truth import read_depth_npy
 from ..evaluation import EvaluationResult, evaluate_depths, flip_post_process
-from ..images import cut_bottom, resize_image
-from ..model.predictor import DepthPredictor
+from ..images import cut_bottom
+from ..model.predictor import DepthPredictor, resize_for
 from ..stage2.evaluate import evaluation_protocol, measured_depths
 from .frames import LookupSource, cityscapes_files, open_lookup_source
 from .options import TwoFrameEvaluateOptions
@@ -96,7 +96,7 @@ def _read(
             image = source.read(index, 0 if options.static_camera else frame_id)
             image = cut_bottom(image, options.crop_bottom)
             scales[n, :2, 0] = model.width / image.shape[1], model.height / image.shape[0]
-            read.append(resize_image(image, model.height, model.width))
+            read.append(resize_for(model, image))
         frames[frame_id] = torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).float() / 255
     K = np.stack([source.intrinsics(index) for index in indices]) * scales
     return frames, torch.from_numpy(K.astype(np.float32))

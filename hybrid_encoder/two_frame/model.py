@@ -18,7 +18,7 @@ from ..stage2.geometry import invert_intrinsics, scale_intrinsics
 from ..stage2.health import health_metrics
 from ..stage2.losses import text_bin_loss
 from ..stage2.model import DepthBatch, MonoDepth
-from ..stage2.networks import asked_nets
+from ..stage2.networks import Stage1Start, asked_nets
 from ..stage2.objective import View, self_supervised_loss
 from ..weights.reading import load_state
 from .cost_volume import TRACKER_MOMENTUM, DepthBinTracker, Lookup
@@ -78,7 +78,7 @@ class TwoFrameDepth(nn.Module):
     In training mode it also tracks the range of the teacher's depth.
 
     Args:
-        config: of hybrid encoders.
+        config: of hybrid encoders, but for `--teacher_encoder_option`.
         resnet_weights: "pretrained" (ImageNet), "random", or a file.
 
     Attributes:
@@ -94,7 +94,7 @@ class TwoFrameDepth(nn.Module):
         super().__init__()
         self.options = options
         self.objective = options.objective()
-        self.teacher = MonoDepth(options.teacher(), config, resnet_weights)
+        self.teacher = MonoDepth(options.teacher(), options.teacher_config(config), resnet_weights)
         self.nets = asked_nets(options, config)
         self.net = build_two_frame_net(options, self.nets, resnet_weights)
         self.bins = DepthBinTracker(options.min_depth)
@@ -219,7 +219,7 @@ def build_two_frame_net(options: ManydepthOptions, nets: DepthNets, resnet_weigh
         nets,
         (options.height, options.width),
         resnet_weights,
-        options.stage1,
+        Stage1Start.of(options),
         num_depth_bins=options.num_depth_bins,
         adaptive_bins=True,
         depth_binning=options.depth_binning,

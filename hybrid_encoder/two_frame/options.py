@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..config import check_image_size
+from ..config import HybridEncoderConfig, check_image_size
 from ..data.sample import FrameId
 from ..errors import UserError
-from ..options import EncoderOptions, Options, option
+from ..options import EncoderOptions, Options, option, parse_settings
 from ..stage2.options import (
     MAX_REACH,
     DataOptions,
@@ -31,6 +31,9 @@ class MatchingOptions(Options):
     """How frames are matched, and what the teacher is."""
 
     teacher_encoder: Literal["resnet", "hybrid"] = option("resnet", "encoder of the single-frame teacher")
+    teacher_encoder_option: tuple[str, ...] = option(
+        (), "NAME=VALUE, as --encoder_option: where a hybrid teacher differs; may be repeated", repeat=True
+    )
     teacher_decoder: Literal["dpt", "unet"] | None = option(None, "default: dpt for hybrid, unet for resnet")
     mono_weights_folder: Path | None = option(
         None, "teacher and pose nets start from this folder: a Monodepth2 run's weights, or a ManyDepth run's"
@@ -41,6 +44,16 @@ class MatchingOptions(Options):
     freeze_teacher_and_pose: bool = option(False, "teacher and pose nets do not train at all")
     freeze_teacher_epoch: int = option(15, "from this epoch on (counted from 0) they are frozen", at_least=0)
     freeze_teacher_step: int = option(-1, "from this step on they are frozen; -1: the epoch decides", at_least=-1)
+    on_freeze: Literal["continue", "fresh_adam"] = option(
+        "continue",
+        "when the teacher freezes, optimiser and schedule of the rest continue; fresh_adam: Adam and the schedule "
+        "begin anew, at the full rate and without weight decay, as in ManyDepth and the released run",
+    )
+    clip_over: Literal["all", "encoder_decoder"] = option(
+        "all",
+        "--clip_grad is for all gradients together; encoder_decoder: for those of the two-frame encoder and of its "
+        "decoder apart, and the teacher's and the pose nets' are not cut, as in the released run",
+    )
     depth_binning: Literal["linear", "inverse"] = option("linear", "bins evenly spaced in depth or in 1 / depth")
     num_depth_bins: int = option(96, "depth bins of the cost volume", at_least=2, at_most=1024)
     num_matching_frames: int = option(
@@ -80,6 +93,10 @@ class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, E
         options = dataclasses.replace(self, encoder=self.teacher_encoder, decoder=self.teacher_decoder)
         return options if options.decoder_kind == "dpt" else dataclasses.replace(options, head="sigmoid")
 
+    def teacher_config(self, config: HybridEncoderConfig) -> HybridEncoderConfig:
+        """The config of a hybrid teacher, from that of the two-frame net."""
+        return config.replace(**parse_settings("teacher_encoder_option", self.teacher_encoder_option))
+
     def student(self) -> DepthOptions:
         """The options of the two-frame net; poses are the teacher's."""
         return dataclasses.replace(
@@ -95,6 +112,9 @@ class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, E
         if "hybrid" not in (self.encoder, self.teacher_encoder) and self.stage1 is not None:
             raise UserError("--stage1 holds a hybrid encoder: use --encoder hybrid or --teacher_encoder hybrid")
         check_hybrid_options(self, self, "hybrid" in (self.encoder, self.teacher_encoder))
+        teacher_config = self.teacher_config(self.config())
+        if self.on_freeze == "fresh_adam" and self.lr_schedule == "one_cycle":
+            raise UserError("--on_freeze fresh_adam begins the schedule anew: use --lr_schedule step")
         check_depth_options(self.student())
         teacher = self.teacher()
         check_depth_options(teacher if self.teacher_encoder == "hybrid" else dataclasses.replace(teacher, stage1=None))
@@ -109,6 +129,8 @@ class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, E
                 raise UserError("--start_from_teacher needs a trained teacher: add --mono_weights_folder")
             if (self.encoder, self.decoder_kind) != (self.teacher_encoder, teacher.decoder_kind):
                 raise UserError("--start_from_teacher: the teacher needs the encoder and decoder of the two-frame net")
+            if self.encoder == "hybrid":
+                self.config().check_same_features(teacher_config, "--start_from_teacher: the teacher")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..config import Resize
 from ..model.contract import DepthEncoder
 from ..model.disparity import disp_to_depth
 from ..stage2.networks import PoseNetworks
@@ -23,6 +24,7 @@ class TwoFrameModel(nn.Module):
         matching_ids: the lookup frames, in the order in which the net was trained with them.
         size: height and width of the images.
         limits: nearest and farthest depth.
+        resize: how the images were resized that the net was trained on.
     """
 
     def __init__(
@@ -33,12 +35,14 @@ class TwoFrameModel(nn.Module):
         matching_ids: tuple[int, ...],
         size: tuple[int, int],
         limits: tuple[float, float],
+        resize: Resize = "area",
     ) -> None:
         super().__init__()
         self.net, self.poses, self.read_by_poses = net, poses, read_by_poses
         self.matching_ids = matching_ids
         self.height, self.width = size
         self.min_depth, self.max_depth = limits
+        self.resize = resize
 
     @torch.no_grad()
     def forward(self, frames: dict[int, Tensor], K: Tensor) -> Tensor:
@@ -84,7 +88,7 @@ class VideoPredictor:
     def __init__(self, model: TwoFrameModel, K: Tensor) -> None:
         self.model, self.K = model, K
         self.height, self.width = model.height, model.width
-        self.min_depth, self.max_depth = model.min_depth, model.max_depth
+        self.min_depth, self.max_depth, self.resize = model.min_depth, model.max_depth, model.resize
         self._before: Tensor | None = None
 
     def disparity(self, image: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ docs/METHOD.md, section 4.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from ..stage2.frames import Part
 from ..stage2.inputs import run_inputs
 from ..stage2.model import DepthBatch, to_batch
 from ..stage2.networks import starting_weights
-from ..stage2.training import build_scheduler, frames_of, load_samples, loop_options
+from ..stage2.training import build_scheduler, frames_of, load_samples, loop_options, one_group_a_rate
 from ..stage2.validation import depth_metrics, mean_scalars
 from .checkpoint import load_teacher, load_weights, save_weights
 from .frames import LookupSource, open_lookup_source
@@ -42,9 +43,8 @@ class ManydepthTask:
         if options.freeze_teacher_and_pose:
             self.model.freeze_teacher()
         self.optimizer = build_optimizer(self.model, options)
-        # Parameters that freeze later stay in the optimiser: it skips what has no gradient, and the schedule continues.
         self.scheduler, self.schedule_per_step = build_scheduler(self.optimizer, options, steps_per_epoch)
-        self.val_loader = val_loader
+        self.steps_per_epoch, self.val_loader = steps_per_epoch, val_loader
 
     def to_device(self, batch: Any, device: torch.device) -> DepthBatch:
         return to_batch(batch, self.options.loaded_ids, device)
@@ -58,7 +58,18 @@ class ManydepthTask:
         self.model.range_unknown = self.options.freeze_teacher_and_pose and step == 0
         due = epoch >= self.options.freeze_teacher_epoch or 0 <= self.options.freeze_teacher_step <= step
         if due and not self.model.frozen:
-            self.model.freeze_teacher()
+            self._freeze()
+
+    def _freeze(self) -> None:
+        """Stops the training of teacher and pose nets, and begins the rest's anew where `--on_freeze` says so.
+
+        Else they stay in the optimiser, which skips what has no gradient, and the schedule continues.
+        """
+        self.model.freeze_teacher()
+        if self.options.on_freeze == "fresh_adam":
+            groups = one_group_a_rate(parameter_groups(self.model, self.options))
+            self.optimizer = torch.optim.Adam(groups, lr=self.options.learning_rate, fused=True)
+            self.scheduler, _ = build_scheduler(self.optimizer, self.options, self.steps_per_epoch)
 
     def validate(self, processes: Processes) -> dict[str, float]:
         """The loss on the validation part; where the truth is known, the errors of the two-frame net and the
@@ -84,8 +95,8 @@ class ManydepthTask:
         return {"frozen": self.model.frozen}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        if state["frozen"]:
-            self.model.freeze_teacher()
+        if state["frozen"] and not self.model.frozen:
+            self._freeze()
 
 
 def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
@@ -106,7 +117,10 @@ def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
     sources = {part: one.source if isinstance(one, LookupSource) else one for part, one in opened.items()}
     names = ("stage1", "mono_weights_folder", "load_weights_folder")
     inputs = run_inputs(options, sources, options.loaded_ids, {name: getattr(options, name) for name in names})
-    return fit(task, loader, loop_options(options, inputs), processes)
+    loop = loop_options(options, inputs)
+    if options.clip_over == "encoder_decoder":
+        loop = dataclasses.replace(loop, clip_parts=("net.encoder", "net.depth"))
+    return fit(task, loader, loop, processes)
 
 
 def build_model(options: ManydepthOptions) -> TwoFrameDepth:
@@ -128,17 +142,25 @@ def build_model(options: ManydepthOptions) -> TwoFrameDepth:
 
 def build_optimizer(model: TwoFrameDepth, options: ManydepthOptions) -> torch.optim.Optimizer:
     """AdamW where a hybrid encoder trains, else Adam; the encoders' rate may differ."""
+    groups = parameter_groups(model, options)
+    kind = torch.optim.AdamW if any("weight_decay" in group for group in groups) else torch.optim.Adam
+    if options.decay_on == "all":
+        groups = one_group_a_rate(groups)
+    return kind(groups, lr=options.learning_rate, fused=True)
+
+
+def parameter_groups(model: TwoFrameDepth, options: ManydepthOptions) -> list[dict[str, Any]]:
+    """All that trains, for an optimiser: hybrid encoders' own groups, the rest of the encoders, and the other nets."""
     encoder_lr = options.lr_of_encoder(options.learning_rate)
     kinds = ((model.net.encoder, options.encoder), (model.teacher.encoder, options.teacher_encoder))
     groups = [group for encoder, kind in kinds if kind == "hybrid" for group in encoder.parameter_groups(encoder_lr)]
-    optimizer = torch.optim.AdamW if groups else torch.optim.Adam
     taken = {id(p) for group in groups for p in group["params"]}
     for nets, lr in (((model.net.encoder, model.teacher.encoder), encoder_lr), ((model,), options.learning_rate)):
         rest = [p for p in nn.ModuleList(nets).parameters() if p.requires_grad and id(p) not in taken]
         taken.update(id(p) for p in rest)
         if rest:
             groups.append({"params": rest, "lr": lr})
-    return optimizer(groups, lr=options.learning_rate, fused=True)
+    return groups
 
 
 def open_loader(options: ManydepthOptions, part: Part, processes: Processes) -> DataLoader[Any]:
