@@ -9,13 +9,15 @@ from ..stage2.evaluate import evaluate, prior_errors
 from ..two_frame.checkpoint import is_two_frame, load_two_frame_model
 from ..two_frame.evaluate import evaluate_two_frame
 from ..two_frame.options import TwoFrameEvaluateOptions
-from .convert import open_depth_model
+from .convert import open_depth_model, refuse_normalization
 
 
 def run(options: TwoFrameEvaluateOptions) -> None:
     """Evaluates, prints the tables and writes the CSV file, if asked for."""
     two_frame = is_two_frame(options.weights)
     options.check(two_frame)
+    if two_frame:
+        refuse_normalization(options.weights, options.normalization)
     device = choose_device(options.device)
     prior = prior_errors(options) if options.prior else None
     if two_frame and not options.eval_teacher:
@@ -24,7 +26,9 @@ def run(options: TwoFrameEvaluateOptions) -> None:
         with inference(device, options.precision):
             result = evaluate_two_frame(options, matching)
     else:
-        model = prepare(open_depth_model(options.weights, teacher=two_frame), device, options.compile)
+        model = prepare(
+            open_depth_model(options.weights, two_frame, normalization=options.normalization), device, options.compile
+        )
         same_frames = two_frame or options.dataset == "cityscapes"
         with inference(device, options.precision):
             result = evaluate_two_frame(options, model) if same_frames else evaluate(options, model)

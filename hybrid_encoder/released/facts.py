@@ -48,8 +48,8 @@ def kind_of(entries: Mapping[str, Any], source: str) -> Kind:
         return "single frame"
     raise UserError(
         f"{source} says neither use_stereo, as a Monodepth2 run's does, nor min_depth_bin, as a ManyDepth run's does: "
-        "how its nets saw pixels cannot be known. Convert the folder and say it there: hybrid-encoder convert FOLDER "
-        "--out NEW --normalization none (or imagenet, own)"
+        "how its nets saw pixels cannot be known. Say it to evaluate, predict or convert: --normalization none (or "
+        "imagenet, own). What convert writes keeps it, for training and all else"
     )
 
 
@@ -75,7 +75,8 @@ def describe(config: HybridEncoderConfig, kind: Kind) -> str:
     'single frame; 256 tokens; CLIP and DINO, interp_conv1x1, alignment=concat; CLIP sees raw [0, 1], DINO sees raw
     [0, 1]; head relu'
     """
-    seen: dict[str, str] = {"CLIP": config.normalization} if config.image_tower else {}
+    image_tower = {"clip": "CLIP", None: None}.get(config.image_tower, "an ImageNet ResNet-50 in CLIP's place")
+    seen: dict[str, str] = {image_tower: config.normalization} if image_tower else {}
     seen |= {"DINO": config.normalization_of_dino} if config.dino else {}
     towers = f"{' and '.join(seen)}, {config.fusion}"
     pixels = ", ".join(f"{tower} sees {_SEEN[choice]}" for tower, choice in seen.items())

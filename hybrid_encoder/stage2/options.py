@@ -242,6 +242,9 @@ class EvaluateOptions(DataOptions):
 
     weights: str = option("", "folder of weights that a trainer or save_pretrained wrote, or a hub id", required=True)
     part: Literal["test", "val", "train"] = option("test", "which file of the split")
+    normalization: Literal["none", "imagenet", "own"] | None = option(
+        None, "the authors' folders: how both towers saw pixels, where the folder does not show it"
+    )
     truth: str = option("velodyne", "velodyne, improved (16-bit PNG), or an .npz made by export-gt")
     crop: Literal["auto", "garg", "eigen", "none"] = option("auto", "auto: garg for raw LiDAR, else none")
     eval_stereo: bool = option(False, "a model trained with stereo: scale 5.4 in place of median scaling")
