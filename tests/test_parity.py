@@ -23,8 +23,6 @@ from torch import Tensor, nn
 from hybrid_encoder.config import preset
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.encoder import HybridEncoder, create_encoder
-from hybrid_encoder.model.pose import PoseDecoder
-from hybrid_encoder.model.resnet import ResnetEncoder
 from hybrid_encoder.released import single_frame, two_frame
 from hybrid_encoder.released.names import decoder_tensors, encoder_tensors
 from hybrid_encoder.stage1.dataset import Stage1Batch
@@ -39,7 +37,18 @@ from hybrid_encoder.two_frame.objective import find_consistency_mask, two_frame_
 from hybrid_encoder.two_frame.options import ManydepthOptions
 from hybrid_encoder.weights.reading import load_state
 
-from .released_files import DATA, KEYS, alive_head, parity_files, parity_image, parity_tensors, smooth_noise
+from .released_files import (
+    DATA,
+    KEYS,
+    alive_head,
+    manydepth_files,
+    parity_files,
+    parity_image,
+    parity_tensors,
+    pose_tensors,
+    smooth_noise,
+    teacher_files,
+)
 
 NUMBER, GRADIENT = 1e-4, 2e-3
 """How far our numbers, and our gradients, may be from theirs, relative to these."""
@@ -71,11 +80,6 @@ def no_random_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every parameter is filled afterwards."""
     for name in ("trunc_normal_", "normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "uniform_"):
         monkeypatch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
-
-
-def pose_tensors(module: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """The tensors of a pose net, which has the authors' names, by the parity rule."""
-    return parity_tensors(prefix, {k: (list(v.shape), "") for k, v in module.state_dict().items()})
 
 
 def norms(model: nn.Module) -> dict[str, float]:
@@ -260,50 +264,6 @@ def test_what_gradients_differ_by_is_rounding(
     TABLE.append(f"| {what} | | | {len(uncertain)} of {len(differs)} |")
 
 
-def aliases() -> dict[str, str]:
-    """The second names of the towers' layers in ManyDepth's encoder.pth, and the first ones."""
-    second = {}
-    for name in KEYS["encoder.pth"]:
-        if name.startswith("dinov2.blocks."):
-            block, rest = name.removeprefix("dinov2.blocks.").split(".", 1)
-            second[f"layer{int(block) // 3 + 1}_dino.{int(block) % 3}.{rest}"] = name
-        elif name.startswith("dinov2.norm."):
-            second[name.replace("dinov2.norm", "dino_norm")] = name
-        elif name.startswith("clip.visual.layer"):
-            level, rest = name[len("clip.visual.layer")], name[len("clip.visual.layer1.") :]
-            second[f"layer{level}_clip.{'1.' if level == '1' else ''}{rest}"] = name
-        for i, part in enumerate(("conv1", "bn1", "", "conv2", "bn2", "", "conv3", "bn3")):
-            if part and name.startswith(f"clip.visual.{part}."):
-                second[f"layer0_clip.{i}.{name.removeprefix(f'clip.visual.{part}.')}"] = name
-    return second
-
-
-def manydepth_files(files: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Any]]:
-    """The files of a ManyDepth folder of the authors, those of the teacher left out.
-
-    Args:
-        files: `parity_files`, whose tensors they share.
-    """
-    joins = {"reduce_conv.0.0": 256, "reduce_conv.1.0": 768}
-    extra: dict[str, Any] = {f"{k}.weight": ([n, n + 24, 3, 3], "") for k, n in joins.items()}
-    extra |= {f"{k}.bias": ([n], "") for k, n in joins.items()}
-    extra |= {"prematching_conv.0.weight": ([16, 64, 1, 1], ""), "prematching_conv.0.bias": ([16], "")}
-    encoder: dict[str, Any] = {**files["encoder.pth"], **parity_tensors("encoder.", extra)}
-    encoder |= {second: encoder[name] for second, name in aliases().items()}
-    for name, (rows, columns) in {"clip": (56, 168), "dino": (16, 48)}.items():
-        encoder[f"backprojector_{name}.id_coords"] = torch.zeros(2, rows, columns)
-        encoder[f"backprojector_{name}.ones"] = torch.ones(24, 1, rows * columns)
-        encoder[f"backprojector_{name}.pix_coords"] = torch.zeros(24, 3, rows * columns)
-    assert len(encoder) == 1198
-    resnet, head = ResnetEncoder(18, "random", 2), PoseDecoder(512, 1, 2)
-    return {
-        "encoder": {**encoder, "height": 224, "width": 672, "min_depth_bin": 0.5, "max_depth_bin": 12.0},
-        "depth": alive_head(files["depth.pth"]),
-        "pose_encoder": pose_tensors(resnet, "pose_encoder."),
-        "pose": pose_tensors(head, "pose."),
-    }
-
-
 def in_memory(monkeypatch: pytest.MonkeyPatch, files: dict[str, dict[str, Any]], tmp_path: Path) -> Path:
     """A folder whose files are in memory alone: those of the paper's size are gigabytes."""
     for name in files:
@@ -359,8 +319,7 @@ def test_manydepth_equals_the_authors(
 def test_manydepths_teacher_equals_the_authors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     files: dict[str, dict[str, Any]] = {
         "encoder": {"min_depth_bin": 0.5, "height": 224, "width": 672},
-        "mono_encoder": parity_tensors("mono_encoder.", KEYS["encoder.pth"]),
-        "mono_depth": alive_head(parity_tensors("mono_depth.", KEYS["depth.pth"])),
+        **teacher_files(),
     }
     teacher = single_frame.load_released_teacher(in_memory(monkeypatch, files, tmp_path))
     seen = teacher.encoder.forward_features(parity_image(31, 700)[..., 14:686])
