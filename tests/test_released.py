@@ -189,8 +189,8 @@ def test_stage_1_lightning_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
     pyramid = {k: v.clone() for k, v in own.pyramid.state_dict().items()}  # type: ignore[union-attr]
     fill_from_stage1(own, path)
     assert (
-        "in the authors' stage 1, CLIP sees images with ImageNet's mean and deviation, DINO sees images with ImageNet's "
-        "mean and deviation; in this encoder, CLIP sees images with its own mean"
+        "in the authors' stage 1, CLIP sees images with ImageNet's mean and deviation, DINO sees images with "
+        "ImageNet's mean and deviation; in this encoder, CLIP sees images with its own mean"
     ) in capsys.readouterr().err
     assert torch.equal(own.dino.vit.cls_token, tensors["model.dinov2.cls_token"])  # type: ignore[union-attr]
     assert all(torch.equal(v, own.pyramid.state_dict()[k]) for k, v in pyramid.items())  # type: ignore[union-attr]

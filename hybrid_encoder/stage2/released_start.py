@@ -15,8 +15,7 @@ from torch import nn
 
 from ..config import HybridEncoderConfig, preset
 from ..errors import UserError
-from ..model.decoder import DPTDecoder
-from ..model.encoder import HybridEncoder
+from ..model.contract import DepthEncoder
 from ..model.pose import ClassTokenPose
 from ..model.resnet import ResnetEncoder
 from ..released.single_frame import load_released, load_released_pose
@@ -62,7 +61,7 @@ def take_over(nets: Nets, theirs: Nets, folder: Path, options: list[str]) -> Non
         UserError: nets that compute something else; none is filled then.
     """
     for name, net in nets.items():
-        if name not in theirs or not _is_same(net, theirs[name]):
+        if name not in theirs or _kind(net) != _kind(theirs[name]):
             raise UserError(f"{folder} holds another {name} than these options build: give {' '.join(options)}")
     for name, net in nets.items():
         load_state(net, theirs[name].state_dict(), str(folder / f"{name}.pth"))
@@ -71,7 +70,8 @@ def take_over(nets: Nets, theirs: Nets, folder: Path, options: list[str]) -> Non
 def released_options(theirs: Nets) -> list[str]:
     """The options of a trainer that build these nets of the authors."""
     encoder = theirs["encoder"]
-    assert isinstance(encoder, HybridEncoder)
+    assert isinstance(encoder, DepthEncoder)
+    assert encoder.config is not None
     changes = config_options(preset("released"), encoder.config)
     return ["--encoder hybrid --preset released", *changes, "--head relu", pose_options(theirs)]
 
@@ -99,14 +99,8 @@ def _as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _is_same(net: nn.Module, theirs: nn.Module) -> bool:
-    """Whether two nets compute the same with the same tensors."""
-    if type(net) is not type(theirs):
-        return False
-    if isinstance(net, HybridEncoder) and isinstance(theirs, HybridEncoder):
-        return not config_options(net.config, theirs.config)
-    if isinstance(net, DPTDecoder) and isinstance(theirs, DPTDecoder):
-        return net.head == theirs.head
-    if isinstance(net, ResnetEncoder) and isinstance(theirs, ResnetEncoder):
-        return (net.normalization, net.num_layers) == (theirs.normalization, theirs.num_layers)
-    return True
+def _kind(net: nn.Module) -> tuple[object, ...]:
+    """What is equal for nets that compute the same with the same tensors."""
+    config = net.config if isinstance(net, DepthEncoder) else None
+    described = None if config is None else tuple(getattr(config, name) for name in _COMPARED)
+    return type(net), described, *(getattr(net, name, None) for name in ("head", "normalization", "num_layers"))
