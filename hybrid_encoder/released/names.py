@@ -179,7 +179,8 @@ def encoder_tensors(
     Raises:
         UserError: word embeddings that are not of CLIP's whole vocabulary.
     """
-    table, unused = _ENCODER_NAMES, [*UNUSED, *ignore]
+    table: Sequence[tuple[str, str]] = _ENCODER_NAMES
+    unused = [*UNUSED, *ignore]
     prefix = _resnet_prefix(tensors)
     if encoder.config.image_tower is None:
         unused.append("clip_align_conv.*")
