@@ -45,7 +45,7 @@ SEED_OFFSETS = {"train": 0, "val": 50_000, "test": 90_000}
 """Added to the seed of rendered scenes, so that the three parts share none."""
 _FEATURES = (
     "clip", "image_tower", "dino", "dino_blocks", "fusion", "convs2_output_padding", "prompt",
-    "normalization", "dino_normalization", "position_resize", "text_norm", "strides",
+    "normalization", "dino_normalization", "position_resize", "text_norm", "strides", "decoder_style",
 )  # fmt: skip
 """Fields that change what trained tensors compute, in part without changing their shapes."""
 _MAX_WIDTHS = {"num_tokens": 65536, "fusion_channels": 4096, "decoder_channels": 4096}
@@ -146,6 +146,12 @@ class HybridEncoderConfig:
     """Of images whose sides are no multiples of 32: refuse them, or pad them and crop the drop-in maps."""
     decoder_channels: int = 256
     """Width of the DPT decoder; its projections are (1, 2, 4, 4) times as wide."""
+    stride4_skip: bool = False
+    """Lead the image tower's stride-4 map past the fusion into the decoder, for edges that the fused grid is too coarse
+    for; transformers have no such map and go without. Published weights have no such layers."""
+    decoder_style: Literal["published", "smooth"] = "published"
+    """How the DPT decoder works. "smooth" is for nets that start from random numbers: no frame at the border, no grid,
+    and a head that cannot die; `DPTDecoder` says how. The weights of one style mean nothing to the other."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
@@ -265,6 +271,8 @@ PRESETS: dict[str, HybridEncoderConfig] = {
         token_init="words",
         train_dino_blocks=4,
         decoder_channels=32,
+        stride4_skip=True,
+        decoder_style="smooth",
     ),
 }
 

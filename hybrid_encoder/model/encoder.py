@@ -78,8 +78,10 @@ class HybridEncoder(HubModel, DepthEncoder):
         kept = (0,) * 4 if config.alignment == "replace" else self.fused_channels
         self.aligned_channels = tuple(extra + c for c in kept)
         self.class_width = self.dino.channels[0] if self.dino else 0
+        skips = config.stride4_skip and isinstance(self.image_tower, ConvTower)
+        self.stride4_channels = self.image_tower.channels[0] if skips and self.image_tower else 0
         self.num_ch_enc, self.strides = Channels(config.num_ch_enc), config.strides
-        self.pyramid = Pyramid(self.aligned_channels, self.num_ch_enc, self.strides) if config.pyramid else None
+        self.pyramid = Pyramid(self, config) if config.pyramid else None
         if config.alignment == "none":
             self.language.tokens.requires_grad_(False)
 
@@ -104,7 +106,7 @@ class HybridEncoder(HubModel, DepthEncoder):
         """
         if self.pyramid is None:
             raise UserError("this encoder was built with pyramid=False for a DPT decoder: build it with pyramid=True")
-        return self.pyramid(features.aligned, features.image_size)
+        return self.pyramid(features)
 
     def forward_features(self, image: Tensor) -> EncoderFeatures:
         """(B, 3, H, W) in [0, 1] -> fused and aligned levels, logits and class token.
@@ -163,7 +165,8 @@ class HybridEncoder(HubModel, DepthEncoder):
             aligned = logits
             if self.config.alignment == "concat":
                 aligned = [torch.cat(pair, dim=1) for pair in zip(logits, fused, strict=True)]
-        return EncoderFeatures(fused, aligned, logits, seen.class_token if seen else None, (height, width))
+        stride4 = image_maps[0] if image_maps is not None and self.stride4_channels else None
+        return EncoderFeatures(fused, aligned, logits, seen.class_token if seen else None, (height, width), stride4)
 
     def parameter_groups(
         self, lr: float, weight_decay: float = 0.01, rates: Mapping[str, float] | None = None

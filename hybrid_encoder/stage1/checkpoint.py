@@ -65,7 +65,7 @@ def load_stage1(encoder: HybridEncoder, path: str | Path, any_pixels: bool = Fal
         return
     saved, tensors = _stated_config(path), read_checkpoint(path)["encoder"]
     pixels = ("normalization", "dino_normalization") if any_pixels else ()
-    encoder.config.check_same_features(saved, str(path), ignore=("text_norm", "strides", *pixels))
+    encoder.config.check_same_features(saved, str(path), ignore=("text_norm", "strides", "decoder_style", *pixels))
     kept = ("image_tower.mean", "image_tower.std", "dino.mean", "dino.std") if any_pixels else ()
     own = encoder.state_dict()
     untrained = {name: value for name, value in own.items() if _is_untrained(name) or name in kept}

@@ -140,8 +140,10 @@ class DepthOptions(Options):
         "same",
         "refuse a stage 1 that saw pixels with another mean and deviation; any: take it, as the released runs did",
     )
-    pose_model_type: Literal["separate_resnet", "shared", "class_token"] = option(
-        "separate_resnet", "camera pose from its own ResNet, from the depth encoder's maps, or from DINO's class tokens"
+    pose_model_type: Literal["separate_resnet", "posecnn", "shared", "class_token"] = option(
+        "separate_resnet",
+        "camera pose from its own ResNet, from seven convolutions of its own, from the depth encoder's maps, or from "
+        "DINO's class tokens",
     )
     pose_normalization: ResnetNormalization = option(
         "monodepth2",
