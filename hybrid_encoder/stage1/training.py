@@ -113,12 +113,7 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
     """
     options.check()
     torch.manual_seed(options.seed)
-    size = (options.height, options.width)
-    train_source, val_source = (
-        open_sources(list(options.data), part, size, options.seed, options.skip_bad) for part in ("train", "val")
-    )
-    if options.train_on == "all":
-        train_source = MixedSource([*train_source.sources, *val_source.sources])
+    train_source, val_source = open_parts(options)
     if processes.is_main:
         print(f"found {len(train_source)} images to train on, {len(val_source)} to validate on")
     loader, val_loader = open_loaders(train_source, val_source, options, processes)
@@ -144,6 +139,19 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
         text = json.dumps({**metrics, "confusion": task.confusion.tolist()}, indent=1)
         write_text(options.out / "metrics.json", text + "\n")
     return metrics
+
+
+def open_parts(options: PretrainOptions) -> tuple[MixedSource, MixedSource]:
+    """The images to train on, and those to validate on, which may be among them.
+
+    Raises:
+        UserError: as `open_sources`.
+    """
+    size = (options.height, options.width)
+    train, val = (
+        open_sources(list(options.data), part, size, options.seed, options.skip_bad) for part in ("train", "val")
+    )
+    return MixedSource([*train.sources, *val.sources]) if options.train_on == "all" else train, val
 
 
 def open_loaders(

@@ -107,6 +107,11 @@ class RunOptions(TrainingOptions):
         return FREE_OPTIONS - {"num_epochs"} if self.lr_schedule == "one_cycle" else FREE_OPTIONS
 
     @property
+    def clip_parts(self) -> tuple[str, ...]:
+        """Parts of the model whose gradients `--clip_grad` cuts apart; none: all gradients together."""
+        return ()
+
+    @property
     def folder(self) -> Path:
         """The run's folder."""
         return self.log_dir / self.model_name

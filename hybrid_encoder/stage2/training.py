@@ -213,6 +213,7 @@ def loop_options(options: Any, inputs: Mapping[str, str]) -> LoopOptions:
         folder=options.folder,
         epochs=options.num_epochs,
         clip_grad=options.clip_grad,
+        clip_parts=options.clip_parts,
         save_frequency=options.save_frequency,
         validate_first=True,
         best=("abs_rel", "min"),

@@ -80,6 +80,11 @@ class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, E
     clip_grad: float | None = option(10.0, "largest norm of the gradient", above=0)
 
     @property
+    def clip_parts(self) -> tuple[str, ...]:
+        """As for any trainer: by `--clip_over`."""
+        return ("net.encoder", "net.depth") if self.clip_over == "encoder_decoder" else ()
+
+    @property
     def loaded_ids(self) -> tuple[FrameId, ...]:
         """Frames of a sample: those of the loss, then those that are only matched."""
         return (*self.all_frame_ids, *(i for i in self.matching_ids if i not in self.frame_ids))

@@ -7,7 +7,6 @@ docs/METHOD.md, section 4.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +119,7 @@ def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
     sources = {part: one.source if isinstance(one, LookupSource) else one for part, one in opened.items()}
     names = ("stage1", "mono_weights_folder", "load_weights_folder")
     inputs = run_inputs(options, sources, options.loaded_ids, {name: getattr(options, name) for name in names})
-    loop = loop_options(options, inputs)
-    if options.clip_over == "encoder_decoder":
-        loop = dataclasses.replace(loop, clip_parts=("net.encoder", "net.depth"))
-    return fit(task, loader, loop, processes)
+    return fit(task, loader, loop_options(options, inputs), processes)
 
 
 def build_model(options: ManydepthOptions) -> TwoFrameDepth:
