@@ -308,7 +308,9 @@ def test_manydepth_equals_the_authors(
         assert {name for name in theirs if not name.startswith("mono_")} == set(ours)
         # Where two bins cost the same, rounding decides.
         lowest, expected = ours.pop("lowest_cost")[0], torch.from_numpy(theirs["lowest_cost"])
-        assert ((lowest - expected).abs() > 1e-4 * expected).float().mean() < 1e-3
+        others = ((lowest - expected).abs() > NUMBER * expected).float().mean().item()
+        what = "ManyDepth: lowest cost, share of cells whose bin is another"
+        row(what, expected.mean().item(), lowest.mean().item(), others, 1e-3)
         for name, value in ours.items():
             close(value, theirs[name], f"ManyDepth: {name}")
 

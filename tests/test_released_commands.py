@@ -193,7 +193,8 @@ def test_stage_2_starts_from_their_stage_1(world: World) -> None:
 
 def test_training_goes_on_from_their_stage_2(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     start = ["train", "monodepth2", *world.data, *world.size, "--load_weights_folder", str(world.single)]
-    assert main([*start, "--log_dir", str(world.path), "--device", "cpu", "--preset", "released"]) == 2
+    here = ["--log_dir", str(world.path), "--device", "cpu", "--batch_size", "1"]
+    assert main([*start, *here, "--preset", "released"]) == 2
     tokens = world.nets[3]
     expected = (
         f"holds another encoder than these options build: give --encoder hybrid --preset released --encoder_option "
@@ -214,7 +215,7 @@ def test_training_goes_on_from_their_stage_2(world: World, capsys: pytest.Captur
 def test_training_goes_on_from_their_manydepth(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     common = ["--encoder", "hybrid", "--teacher_encoder", "hybrid", "--load_weights_folder", str(world.two_frame)]
     start = ["train", "manydepth", *world.data, *world.size, *common, *world.nets]
-    assert main([*start, "--log_dir", str(world.path), "--device", "cpu"]) == 2
+    assert main([*start, "--log_dir", str(world.path), "--device", "cpu", "--batch_size", "1"]) == 2
     said = capsys.readouterr().err
     for expected in (
         *STUDENT[1::2],
