@@ -265,7 +265,7 @@ def test_stage_1_builds_what_the_recipe_says(tmp_path: Path) -> None:
     task = Stage1Task(options, len(loader), val_loader, HERE)
     (group,) = task.optimizer.param_groups
     assert task.scheduler.total_steps % len(loader) == 0
-    assert group["lr"] == group["initial_lr"]
+    assert group["initial_lr"] == pytest.approx(3.57e-4 / 25)
     assert group["lr"] == pytest.approx(3.57e-4 / 25)
     assert group["min_lr"] == pytest.approx(3.57e-4 / 2500)
     found = stage1_samples(cast(Stage1Dataset, loader.dataset)) | loss_entries(task.model)

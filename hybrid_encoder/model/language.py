@@ -99,7 +99,7 @@ class Language(nn.Module):
         says how that is seen. `torch.export` takes what is cached as a constant: run the model once before, and both
         under `torch.no_grad()`.
         """
-        if torch.is_grad_enabled() and any(p.requires_grad for p in (self.tokens, *self._tower())):
+        if torch.is_grad_enabled() and self._trains():
             self._cache.expect_training(self._tower())
             return self._token_features()
         return self._cache.get("tokens", (self.tokens,), self._tower(), self._token_features)
@@ -108,6 +108,10 @@ class Language(nn.Module):
         """The text tower's parameters that train under `train_text`."""
         ends = [self.embedding, self.position, *self.ln_final.parameters(), self.projection]
         return {"none": [], "ends": ends, "all": [*ends, *self.transformer.parameters()]}[choice]
+
+    def _trains(self) -> bool:
+        """Whether gradients of the features are wanted."""
+        return self.tokens.requires_grad or any(parameter.requires_grad for parameter in self._tower())
 
     def _tower(self) -> list[Tensor]:
         """All parameters but the tokens."""
