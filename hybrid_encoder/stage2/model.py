@@ -127,8 +127,10 @@ class MonoDepth(nn.Module):
     def see_frames(self, batch: DepthBatch) -> tuple[dict[int, EncoderFeatures], dict[tuple[str, int], Tensor]]:
         """As `see`, of frame 0 of a batch; with `--frames_in_one_batch` the features of the frames of other times, too,
         by frame id, where the pose nets read them."""
-        together = self.options.frames_in_one_batch and self.options.pose_model_type in ("shared", "class_token")
-        ids = self.options.frame_ids if together else (0,)
+        if not (self.options.frames_in_one_batch and self.options.pose_model_type in ("shared", "class_token")):
+            alone, disparities = self.see(batch.augmented[0])
+            return {0: alone}, disparities
+        ids = self.options.frame_ids
         seen = self.encoder.forward_features(torch.cat([batch.augmented[i] for i in ids]))
         features = dict(zip(ids, seen.chunk(len(ids)), strict=True))
         return features, decode(self.encoder, self.depth, features[0])
