@@ -102,6 +102,7 @@ def encoder_entries(encoder: HybridEncoder, name: str = "encoder_option") -> Ent
         f"{name} normalization": first,
         f"{name} dino_normalization": "same" if first == second else second,
         f"{name} position_resize": "facebook" if "_pos_embed" in vars(encoder.dino.vit) else "timm",
+        f"{name} decoder_style": encoder.config.decoder_style,
         f"{name} convs2_output_padding": encoder.config.convs2_output_padding,
         f"{name} text_norm": "matrix" if text == pytest.approx(1, abs=1e-4) else "prompt",
         f"{name} num_tokens": len(encoder.language.tokens),

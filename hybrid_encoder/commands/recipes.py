@@ -63,6 +63,7 @@ RECIPES: dict[str, dict[type[Options], dict[str, Any]]] = {
             **_STAGE2,
             "encoder_option": (
                 *_ENCODER,
+                "decoder_style=published",
                 "text_norm=matrix",
                 "normalization=none",
                 "dino_normalization=same",
@@ -79,6 +80,7 @@ RECIPES: dict[str, dict[type[Options], dict[str, Any]]] = {
             **_STAGE2,
             "encoder_option": (
                 *_ENCODER,
+                "decoder_style=published",
                 "text_norm=matrix",
                 "normalization=imagenet",
                 "dino_normalization=none",

@@ -60,18 +60,16 @@ class ManydepthTask:
         self.model.range_unknown = self.options.freeze_teacher_and_pose and step == 0
         due = epoch >= self.options.freeze_teacher_epoch or 0 <= self.options.freeze_teacher_step <= step
         if due and not self.model.frozen:
-            self._freeze()
+            # They stay in the optimiser, which skips what has no gradient, unless the rest begins anew.
+            self.model.freeze_teacher()
+            if self.options.on_freeze == "fresh_adam":
+                self._begin_anew()
 
-    def _freeze(self) -> None:
-        """Stops the training of teacher and pose nets, and begins the rest's anew where `--on_freeze` says so.
-
-        Else they stay in the optimiser, which skips what has no gradient, and the schedule continues.
-        """
-        self.model.freeze_teacher()
-        if self.options.on_freeze == "fresh_adam":
-            groups = one_group_a_rate(parameter_groups(self.model, self.options))
-            self.optimizer = torch.optim.Adam(groups, lr=self.options.learning_rate, fused=True)
-            self.scheduler, _ = build_scheduler(self.optimizer, self.options, self.steps_per_epoch)
+    def _begin_anew(self) -> None:
+        """Adam and a schedule for what still trains, as if the run began now."""
+        groups = one_group_a_rate(parameter_groups(self.model, self.options))
+        self.optimizer = torch.optim.Adam(groups, lr=self.options.learning_rate, fused=True)
+        self.scheduler, _ = build_scheduler(self.optimizer, self.options, self.steps_per_epoch)
 
     def validate(self, processes: Processes) -> dict[str, float]:
         """The loss on the validation part; where the truth is known, the errors of the two-frame net and the
@@ -98,7 +96,9 @@ class ManydepthTask:
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         if state["frozen"] and not self.model.frozen:
-            self._freeze()
+            self.model.freeze_teacher()
+            if self.options.on_freeze == "fresh_adam":
+                self._begin_anew()
 
 
 def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
