@@ -155,7 +155,7 @@ def ours(case: Case, compiled: bool) -> Side:
     if case.losses_alone:
         with torch.no_grad():
             features = model.encoder(batch.augmented[0])
-            given |= {"disparities": model.depth(features), "poses": model.predict_poses(batch, features)}
+            given |= {"disparities": model.depth(features), "poses": model.predict_poses(batch, {})}
     torch.save(given, case.given)
     if case.losses_alone:
         disparities = {key: value.requires_grad_() for key, value in given["disparities"].items()}

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hybrid_encoder.config import HybridEncoderConfig, preset
 from hybrid_encoder.model.backbones import build_clip, build_timm
 from hybrid_encoder.model.decoder import DPTDecoder
 from hybrid_encoder.model.encoder import HybridEncoder
+from hybrid_encoder.model.pose import PoseDecoder
+from hybrid_encoder.model.resnet import ResnetEncoder
 from hybrid_encoder.released.names import decoder_tensors
 
 DATA = Path(__file__).parent / "data"
@@ -53,9 +55,14 @@ def alive_head(decoder: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def parity_image(seed: int = 7, width: int = 672) -> Tensor:
     """(1, 3, 224, width) in [0, 1]."""
-    noise = np.random.Generator(np.random.PCG64([seed, 0])).random((1, 3, 224, width), dtype=np.float32)
-    padded = torch.nn.functional.pad(torch.from_numpy(noise), (4, 4, 4, 4), mode="reflect")
-    smooth = torch.nn.functional.avg_pool2d(padded, 9, stride=1)
+    return smooth_noise(seed, (1, 3, 224, width))
+
+
+def smooth_noise(seed: int, shape: tuple[int, ...], window: int = 9) -> Tensor:
+    """Noise (B, C, H, W) averaged over windows, which spans [0, 1]."""
+    noise = np.random.Generator(np.random.PCG64([seed, 0])).random(shape, dtype=np.float32)
+    padded = torch.nn.functional.pad(torch.from_numpy(noise), (window // 2,) * 4, mode="reflect")
+    smooth = torch.nn.functional.avg_pool2d(padded, window, stride=1)
     return (smooth - smooth.min()) / (smooth.max() - smooth.min())
 
 
@@ -82,6 +89,67 @@ def _value(name: str, spec: tuple[list[int], str]) -> Tensor:
     if len(shape) < 2:
         return 1 + 0.1 * n if name.endswith("weight") else 0.02 * n
     return n / float(np.sqrt(np.prod(shape[1:])))
+
+
+def pose_tensors(module: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """The tensors of a pose net, which has the authors' names, by the parity rule."""
+    return parity_tensors(prefix, {k: (list(v.shape), "") for k, v in module.state_dict().items()})
+
+
+def aliases() -> dict[str, str]:
+    """The second names of the towers' layers in ManyDepth's encoder.pth, and the first ones."""
+    second = {}
+    for name in KEYS["encoder.pth"]:
+        if name.startswith("dinov2.blocks."):
+            block, rest = name.removeprefix("dinov2.blocks.").split(".", 1)
+            second[f"layer{int(block) // 3 + 1}_dino.{int(block) % 3}.{rest}"] = name
+        elif name.startswith("dinov2.norm."):
+            second[name.replace("dinov2.norm", "dino_norm")] = name
+        elif name.startswith("clip.visual.layer"):
+            level, rest = name[len("clip.visual.layer")], name[len("clip.visual.layer1.") :]
+            second[f"layer{level}_clip.{'1.' if level == '1' else ''}{rest}"] = name
+        for i, part in enumerate(("conv1", "bn1", "", "conv2", "bn2", "", "conv3", "bn3")):
+            if part and name.startswith(f"clip.visual.{part}."):
+                second[f"layer0_clip.{i}.{name.removeprefix(f'clip.visual.{part}.')}"] = name
+    return second
+
+
+def manydepth_files(files: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Any]]:
+    """The files of a ManyDepth folder of the authors, those of the teacher left out.
+
+    Args:
+        files: `parity_files`, whose tensors they share.
+    """
+    joins = {"reduce_conv.0.0": 256, "reduce_conv.1.0": 768}
+    extra: dict[str, Any] = {f"{k}.weight": ([n, n + 24, 3, 3], "") for k, n in joins.items()}
+    extra |= {f"{k}.bias": ([n], "") for k, n in joins.items()}
+    extra |= {"prematching_conv.0.weight": ([16, 64, 1, 1], ""), "prematching_conv.0.bias": ([16], "")}
+    encoder: dict[str, Any] = {**files["encoder.pth"], **parity_tensors("encoder.", extra)}
+    encoder |= {second: encoder[name] for second, name in aliases().items()}
+    for name, (rows, columns) in {"clip": (56, 168), "dino": (16, 48)}.items():
+        encoder[f"backprojector_{name}.id_coords"] = torch.zeros(2, rows, columns)
+        encoder[f"backprojector_{name}.ones"] = torch.ones(24, 1, rows * columns)
+        encoder[f"backprojector_{name}.pix_coords"] = torch.zeros(24, 3, rows * columns)
+    assert len(encoder) == 1198
+    return {
+        "encoder": {**encoder, "height": 224, "width": 672, "min_depth_bin": 0.5, "max_depth_bin": 12.0},
+        "depth": alive_head(files["depth.pth"]),
+        **pose_files(),
+    }
+
+
+def pose_files() -> dict[str, dict[str, Tensor]]:
+    """pose_encoder.pth and pose.pth of the authors' ResNet, by the parity rule."""
+    resnet, head = ResnetEncoder(18, "random", 2), PoseDecoder(512, 1, 2)
+    return {"pose_encoder": pose_tensors(resnet, "pose_encoder."), "pose": pose_tensors(head, "pose.")}
+
+
+def teacher_files() -> dict[str, dict[str, Tensor]]:
+    """mono_encoder.pth and mono_depth.pth by the parity rule."""
+    return {
+        "mono_encoder": parity_tensors("mono_encoder.", KEYS["encoder.pth"]),
+        "mono_depth": alive_head(parity_tensors("mono_depth.", KEYS["depth.pth"])),
+    }
 
 
 def tiny_encoder(tokens: int = 5, dino: bool = True, image_tower: bool = True, seed: int = 0) -> dict[str, Tensor]:

@@ -175,7 +175,7 @@ def test_quaternions_of_half_turns() -> None:
 class ExactPoses:
     """Knows the motion from the first grey value of each frame, which is its number."""
 
-    height, width = 32, 64
+    height, width, resize = 32, 64, "area"
 
     def __init__(self, poses: np.ndarray) -> None:
         self.poses = torch.from_numpy(poses)
@@ -217,7 +217,7 @@ def write_odometry(root: Path, frames: int = FRAMES) -> np.ndarray:
 class ByOrder:
     """Gives known motions in order, whatever it sees."""
 
-    height, width = 64, 192
+    height, width, resize = 64, 192, "area"
 
     def __init__(self, motions: np.ndarray) -> None:
         self.left = list(torch.from_numpy(motions))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.model.contract import EncoderFeatures
 from hybrid_encoder.model.disparity import disp_to_depth
 from hybrid_encoder.model.pose import ClassTokenPose, PoseDecoder, start_forward, with_scaled_translation
 from hybrid_encoder.stage2.checkpoint import load_weights, save_weights
@@ -194,6 +195,33 @@ def _model(kind: str, **changes: Any) -> MonoDepth:
     return build_model(Monodepth2Options(**{**SMALL, "encoder": encoder, "pose_model_type": kind, **changes}))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_in_one_batch(kind: str) -> None:
+    """Frames 0, -1, 1 pass the whole encoder as one batch of 3 B images, and batch norm takes the statistics of all."""
+    batch = _batch()
+    models = [_model(kind, frames_in_one_batch=True).train() for _ in range(2)]
+    predicted = models[0].predict(batch)
+    if kind == "separate_resnet":  # its depth encoder sees frame 0 alone in any case
+        assert torch.equal(predicted.features.fused[0], models[1].see(batch.frames[0])[0].fused[0])
+        return
+    seen = models[1].encoder.forward_features(torch.cat([batch.frames[i] for i in (0, -1, 1)]))
+    first = EncoderFeatures(
+        *([x[:2] for x in levels] for levels in (seen.fused, seen.aligned, seen.logits)), None, (64, 64)
+    )
+    assert torch.equal(predicted.disparities["disp", 0], models[1].depth(first)["disp", 0])
+    read = seen.class_token if kind == "class_token" else seen.fused[-1]
+    assert read is not None
+    of_0, before, after = read.chunk(3)
+    assert models[1].poses is not None
+    angles, shifts = models[1].poses.motions([(before, of_0), (of_0, after)])
+    expected = pose_matrix(angles[:2, 0, 0], shifts[:2, 0, 0], invert=True)
+    torch.testing.assert_close(predicted.poses[-1], expected)
+    for ours, theirs in zip(models[0].buffers(), models[1].buffers(), strict=True):
+        assert torch.equal(ours, theirs)
+    alone = _model(kind).train().predict(batch)
+    assert not torch.allclose(alone.disparities["disp", 0], predicted.disparities["disp", 0])
+
+
 def test_the_loss_does_not_change_with_a_common_factor_of_depth() -> None:
     """Translations in mean depths: no gradient makes all depths larger; the value is that of the running mean."""
     source, depth = _scene(), 5 + 5 * torch.rand(1, 1, 48, 64, generator=torch.Generator().manual_seed(1))
@@ -254,7 +282,7 @@ def test_saved_poses_are_in_the_unit_of_depth(kind: str, tmp_path: Path) -> None
         load_weights(tmp_path, plain.files())
         for frame_id, pose in plain.predict(batch).poses.items():
             torch.testing.assert_close(pose, found[frame_id])
-        unscaled = model.predict_poses(batch, model.see(batch.frames[0])[0])
+        unscaled = model.predict_poses(batch, {0: model.see(batch.frames[0])[0]})
         assert not torch.allclose(found[1][:, :3, 3], unscaled[1][:, :3, 3])
 
 
@@ -269,7 +297,7 @@ def test_without_the_option_nothing_is_different(kind: str) -> None:
     torch.manual_seed(0)
     scalars = plain.eval()(batch)
     features, disparities = plain.see(batch.augmented[0])
-    poses = plain.predict_poses(batch, features)
+    poses = plain.predict_poses(batch, {0: features})
     torch.manual_seed(0)
     view = View.of(batch.frames, batch.K, plain.objective)
     assert torch.equal(scalars["loss"], self_supervised_loss(disparities, view, poses, plain.objective).loss)

@@ -507,7 +507,7 @@ def test_poses(kind: str, image: Tensor, tmp_path: Path) -> None:
         poses.pose_encoder.load_state_dict(torch.load(folder / "pose_encoder.pth"))
     poses.eval()
     with torch.no_grad():
-        seen = poses._see(ours, {0: image, -1: other}, None)
+        seen = poses._see(ours, {0: image, -1: other}, {})
         for mine, reference in zip(poses.motions([(seen[-1], seen[0])]), expected, strict=True):
             torch.testing.assert_close(mine[:, 0], reference[:, 0])
 

@@ -50,14 +50,27 @@ def open_depth_model(
     """
     folder = Path(source)
     if (folder / CONFIG_FILE).is_file() or not folder.exists():
+        refuse_normalization(source, normalization)
         return DepthModel.from_pretrained(source)
     if folder.is_file():
         raise UserError(f"{folder} is a file: give the folder of encoder.pth and depth.pth, or of {CONFIG_FILE}")
     folder = newest_weights(folder)
+    if is_released(folder) and not teacher:
+        return load_released_model(folder, ignore, normalization)
+    refuse_normalization(source, normalization)
     if is_released(folder):
-        return load_released_teacher(folder, ignore) if teacher else load_released_model(folder, ignore, normalization)
+        return load_released_teacher(folder, ignore)
     names = ("mono_encoder", "mono_depth") if teacher else ("encoder", "depth")
     return load_depth_model(folder, *names)
+
+
+def refuse_normalization(source: str | Path, normalization: str | None) -> None:
+    """Raises `UserError` where `--normalization` is given for weights that show how their nets saw pixels."""
+    if normalization is not None:
+        raise UserError(
+            f"--normalization {normalization} is for single-frame folders of the authors: {source} shows how its nets "
+            "saw pixels, leave the option out"
+        )
 
 
 def convert(
@@ -103,8 +116,11 @@ def convert_as(options: ConvertOptions) -> list[Path]:
     if Path(source).is_file():
         if options.layout != "hub":
             raise UserError(f"{source} is of stage 1 and has no decoder: convert it with --layout hub")
-        reading = (source, options.ignore, options.normalization)
-        model = open_stage1(source) if is_stage1(source) else load_released(*reading)[0]
+        if is_stage1(source):
+            refuse_normalization(source, options.normalization)
+            model = open_stage1(source)
+        else:
+            model = load_released(source, options.ignore, options.normalization)[0]
     else:
         model = open_depth_model(source, options.teacher, options.ignore, options.normalization)
     if options.layout == "hub":

@@ -18,7 +18,7 @@ from ..stage2.prediction_files import stored_disparities, write_only
 from ..two_frame.checkpoint import is_two_frame, load_two_frame_model
 from ..two_frame.evaluate import open_and_predict
 from ..two_frame.options import TwoFrameEvaluateOptions
-from .convert import open_depth_model
+from .convert import open_depth_model, refuse_normalization
 
 
 def run(options: TwoFrameEvaluateOptions) -> None:
@@ -27,7 +27,7 @@ def run(options: TwoFrameEvaluateOptions) -> None:
     options.check(bool(options.weights) and is_two_frame(options.weights))
     if options.pose:
         device = choose_device(options.device)
-        poses = prepare(load_pose_model(options.weights), device)
+        poses = prepare(load_pose_model(options.weights, options.normalization), device)
         with inference(device, options.precision):
             print(evaluate_poses(options, poses))
         return
@@ -51,11 +51,14 @@ def _predictions(options: TwoFrameEvaluateOptions) -> tuple[EvaluationData, Iter
         data = open_data(options)
         return data, stored_disparities(options.ext_disp_to_eval, len(data.names))
     device, two_frame = choose_device(options.device), is_two_frame(options.weights)
+    if two_frame:
+        refuse_normalization(options.weights, options.normalization)
     if two_frame and not options.eval_teacher:
         memory = None if options.matching_memory is None else options.matching_memory << 20
         matching = prepare(load_two_frame_model(options.weights, memory), device, options.compile)
         return open_and_predict(options, matching)
-    model = prepare(open_depth_model(options.weights, teacher=two_frame), device, options.compile)
+    opened = open_depth_model(options.weights, two_frame, normalization=options.normalization)
+    model = prepare(opened, device, options.compile)
     if options.dataset == "cityscapes" or (two_frame and has_frames(options)):
         return open_and_predict(options, model)  # the very frames that two-frame weights are evaluated on
     data = open_data(options)

@@ -53,6 +53,9 @@ class PredictOptions(Options):
         "", "folder of weights, a hub id, or a .onnx file of `export`, which runs on the CPU", required=True
     )
     out: Path = option(Path(), "folder to write", required=True, writes="folder")
+    normalization: Literal["none", "imagenet", "own"] | None = option(
+        None, "the authors' folders: how both towers saw pixels, where the folder does not show it"
+    )
     intrinsics: str | None = option(
         None,
         "fx,fy,cx,cy of the frames, or a JSON file, whose lens distortion is taken out; two-frame weights need it "

@@ -74,6 +74,7 @@ RECIPES: dict[str, dict[type[Options], dict[str, Any]]] = {
             ),
             "learning_rate": 1e-4,
             "pose_normalization": "none",
+            "frames_in_one_batch": True,
         },
         ManydepthOptions: {
             **_STAGE2,

@@ -39,6 +39,18 @@ class EncoderFeatures:
     image_size: tuple[int, int]
     stride4: Tensor | None = None
 
+    def chunk(self, parts: int) -> list[EncoderFeatures]:
+        """The features of each of several batches of B images that were seen as one, (parts B, 3, H, W)."""
+
+        def part(levels: list[Tensor], index: int) -> list[Tensor]:
+            return [level.chunk(parts)[index] for level in levels]
+
+        tokens = [None] * parts if self.class_token is None else self.class_token.chunk(parts)
+        return [
+            EncoderFeatures(part(self.fused, i), part(self.aligned, i), part(self.logits, i), token, self.image_size)
+            for i, token in enumerate(tokens)
+        ]
+
 
 class Decodable(Protocol):
     """What a decoder reads of an encoder, be it one of single frames or of two.

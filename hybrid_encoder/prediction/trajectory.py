@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..colormap import write_picture
+from ..config import Resize
 from ..data.calibration import Undistorter
 from ..data.poses import write_kitti_poses, write_tum_poses
 from ..data.video import VideoFrame, read_video
@@ -29,6 +30,7 @@ class PosePredictor(Protocol):
 
     height: int
     width: int
+    resize: Resize
 
     def motions(self, earlier: Tensor, later: Tensor) -> Tensor:
         """(B, 4, 4), maps points of the earlier camera to the later one, of RGB images (B, 3, height, width) in
@@ -41,7 +43,7 @@ def predict_motions(model: PosePredictor, frames: Iterable[np.ndarray], batch_si
     Raises:
         UserError: fewer than two frames, or a motion that is not finite.
     """
-    stream = (torch.from_numpy(resize_image(frame, model.height, model.width)) for frame in frames)
+    stream = (torch.from_numpy(resize_image(frame, model.height, model.width, model.resize)) for frame in frames)
     last = list(islice(stream, 1))
     found: list[np.ndarray] = []
     while batch := list(islice(stream, batch_size)):

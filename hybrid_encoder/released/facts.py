@@ -50,8 +50,8 @@ def kind_of(entries: Mapping[str, Any], source: str) -> Kind:
         return "single frame"
     raise UserError(
         f"{source} says neither use_stereo, as a Monodepth2 run's does, nor min_depth_bin, as a ManyDepth run's does: "
-        "how its nets saw pixels cannot be known. Convert the folder and say it there: hybrid-encoder convert FOLDER "
-        "--out NEW --normalization none (or imagenet, own)"
+        "how its nets saw pixels cannot be known. Say it to evaluate, predict or convert: --normalization none (or "
+        "imagenet, own). What convert writes keeps it, for training and all else"
     )
 
 
@@ -77,13 +77,26 @@ def describe(config: HybridEncoderConfig, kind: Kind) -> str:
     'single frame; 256 tokens; CLIP and DINO, interp_conv1x1, alignment=concat; CLIP sees raw [0, 1], DINO sees raw
     [0, 1]; head relu'
     """
-    seen: dict[str, str] = {"CLIP": config.normalization} if config.image_tower else {}
-    seen |= {"DINO": config.normalization_of_dino} if config.dino else {}
-    towers = f"{' and '.join(seen)}, {config.fusion}"
-    pixels = ", ".join(f"{tower} sees {_SEEN[choice]}" for tower, choice in seen.items())
+    towers, pixels = f"{' and '.join(_towers(config))}, {config.fusion}", describe_pixels(config)
     if kind == "stage 1":
         return f"{kind}; {towers}; {pixels}"
     return f"{kind}; {config.num_tokens} tokens; {towers}, alignment={config.alignment}; {pixels}; head relu"
+
+
+def describe_pixels(config: HybridEncoderConfig) -> str:
+    """How the towers of an encoder see pixels.
+
+    >>> describe_pixels(preset("paper").replace(dino=None))
+    'CLIP sees images with its own mean and deviation'
+    """
+    return ", ".join(f"{tower} sees {_SEEN[choice]}" for tower, choice in _towers(config).items())
+
+
+def _towers(config: HybridEncoderConfig) -> dict[str, str]:
+    """The normalisation of each tower that looks at images."""
+    image_tower = {"clip": "CLIP", None: None}.get(config.image_tower, "an ImageNet ResNet-50 in CLIP's place")
+    seen: dict[str, str] = {image_tower: config.normalization} if image_tower else {}
+    return seen | ({"DINO": config.normalization_of_dino} if config.dino else {})
 
 
 def tell(source: str, text: str) -> None:

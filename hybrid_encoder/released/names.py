@@ -24,6 +24,8 @@ UNUSED = (
     "depth_head.scratch.refinenet4.resConfUnit1.*",  # would join a level coarser than the coarsest
 )
 """The released tensors that no depth model needs."""
+IMAGENET_RESNET = "resnet50.tv_in1k"
+"""What stood in CLIP's place in an ablation: torchvision's ResNet-50."""
 STAGE1_HEAD = "depth_head.*"
 """A DPT head, which every stage-1 checkpoint holds and stage 1 never trains."""
 TWO_FRAME_UNUSED = (
@@ -47,6 +49,12 @@ _ENCODER_NAMES = (
     (r"clip\.text_projection", "language.projection"),
     (r"clip_align_conv\.([0-3]\..+)", r"fusion.project.\1"),
 )
+_RESNET_NAMES = (
+    (r"conv1\.(.+)", r"image_tower.stem.0.\1"),
+    (r"bn1\.(.+)", r"image_tower.stem.1.\1"),
+    (r"(layer[1-4]\..+)", r"image_tower.\1"),
+)
+"""Behind the prefix that `_resnet_prefix` finds."""
 _DECODER_NAMES = (
     (r"depth_head\.projects\.([0-3]\..+)", r"project.\1"),
     (r"depth_head\.resize_layers\.([013]\..+)", r"resize.\1"),
@@ -75,12 +83,13 @@ def read_config(tensors: Mapping[str, Tensor], base: HybridEncoderConfig, source
     # The other fusion needs no convolution at level 1, which has the fused channels already.
     first = tensors.get("clip_align_conv.0.weight")
     strided = first is not None and tuple(first.shape[2:]) == (3, 3)
+    tower = "clip" if _resnet_prefix(tensors) is None else IMAGENET_RESNET
     return _changed(
         base.without_downloads(),
         source,
         **({"fusion": "convs2_interp", "convs2_output_padding": False} if strided else {}),
         dino=base.dino if has_dino else None,
-        image_tower="clip" if has_image_tower else None,
+        image_tower=tower if has_image_tower else None,
         num_tokens=len(_token_names(tensors)) or base.num_tokens,
         pyramid=False,
     )
@@ -170,10 +179,19 @@ def encoder_tensors(
     Raises:
         UserError: word embeddings that are not of CLIP's whole vocabulary.
     """
-    # Without an image tower only the text half of CLIP is used.
-    no_image = ("clip.visual.*", "clip_align_conv.*") if encoder.image_tower is None else ()
-    no_dino = ("dinov2.*",) if encoder.dino is None else ()
-    ours = _rename(tensors, _ENCODER_NAMES, (*UNUSED, *no_image, *no_dino, *ignore))
+    table: Sequence[tuple[str, str]] = _ENCODER_NAMES
+    unused = [*UNUSED, *ignore]
+    prefix = _resnet_prefix(tensors)
+    if encoder.config.image_tower is None:
+        unused.append("clip_align_conv.*")
+    if encoder.config.image_tower != "clip" and prefix != "clip.visual.":  # only the text half of CLIP is used
+        unused.append("clip.visual.*")
+    if encoder.dino is None:
+        unused.append("dinov2.*")
+    if prefix is not None:
+        table = (*((re.escape(prefix) + theirs, name) for theirs, name in _RESNET_NAMES), *table)
+        unused.append(f"{prefix}{'*' if encoder.config.image_tower is None else 'fc.*'}")
+    ours = _rename(tensors, table, unused)
     names = _token_names(ours)
     if not names and encoder.config.alignment == "none":  # trained without text: nothing reads them
         ours["language.tokens"] = encoder.language.tokens.detach()
@@ -194,6 +212,22 @@ def encoder_tensors(
 def decoder_tensors(tensors: Mapping[str, Tensor], ignore: Sequence[str] = ()) -> dict[str, Tensor]:
     """The authors' decoder tensors under our names, as `encoder_tensors`."""
     return _rename(tensors, _DECODER_NAMES, (*UNUSED, *ignore))
+
+
+def _resnet_prefix(tensors: Mapping[str, Tensor]) -> str | None:
+    """What the names of an ImageNet ResNet-50 begin with, recognised by its first convolution and its last block; None:
+    there is none.
+
+    >>> shapes = {"net.conv1.weight": (64, 3, 7, 7), "net.layer4.2.conv3.weight": (2048, 512, 1, 1)}
+    >>> _resnet_prefix({name: torch.zeros(shape) for name, shape in shapes.items()})
+    'net.'
+    """
+    for name, value in tensors.items():
+        prefix = name.removesuffix("conv1.weight")
+        last = tensors.get(f"{prefix}layer4.2.conv3.weight")
+        if prefix != name and tuple(value.shape) == (64, 3, 7, 7) and last is not None:
+            return prefix
+    return None
 
 
 def _changed(config: HybridEncoderConfig, source: str, **changes: Any) -> HybridEncoderConfig:

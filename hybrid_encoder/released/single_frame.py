@@ -24,7 +24,7 @@ from ..model.pose import ClassTokenPose, PoseDecoder
 from ..model.resnet import ResnetEncoder
 from ..weights.describe import describe_tensors
 from ..weights.reading import load_state, read_checkpoint, read_tensors, stated_size
-from .facts import Kind, base_config, describe, kind_of, pose_normalization, tell
+from .facts import Kind, base_config, describe, describe_pixels, kind_of, pose_normalization, tell
 from .names import STAGE1_HEAD, decoder_tensors, encoder_tensors, read_alignment, read_config
 
 _STAGE1_PREFIX = "model."
@@ -102,7 +102,11 @@ def fill_from_stage1(encoder: HybridEncoder, path: str | Path, ignore: Sequence[
     Raises:
         UserError: another architecture, or damaged.
     """
-    _fill_stage1(encoder, stage1_tensors(path), str(path), ignore)
+    tensors, source = stage1_tensors(path), str(path)
+    was = describe_pixels(read_config(tensors, base_config("stage 1"), source))
+    if was != (now := describe_pixels(encoder.config)):
+        tell(source, f"in the authors' stage 1, {was}; in this encoder, {now}")
+    _fill_stage1(encoder, tensors, source, ignore)
 
 
 def stage1_tensors(path: str | Path) -> dict[str, Tensor]:

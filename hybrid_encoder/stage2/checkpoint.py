@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 import torch
 from torch import nn
 
-from ..config import HybridEncoderConfig, ResnetNormalization
+from ..config import HybridEncoderConfig, Resize, ResnetNormalization
 from ..errors import UserError, naming
 from ..model.contract import DepthEncoder
 from ..model.depth_model import DepthModel
@@ -103,7 +103,7 @@ def encoder_extras(nets: DepthNets, height: int, width: int) -> dict[str, Any]:
 
 
 def described_nets(entries: Mapping[str, Any], source: str) -> DepthNets:
-    """The nets that an encoder.pth is of; without a description, the original's, which sees images resized by Lanczos.
+    """The nets that an encoder.pth is of; without a description, the original's.
 
     The layers of a ResNet are not described: `resnet_layers` reads them off its tensors.
 
@@ -117,11 +117,26 @@ def described_nets(entries: Mapping[str, Any], source: str) -> DepthNets:
     decoder = stated_json(entries, "decoder_config", source)
     config = stated_json(entries, "hybrid_config", source)
     try:
-        fields = {_DECODER_CONFIG[name]: value for name, value in decoder.items()} or {"resize": "lanczos"}
+        fields = {_DECODER_CONFIG[name]: value for name, value in decoder.items()}
+        fields["resize"] = stated_resize(entries, source)
         hybrid = HybridEncoderConfig.from_dict(config).without_downloads() if config else None
         return DepthNets(config=hybrid, **fields)
     except (UserError, KeyError, TypeError) as error:  # entries that nobody knows, or values of other kinds
         raise UserError(f"{source} does not describe nets of this package: {error}") from error
+
+
+def stated_resize(entries: Mapping[str, Any], source: str) -> Resize:
+    """How the images were resized that the nets of an encoder.pth learnt from; by Lanczos where it has no description,
+    as the originals do.
+
+    Raises:
+        UserError: a description that cannot be read.
+    """
+    decoder = stated_json(entries, "decoder_config", source)
+    found = decoder.get("resize", "area") if decoder else "lanczos"
+    if found not in get_args(Resize):
+        raise UserError(f"{source}: images were resized by {found!r}, expected one of {', '.join(get_args(Resize))}")
+    return cast(Resize, found)
 
 
 def load_weights(folder: Path, files: Mapping[str, nn.Module]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,10 +124,22 @@ class MonoDepth(nn.Module):
         features = self.encoder.forward_features(image)
         return features, decode(self.encoder, self.depth, features)
 
+    def see_frames(self, batch: DepthBatch) -> tuple[dict[int, EncoderFeatures], dict[tuple[str, int], Tensor]]:
+        """As `see`, of frame 0 of a batch; with `--frames_in_one_batch` the features of the frames of other times, too,
+        by frame id, where the pose nets read them."""
+        if not (self.options.frames_in_one_batch and self.options.pose_model_type in ("shared", "class_token")):
+            alone, disparities = self.see(batch.augmented[0])
+            return {0: alone}, disparities
+        ids = self.options.frame_ids
+        seen = self.encoder.forward_features(torch.cat([batch.augmented[i] for i in ids]))
+        features = dict(zip(ids, seen.chunk(len(ids)), strict=True))
+        return features, decode(self.encoder, self.depth, features[0])
+
     def predict_poses(
-        self, batch: DepthBatch, features: EncoderFeatures, unit: Tensor | None = None
+        self, batch: DepthBatch, features: Mapping[int, EncoderFeatures], unit: Tensor | None = None
     ) -> dict[FrameId, Tensor]:
-        """(B, 4, 4) from frame 0 to each source, from the features of frame 0 and the unit of translations."""
+        """(B, 4, 4) from frame 0 to each source, from the features that `see_frames` gives and the unit of
+        translations."""
         poses: dict[FrameId, Tensor] = {}
         if self.poses is not None:
             timed = {frame_id: batch.augmented[frame_id] for frame_id in self.options.frame_ids}
@@ -137,12 +150,12 @@ class MonoDepth(nn.Module):
 
     def predict(self, batch: DepthBatch) -> Prediction:
         """Depth of frame 0 and the motion to its sources; in training mode, one more step of the motion's unit."""
-        features, disparities = self.see(batch.augmented[0])
+        features, disparities = self.see_frames(batch)
         unit = None
         if self.unit is not None:
             scaled, _ = disp_to_depth(disparities["disp", 0].float(), self.options.min_depth, self.options.max_depth)
             unit = self.unit(scaled)
-        return Prediction(features, disparities, self.predict_poses(batch, features, unit))
+        return Prediction(features[0], disparities, self.predict_poses(batch, features, unit))
 
     def objective_of(self, batch: DepthBatch, predicted: Prediction) -> Objective:
         """The self-supervised loss of a batch."""

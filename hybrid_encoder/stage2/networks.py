@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ class PoseNetworks(nn.Module):
         self,
         encoder: DepthEncoder | None,
         frames: dict[int, Tensor],
-        features: EncoderFeatures | None = None,
+        features: Mapping[int, EncoderFeatures] | None = None,
         unit: Tensor | None = None,
     ) -> dict[int, Tensor]:
         """Poses from frame 0 to every other frame.
@@ -124,13 +124,13 @@ class PoseNetworks(nn.Module):
         Args:
             encoder: as given to the constructor.
             frames: (B, 3, H, W) by frame id, 0 among them.
-            features: the encoder's, of frame 0, where they exist already.
+            features: the encoder's, by frame id, where they exist already.
             unit: scalar, what translations are counted in; None: the unit of depth.
 
         Returns:
             (B, 4, 4) by frame id.
         """
-        seen = self._see(encoder, frames, features)
+        seen = self._see(encoder, frames, features or {})
         others = [frame_id for frame_id in frames if frame_id != 0]
         pairs = [(seen[frame_id], seen[0]) if frame_id < 0 else (seen[0], seen[frame_id]) for frame_id in others]
         axis_angles, translations = (found[:, 0, 0].chunk(len(pairs)) for found in self.motions(pairs))
@@ -157,7 +157,7 @@ class PoseNetworks(nn.Module):
         return self.pose(earlier, later)
 
     def _see(
-        self, encoder: DepthEncoder | None, frames: dict[int, Tensor], features: EncoderFeatures | None
+        self, encoder: DepthEncoder | None, frames: dict[int, Tensor], features: Mapping[int, EncoderFeatures]
     ) -> dict[int, Tensor]:
         """What the head reads of each frame: the image itself, the coarsest map, or the class token."""
         if self.kind in ("separate_resnet", "posecnn"):
@@ -165,7 +165,7 @@ class PoseNetworks(nn.Module):
         assert encoder is not None
         seen: dict[int, Tensor] = {}
         for frame_id, image in frames.items():
-            known = features if frame_id == 0 else None
+            known = features.get(frame_id)
             if self.kind == "shared":
                 read = encoder.forward_features(image) if known is None else known
                 seen[frame_id] = read.fused[-1]

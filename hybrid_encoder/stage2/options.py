@@ -156,6 +156,11 @@ class DepthOptions(Options):
         "monodepth2",
         "what the pose ResNet does to pixels: monodepth2, (x - 0.45) / 0.225; none, as in the released Monodepth2 run",
     )
+    frames_in_one_batch: bool = option(
+        False,
+        "shared, class_token: all frames pass the whole encoder as one batch, whose statistics batch norm takes, as in "
+        "the released run; else frame 0 passes alone, and the others' class tokens need DINO only",
+    )
     frame_ids: tuple[int, ...] = option(
         (0, -1, 1), "frames of a sample, 0 first", at_least=-MAX_REACH, at_most=MAX_REACH
     )
@@ -246,6 +251,9 @@ class EvaluateOptions(EvaluationFileOptions, DataOptions):
 
     weights: str = option("", "folder of weights that a trainer or save_pretrained wrote, or a hub id")
     part: Literal["test", "val", "train"] = option("test", "which file of the split")
+    normalization: Literal["none", "imagenet", "own"] | None = option(
+        None, "the authors' folders: how both towers saw pixels, where the folder does not show it"
+    )
     truth: str = option(
         "auto",
         "velodyne, improved (16-bit PNG), or an .npz made by export-gt; auto: improved for the splits eigen_improved "

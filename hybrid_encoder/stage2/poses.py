@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..config import Resize
 from ..errors import UserError
 from ..model.contract import DepthEncoder
 from ..released.single_frame import is_released, load_released_model, load_released_pose, load_released_teacher
 from ..weights.hub import CONFIG_FILE
 from ..weights.reading import load_state, read_checkpoint, read_tensors, stated_size, tensors_of
-from .checkpoint import load_depth_model, newest_weights, resnet_layers, stated_normalization
+from .checkpoint import load_depth_model, newest_weights, resnet_layers, stated_normalization, stated_resize
 from .networks import PoseNetworks
 from .options import DepthOptions
 
@@ -24,12 +25,16 @@ class PoseModel(nn.Module):
         poses: the pose nets.
         encoder: the depth encoder, where the pose nets read it.
         size: height and width of the images.
+        resize: how images are brought to that size.
     """
 
-    def __init__(self, poses: PoseNetworks, encoder: DepthEncoder | None, size: tuple[int, int]) -> None:
+    def __init__(
+        self, poses: PoseNetworks, encoder: DepthEncoder | None, size: tuple[int, int], resize: Resize
+    ) -> None:
         super().__init__()
         self.poses, self.encoder = poses, encoder
         self.height, self.width = size
+        self.resize = resize
 
     @torch.no_grad()
     def motions(self, earlier: Tensor, later: Tensor) -> Tensor:
@@ -57,8 +62,9 @@ def load_pose_model(folder: str | Path, normalization: str | None = None) -> Pos
     if not (folder / "pose.pth").is_file():
         raise UserError(f"{folder} holds no pose.pth: its run learned depth from stereo alone, or it was converted")
     path = folder / "encoder.pth"
+    entries = read_checkpoint(path)
     poses, encoder = load_poses(folder, normalization)
-    return PoseModel(poses, encoder, stated_size(read_checkpoint(path), str(path))).eval()
+    return PoseModel(poses, encoder, stated_size(entries, str(path)), stated_resize(entries, str(path))).eval()
 
 
 def load_poses(folder: Path, normalization: str | None = None) -> tuple[PoseNetworks, DepthEncoder | None]:
@@ -68,14 +74,18 @@ def load_poses(folder: Path, normalization: str | None = None) -> tuple[PoseNetw
         normalization: as in `load_pose_model`.
 
     Raises:
-        UserError: missing or damaged files.
+        UserError: missing or damaged files, or a normalization for a folder that shows it.
     """
     if is_released(folder):
         return _released_poses(folder, normalization)
+    if normalization is not None:
+        raise UserError(f"{folder} shows how its nets saw pixels: leave out --normalization {normalization}")
     head_path, resnet_path = folder / "pose.pth", folder / "pose_encoder.pth"
     head = read_tensors(head_path)
     reader: DepthEncoder | None = None
-    if resnet_path.exists():
+    if "pose_conv.weight" in head:
+        poses = PoseNetworks(DepthOptions(pose_model_type="posecnn"), reader, "random")
+    elif resnet_path.exists():
         entries = read_checkpoint(resnet_path)
         tensors = tensors_of(entries, str(resnet_path))
         options = DepthOptions(

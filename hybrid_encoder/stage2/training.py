@@ -26,6 +26,7 @@ from ..engine.processes import Processes
 from ..engine.same_run import fixed_options
 from ..errors import UserError, naming
 from ..model.disparity import disp_to_depth
+from ..released.single_frame import is_released
 from ..synthetic.sequence import SyntheticSource
 from .checkpoint import check_same_depth, encoder_extras, load_weights, newest_weights, save_weights, weights_folder
 from .frames import Part, open_source
@@ -34,6 +35,7 @@ from .inputs import run_inputs
 from .model import DepthBatch, MonoDepth, to_batch
 from .networks import starting_weights
 from .options import Monodepth2Options, RunOptions
+from .released_start import load_released_weights
 from .validation import depth_metrics, mean_scalars
 
 WARM_UP = 0.1
@@ -117,8 +119,11 @@ def build_model(options: Monodepth2Options) -> MonoDepth:
     model = MonoDepth(options, *starting_weights(options), options.prevent_collapse)
     if options.load_weights_folder is not None:
         folder = newest_weights(options.load_weights_folder)
-        check_same_depth(model.nets, folder / "encoder.pth")
-        load_weights(folder, model.files())
+        if is_released(folder):
+            load_released_weights(model.files(), folder)
+        else:
+            check_same_depth(model.nets, folder / "encoder.pth")
+            load_weights(folder, model.files())
     return model
 
 

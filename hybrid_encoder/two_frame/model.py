@@ -25,7 +25,7 @@ from .cost_volume import TRACKER_MOMENTUM, DepthBinTracker, Lookup
 from .encoder import build_matching_encoder
 from .lookup import augment_matching, matching_poses
 from .matching import MATCHING_STRIDE, BinRange, Matched, MatchingEncoder
-from .objective import matching_agrees, two_frame_loss
+from .objective import find_consistency_mask, two_frame_loss
 from .options import ManydepthOptions
 
 
@@ -131,7 +131,7 @@ class TwoFrameDepth(nn.Module):
         with torch.autocast(batch.K.device.type, enabled=False):
             view = View.of(known, batch.K, self.objective)
         with torch.set_grad_enabled(learns):
-            features, mono = self.teacher.see(batch.augmented[0])
+            features, mono = self.teacher.see_frames(batch)
             poses = self.teacher.predict_poses(batch, features)
         scalars: dict[str, Tensor] = {}
         if learns or not self.training:
@@ -141,14 +141,14 @@ class TwoFrameDepth(nn.Module):
             mono_depth = self._full_depth(mono)
         lookup, relative, unchanged = self._shown(batch, poses)
         disparities, found = self.net(batch.augmented[0], lookup, relative, batch.K, (self.bins.near, self.bins.far))
-        consistency_mask = self._trusted(found, mono_depth) & unchanged.view(-1, 1, 1, 1)
-        two = two_frame_loss(disparities, view, poses, mono_depths, consistency_mask, self.objective)
+        trusted = self._trusted(found, mono_depth) & unchanged.view(-1, 1, 1, 1)
+        two = two_frame_loss(disparities, view, poses, mono_depths, trusted, self.objective)
         scalars.update(two.scalars(), confident_share=found.confidence.mean(), mean_depth=two.depth.mean())
         if learns or (self.training and self.options.freeze_teacher_and_pose):
             self.bins.update(mono_depth, 0.0 if self.range_unknown else TRACKER_MOMENTUM)
         if learns:
             scalars["loss"] = scalars["loss"] + scalars["teacher_loss"]
-        taught = [(found.features, two.depth), *([(features, mono_depth)] if learns else [])]
+        taught = [(found.features, two.depth), *([(features[0], mono_depth)] if learns else [])]
         self._teach_text(scalars, taught)
         scalars.update(near_bin=self.bins.near.clone(), far_bin=self.bins.far.clone())
         if not self.training:
@@ -163,13 +163,11 @@ class TwoFrameDepth(nn.Module):
             return lookup, relative, ~changed
         return lookup, relative, torch.ones(len(lookup), dtype=torch.bool, device=lookup.device)
 
-    @torch.no_grad()
     def _trusted(self, found: Matched, mono_depth: Tensor) -> Tensor:
-        """(B, 1, H, W) bool: matching saw every bin and agrees with the teacher's depth (B, 1, H, W)."""
+        """(B, 1, H, W) bool: the pixels that learn from matching, of all samples."""
         if self.options.disable_motion_masking:
             return torch.ones_like(mono_depth, dtype=torch.bool)
-        confident = F.interpolate(found.confidence[:, None], mono_depth.shape[-2:], mode="nearest") > 0
-        return confident & matching_agrees(found.lowest_cost, mono_depth)
+        return find_consistency_mask(found, mono_depth)
 
     def _teach_text(self, scalars: dict[str, Tensor], taught: list[tuple[EncoderFeatures, Tensor]]) -> None:
         """Adds pixel-wise text supervision to the scalars.

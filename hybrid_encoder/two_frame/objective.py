@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.sample import FrameId
 from ..stage2.objective import ObjectiveOptions, View, mean_over_scales
+from .matching import Matched
 
 AGREEMENT = 2.0
 """Matching and teacher agree where their depths differ by less than this factor."""
@@ -63,6 +64,13 @@ def matching_agrees(lowest_cost: Tensor, teacher_depth: Tensor) -> Tensor:
     """
     ratio = teacher_depth * F.interpolate(lowest_cost[:, None], teacher_depth.shape[-2:], mode="nearest")
     return (ratio < AGREEMENT) & (ratio > 1 / AGREEMENT)
+
+
+@torch.no_grad()
+def find_consistency_mask(found: Matched, teacher_depth: Tensor) -> Tensor:
+    """(B, 1, H, W) bool: matching saw every bin and agrees with the teacher's depth (B, 1, H, W)."""
+    confident = F.interpolate(found.confidence[:, None], teacher_depth.shape[-2:], mode="nearest") > 0
+    return confident & matching_agrees(found.lowest_cost, teacher_depth)
 
 
 def two_frame_loss(

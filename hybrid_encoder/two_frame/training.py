@@ -7,6 +7,7 @@ docs/METHOD.md, section 4.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ..data.dataset import SelfSupervisedDataset
 from ..data.sample import Sample
 from ..engine.loop import fit
 from ..engine.processes import Processes
+from ..released.single_frame import is_released
 from ..stage2.checkpoint import check_same_depth, newest_weights, weights_folder
 from ..stage2.frames import Part
 from ..stage2.inputs import run_inputs
@@ -28,6 +30,7 @@ from .checkpoint import load_teacher, load_weights, save_weights
 from .frames import LookupSource, open_lookup_source
 from .model import TwoFrameDepth
 from .options import ManydepthOptions
+from .released_start import load_released_teacher_nets, load_released_two_frame
 
 
 class ManydepthTask:
@@ -123,17 +126,26 @@ def build_model(options: ManydepthOptions) -> TwoFrameDepth:
     """The nets with the weights that the options name: pretrained towers, then stage 1, then weights folders."""
     model = TwoFrameDepth(options, *starting_weights(options))
     if options.mono_weights_folder is not None:
-        folder = newest_weights(options.mono_weights_folder)
-        own = folder / "mono_encoder.pth"
-        check_same_depth(model.teacher.nets, own if own.exists() else folder / "encoder.pth")
-        load_teacher(folder, model)
+        _fill_teacher(model, newest_weights(options.mono_weights_folder))
         if options.start_from_teacher:
             model.net.start_from(model.teacher.encoder, model.teacher.depth)
     if options.load_weights_folder is not None:
         folder = newest_weights(options.load_weights_folder)
-        check_same_depth(model.nets, folder / "encoder.pth")
-        load_weights(folder, model)
+        if is_released(folder):
+            load_released_two_frame(folder, model)
+        else:
+            check_same_depth(model.nets, folder / "encoder.pth")
+            load_weights(folder, model)
     return model
+
+
+def _fill_teacher(model: TwoFrameDepth, folder: Path) -> None:
+    if is_released(folder):
+        load_released_teacher_nets(folder, model)
+        return
+    own = folder / "mono_encoder.pth"
+    check_same_depth(model.teacher.nets, own if own.exists() else folder / "encoder.pth")
+    load_teacher(folder, model)
 
 
 def build_optimizer(model: TwoFrameDepth, options: ManydepthOptions) -> torch.optim.Optimizer:
