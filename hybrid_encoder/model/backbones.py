@@ -12,30 +12,24 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import open_clip
-import timm
 import torch
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from ..errors import UserError
 from ..weights.published import WEIGHTS_VARIABLE, clip_source, find_weights, is_file_name, timm_source
 from ..weights.reading import load_state, read_tensors
+from .tiny import TinyClip, TinyDino
 
-_TINY_CLIP: dict[str, Any] = {
-    "embed_dim": 64,
-    "vision_cfg": CLIPVisionCfg(layers=(1, 1, 1, 1), width=16, image_size=64, patch_size=None),
-    "text_cfg": CLIPTextCfg(width=32, heads=2, layers=2),
-    "quick_gelu": True,
-}
-_TINY_DINO: dict[str, Any] = {"embed_dim": 64, "depth": 4, "num_heads": 2}
-_TINY_DINO_BASE = "vit_small_patch8_224"
+if TYPE_CHECKING:
+    from open_clip.model import CLIP
+
+_TINY_CLIP = {"image_width": 16, "text_width": 32, "text_heads": 2, "text_blocks": 2, "embed_dim": 64}
+_TINY_DINO = {"width": 64, "blocks": 4, "heads": 2, "patch": 8}
 
 
-def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -> CLIP:
+def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -> CLIP | TinyClip:
     """An open_clip model in float32 on the CPU, its image tower with the mean and standard deviation of its weights.
 
     Args:
@@ -49,7 +43,9 @@ def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -
     """
     check_clip(name, weights)
     if name == "tiny":
-        return CLIP(**_TINY_CLIP)
+        return TinyClip(**_TINY_CLIP)
+    import open_clip  # this library and timm are slow to import, and the tiny towers do without
+
     path = find_weights(clip_source(name, weights), weights_dir) if weights != "random" else None
     published = open_clip.get_pretrained_cfg(name, weights)
     if published.get("quick_gelu"):
@@ -66,7 +62,7 @@ def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -
         if weights not in (tags := open_clip.list_pretrained_tags_by_model(name)):
             raise UserError(f"{name} has no weights {weights!r}: expected a file, 'random' or one of {', '.join(tags)}")
         model = _load(lambda: open_clip.create_model(name, pretrained=weights), f"CLIP {name}", weights, "clip_weights")
-    if not isinstance(model, CLIP):
+    if not isinstance(model, open_clip.CLIP):
         raise UserError(
             f"{name}: only open_clip's CLIP class with its own tokenizer is supported, this is a {type(model).__name__}"
         )
@@ -85,14 +81,16 @@ def build_timm(
         role: the option's name prefix in messages, e.g. "dino".
         weights_dir: as for `build_clip`.
         remedy: what the caller's user can do where weights cannot be downloaded, for the message; empty: give a file.
-        options: passed to `timm.create_model`.
+        options: passed to `timm.create_model`; the small DINO takes none.
 
     Raises:
         UserError: unknown architecture, missing or unfit file, no network.
     """
     check_timm(name, weights, role)
     if name == "tiny":
-        return timm.create_model(_TINY_DINO_BASE, pretrained=False, **_TINY_DINO, **options)
+        return TinyDino(**_TINY_DINO)
+    import timm  # as above
+
     if weights == "random":
         return timm.create_model(name, pretrained=False, **options)
     if weights != "pretrained" and not is_file_name(weights):
@@ -114,7 +112,10 @@ def check_clip(name: str, weights: str, role: str = "clip") -> None:
     """
     if name == "tiny":
         _check_tiny(weights, role)
-    elif ":" in name or open_clip.get_model_config(name) is None:
+        return
+    import open_clip  # as above
+
+    if ":" in name or open_clip.get_model_config(name) is None:
         raise UserError(
             f"open_clip knows no architecture {name!r}: open_clip.list_models() lists them, e.g. RN50-quickgelu"
         )
@@ -124,7 +125,10 @@ def check_timm(name: str, weights: str, role: str) -> None:
     """As `check_clip`, of timm."""
     if name == "tiny":
         _check_tiny(weights, role)
-    elif not timm.is_model(name):
+        return
+    import timm  # as above
+
+    if not timm.is_model(name):
         similar = ", ".join(timm.list_models(f"*{name.split('_')[-1].split('.')[0]}*")[:5])
         raise UserError(f"timm knows no model {name!r}" + (f": did you mean one of {similar}" if similar else ""))
 
@@ -137,6 +141,8 @@ def _check_tiny(weights: str, role: str) -> None:
 
 
 def _download_openai(name: str) -> Path:
+    import open_clip  # as above
+
     published = open_clip.get_pretrained_cfg(name, "openai")
     if not published:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name))
@@ -146,6 +152,8 @@ def _download_openai(name: str) -> Path:
 
 def _check_quick_gelu(name: str, weights: str) -> None:
     """Raises `UserError` where weights that were trained with QuickGELU would fill an architecture without it."""
+    import open_clip  # as above
+
     if not (open_clip.get_model_config(name) or {}).get("quick_gelu"):
         raise UserError(
             f"weights {weights!r} were trained with QuickGELU: choose the architecture {name}-quickgelu for them"
@@ -163,6 +171,8 @@ def _fill_clip(model: nn.Module, name: str, path: Path) -> None:
 
 def _fill_timm(model: nn.Module, name: str, path: Path, in_chans: int) -> None:
     """Facebook's and timm's files; a classifier that the model does not have is left out, all else must fit."""
+    from timm.models import adapt_input_conv  # as above
+
     tensors: dict[str, Tensor] = read_tensors(path)
     # timm keeps the translation of foreign names beside each architecture.
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)

@@ -57,12 +57,16 @@ class TextCache:
         if _without_values(tower):
             kept = self._kept.get(name)
             return compute() if kept is None else kept.value
-        return self._checked(name, tokens, tower, compute)
+        if torch.compiler.is_compiling():
+            from .uncompiled import uncompiled  # brings the compiler with it, which takes seconds
 
-    @torch.compiler.disable
-    def _checked(
+            return uncompiled(self.checked, name, tokens, tower, compute)
+        return self.checked(name, tokens, tower, compute)
+
+    def checked(
         self, name: str, tokens: Sequence[Tensor], tower: Sequence[Tensor], compute: Callable[[], Tensor]
     ) -> Tensor:
+        """As `get`, outside of exports and of `torch.compile`."""
         parameters = [*tokens, *tower]
         # torch.func puts other tensors in the place of parameters, for one call.
         if not all(isinstance(parameter, nn.Parameter) and not parameter.is_meta for parameter in parameters):

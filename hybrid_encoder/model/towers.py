@@ -10,18 +10,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import VisionTransformer
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .pixels import PixelCheck
+from .pixels import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, PixelCheck
+
+if TYPE_CHECKING:
+    from open_clip.transformer import VisionTransformer
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -107,7 +106,7 @@ class ConvTower(Tower):
 class _ClipStem(nn.Module):
     """ModifiedResNet's three convolutions and average pool, under OpenAI's tensor names."""
 
-    def __init__(self, visual: ModifiedResNet) -> None:
+    def __init__(self, visual: nn.Module) -> None:
         super().__init__()
         for name in ("conv1", "bn1", "act1", "conv2", "bn2", "act2", "conv3", "bn3", "act3", "avgpool"):
             self.add_module(name, getattr(visual, name))
@@ -267,7 +266,7 @@ def quarters(depth: int) -> tuple[int, ...]:
 def choose_normalization(choice: str, own: Normalization) -> Normalization | None:
     """The mean and deviation of a tower under "own", "imagenet" or "none" (`HybridEncoderConfig.normalization`, and
     `normalization_of_dino`); None: values stay in [0, 1]."""
-    return {"own": own, "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD), "none": None}[choice]
+    return {"own": own, "imagenet": (IMAGENET_MEAN, IMAGENET_STD), "none": None}[choice]
 
 
 def clip_image_tower(visual: nn.Module, normalization: str) -> Tower:
@@ -277,14 +276,16 @@ def clip_image_tower(visual: nn.Module, normalization: str) -> Tower:
         UserError: an image tower of another family (timm trunks, ConvNeXt) that has no maps we know how to take.
     """
     own = (
-        tuple(getattr(visual, "image_mean", None) or OPENAI_DATASET_MEAN),
-        tuple(getattr(visual, "image_std", None) or OPENAI_DATASET_STD),
+        tuple(getattr(visual, "image_mean", None) or CLIP_MEAN),
+        tuple(getattr(visual, "image_std", None) or CLIP_STD),
     )
     chosen = choose_normalization(normalization, own)
-    if isinstance(visual, ModifiedResNet):
-        layers = [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
+    if all(hasattr(visual, name) for name in ("conv3", "act3", "layer1", "layer4")):  # a ModifiedResNet
+        layers: list[Any] = [getattr(visual, f"layer{number}") for number in (1, 2, 3, 4)]
         channels = tuple(layer[-1].conv3.out_channels for layer in layers)
         return ConvTower(_ClipStem(visual), layers, channels, chosen)
+    from open_clip.transformer import VisionTransformer  # slow to import, and not needed by the tiny towers
+
     if isinstance(visual, VisionTransformer):
         return ClipVitTower(visual, quarters(len(visual.transformer.resblocks)), chosen)
     raise UserError(

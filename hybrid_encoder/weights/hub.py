@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import huggingface_hub
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -145,6 +143,9 @@ class HubModel:
         Raises:
             UserError: no such account, no right to write, no network.
         """
+        import huggingface_hub  # slow to import, and not needed for folders
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, training_data)
             try:
@@ -185,6 +186,14 @@ def _local_folder(source: str | Path, hub_options: dict[str, Any]) -> Path:
         raise UserError(f"{source} is a file: give the folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
     if not _HUB_ID.fullmatch(str(source)):
         raise UserError(f"{source}: no such folder, and no hub id, which would be 'account/name'")
+    import huggingface_hub  # as above
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
     try:
         return Path(
             huggingface_hub.snapshot_download(str(source), allow_patterns=[CONFIG_FILE, TENSOR_FILE], **hub_options)

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import open_clip
-import timm
-
 from ..config import HybridEncoderConfig
 from ..errors import UserError
 
@@ -59,16 +56,23 @@ class TowerSource:
 
 def tower_sources(config: HybridEncoderConfig) -> list[TowerSource]:
     """One entry for each tower of a config that does not start from random numbers."""
-    found = [clip_source(config.clip, config.clip_weights)]
-    if config.image_tower not in (None, "clip"):
+    return [source for source in _all_sources(config) if source.weights != "random"]
+
+
+def _all_sources(config: HybridEncoderConfig) -> list[TowerSource]:
+    """One entry for each tower of a published architecture."""
+    found = [] if config.clip == "tiny" else [clip_source(config.clip, config.clip_weights)]
+    if config.image_tower not in (None, "clip", "tiny"):
         found.append(timm_source(str(config.image_tower), config.image_tower_weights, "image_tower_weights"))
-    if config.dino is not None:
-        found.append(timm_source(config.dino, config.dino_weights, "dino_weights"))
-    return [source for source in found if source.weights != "random"]
+    if config.dino not in (None, "tiny"):
+        found.append(timm_source(str(config.dino), config.dino_weights, "dino_weights"))
+    return found
 
 
 def clip_source(architecture: str, weights: str) -> TowerSource:
     """The published weights of an open_clip model under a tag; a file or folder has neither address nor names."""
+    import open_clip  # slow to import, and not needed by the tiny towers
+
     published: dict[str, Any] = {}
     if not is_file_name(weights):
         published = open_clip.get_pretrained_cfg(architecture, weights) or {}
@@ -88,6 +92,8 @@ def clip_source(architecture: str, weights: str) -> TowerSource:
 
 def timm_source(architecture: str, weights: str, option: str) -> TowerSource:
     """The published weights of a timm model; a file or folder has neither address nor names."""
+    import timm  # as above
+
     published = timm.get_pretrained_cfg(architecture) if timm.is_model(architecture) else None
     if published is None:
         return TowerSource(option, architecture, weights, (), "", None, "unknown")
@@ -163,15 +169,8 @@ def named_file(weights: str, what: str) -> Path:
 
 def towers_and_licences(config: HybridEncoderConfig) -> str:
     """For the model card: a line for each tower with weights and licence."""
-    towers = [clip_source(config.clip, config.clip_weights)]
-    if config.image_tower not in (None, "clip"):
-        towers.append(timm_source(str(config.image_tower), config.image_tower_weights, "image_tower_weights"))
-    if config.dino is not None:
-        towers.append(timm_source(config.dino, config.dino_weights, "dino_weights"))
     lines = []
-    for tower in towers:
-        if tower.architecture == "tiny":
-            continue
+    for tower in _all_sources(config):
         if tower.weights == "random":
             started = "start not recorded; the published weights of this architecture are"
             licence = tower.licence if tower.option != "clip_weights" else "MIT where OpenAI's"
