@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..engine.inference import inference, prepare
 from ..engine.processes import choose_device
 from ..evaluation import format_table, save_csv
@@ -10,10 +12,12 @@ from ..two_frame.checkpoint import is_two_frame, load_two_frame_model
 from ..two_frame.evaluate import evaluate_two_frame
 from ..two_frame.options import TwoFrameEvaluateOptions
 from .convert import open_depth_model
+from .named_weights import local_weights
 
 
 def run(options: TwoFrameEvaluateOptions) -> None:
     """Evaluates, prints the tables and writes the CSV file, if asked for."""
+    options = replace(options, weights=local_weights(options.weights, options.yes))
     two_frame = is_two_frame(options.weights)
     options.check(two_frame)
     device = choose_device(options.device)

@@ -22,7 +22,7 @@ from ..config import (
 from ..data.sample import FrameId
 from ..engine.options import RESUMABLE, TrainingOptions
 from ..errors import UserError
-from ..options import HYBRID_ONLY, MAX_SCENE_SEED, MAX_SCENES, EncoderOptions, Options, option
+from ..options import HYBRID_ONLY, MAX_SCENE_SEED, MAX_SCENES, YES, EncoderOptions, Options, option
 
 MAX_REACH = 100
 """How many frames away from the target a frame of a sample is at most."""
@@ -64,7 +64,7 @@ class DataOptions(Options):
 
 
 FREE_OPTIONS = RESUMABLE | {
-    "log_dir", "model_name", "no_cuda", "num_epochs", "save_frequency", "matching_memory", "stop_on_collapse",
+    "log_dir", "model_name", "no_cuda", "num_epochs", "save_frequency", "matching_memory", "stop_on_collapse", "yes",
     "data_path", "split", "intrinsics", "stage1", "load_weights_folder", "mono_weights_folder",
 }  # fmt: skip
 """Options that may differ when a run resumes; the number of epochs only where the schedule does not depend on it. Of
@@ -91,6 +91,7 @@ class RunOptions(TrainingOptions):
     stop_on_collapse: bool = option(
         False, "stop when two validations in a row find depth flat, at a limit or upside down, or no usable motion"
     )
+    yes: bool = option(False, YES)
 
     @property
     def free(self) -> frozenset[str]:
@@ -118,7 +119,7 @@ class DepthOptions(Options):
     num_layers: Literal[18, 34, 50, 101, 152] = option(18, "layers of the ResNets")
     decoder: Literal["dpt", "unet"] | None = option(None, "default: dpt for hybrid, unet for resnet")
     head: Literal["sigmoid", "relu"] = option("sigmoid", "end of the DPT decoder; relu is the released runs'")
-    stage1: Path | None = option(None, "stage1.pth of `hybrid-encoder pretrain`, or the authors' .ckpt")
+    stage1: Path | None = option(None, "stage1.pth of `hybrid-encoder pretrain`, the authors' .ckpt, or released")
     pose_model_type: Literal["separate_resnet", "shared", "class_token"] = option(
         "separate_resnet", "camera pose from its own ResNet, from the depth encoder's maps, or from DINO's class tokens"
     )
@@ -214,7 +215,9 @@ class Monodepth2Options(RunOptions, DataOptions, DepthOptions, EncoderOptions):
 class EvaluateOptions(DataOptions):
     """All options of `hybrid-encoder evaluate`; the names are the original's where they mean the same."""
 
-    weights: str = option("", "folder of weights that a trainer or save_pretrained wrote, or a hub id", required=True)
+    weights: str = option(
+        "", "folder of weights that a trainer or save_pretrained wrote, a hub id, or released", required=True
+    )
     part: Literal["test", "val", "train"] = option("test", "which file of the split")
     truth: str = option("velodyne", "velodyne, improved (16-bit PNG), or an .npz made by export-gt")
     crop: Literal["auto", "garg", "eigen", "none"] = option("auto", "auto: garg for raw LiDAR, else none")
@@ -231,6 +234,7 @@ class EvaluateOptions(DataOptions):
     precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
     compile: bool = option(False, "compile the nets with torch.compile")
     seed: int = option(0, "seed of rendered scenes", at_least=0, at_most=MAX_SCENE_SEED)
+    yes: bool = option(False, YES)
 
     def __post_init__(self) -> None:
         check_depth_limits("min_eval_depth", self.min_eval_depth, "max_eval_depth", self.max_eval_depth)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..writing import atomic_path
 from .card import CARD_MARK, model_card
+from .in_package import shipped_folder, shipped_names, what_it_is
 from .reading import check_described, load_state, read_tensors
 
 CONFIG_FILE = "config.json"
@@ -51,6 +53,8 @@ class Saved:
         self.kind = self.config["kind"]
         # Fixed names: a config cannot send the reader anywhere else.
         self.source = str(folder / TENSOR_FILE)
+        if shipped_folder(source) is not None:
+            print(what_it_is(str(source), self.about().get("training_data", "?")), file=sys.stderr)
 
     def tensors(self) -> dict[str, Tensor]:
         """Read anew at each call."""
@@ -176,16 +180,23 @@ def _check_ours(folder: Path) -> None:
 
 def looks_like_source(source: str | Path) -> bool:
     """Whether `source` names a folder or a hub repository rather than a preset."""
-    return Path(source).is_dir() or "/" in str(source) or "\\" in str(source)
+    return Path(source).is_dir() or "/" in str(source) or "\\" in str(source) or str(source) in shipped_names()
 
 
 def _local_folder(source: str | Path, hub_options: dict[str, Any]) -> Path:
     if Path(source).is_dir():
         return Path(source)
+    shipped = shipped_folder(source)
+    if shipped is not None:
+        return shipped
     if Path(source).is_file():
         raise UserError(f"{source} is a file: give the folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
     if not _HUB_ID.fullmatch(str(source)):
-        raise UserError(f"{source}: no such folder, and no hub id, which would be 'account/name'")
+        shipped_with_us = ", ".join(shipped_names())
+        raise UserError(
+            f"{source}: no such folder, no hub id, which would be 'account/name', and none of the weights in this "
+            f"package ({shipped_with_us})"
+        )
     import huggingface_hub  # as above
     from huggingface_hub.errors import (
         HfHubHTTPError,

@@ -21,6 +21,7 @@ _NAMES_IN_FOLDER = (
     "pytorch_model.bin",
 )
 
+_TINY = ("tiny", "random")
 _LICENCES = {
     "openai": "MIT (OpenAI CLIP)",
     "apache-2.0": "Apache-2.0",
@@ -60,12 +61,14 @@ def tower_sources(config: HybridEncoderConfig) -> list[TowerSource]:
 
 
 def _all_sources(config: HybridEncoderConfig) -> list[TowerSource]:
-    """One entry for each tower of a published architecture."""
-    found = [] if config.clip == "tiny" else [clip_source(config.clip, config.clip_weights)]
-    if config.image_tower not in (None, "clip", "tiny"):
+    """One entry for each tower, but for tiny ones that start from random numbers, of which nothing is published."""
+    found = []
+    if (config.clip, config.clip_weights) != _TINY:
+        found.append(clip_source(config.clip, config.clip_weights))
+    if config.image_tower not in (None, "clip"):
         found.append(timm_source(str(config.image_tower), config.image_tower_weights, "image_tower_weights"))
-    if config.dino not in (None, "tiny"):
-        found.append(timm_source(str(config.dino), config.dino_weights, "dino_weights"))
+    if config.dino is not None and (config.dino, config.dino_weights) != _TINY:
+        found.append(timm_source(config.dino, config.dino_weights, "dino_weights"))
     return found
 
 
@@ -171,6 +174,8 @@ def towers_and_licences(config: HybridEncoderConfig) -> str:
     """For the model card: a line for each tower with weights and licence."""
     lines = []
     for tower in _all_sources(config):
+        if tower.architecture == "tiny":
+            continue
         if tower.weights == "random":
             started = "start not recorded; the published weights of this architecture are"
             licence = tower.licence if tower.option != "clip_weights" else "MIT where OpenAI's"
