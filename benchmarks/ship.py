@@ -4,8 +4,8 @@
         --training_data "rendered scenes of this package" --command "hybrid-encoder demo --from_scratch --out runs"
 
 What inference does not need is left out: coarser output scales, pose nets, optimiser. Matrices and kernels are stored
-in half precision; norms, biases and statistics stay in float32. The unit of depth becomes a metre of rendered
-scenes. Evaluates both, on held-out ones, and writes the card. Refuses what is too large for the package, or worse in half
+in half precision; norms, biases and statistics stay in float32. The unit of depth becomes a metre of rendered scenes.
+Evaluates both, on held-out ones, and writes the card. Refuses what is too large for the package, or worse in half
 precision.
 """
 

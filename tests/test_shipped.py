@@ -170,6 +170,7 @@ class StandIn:
         self.asked: list[str] = []
         asked = self.asked
         siblings = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
+        tree = [{"type": "file", "path": name, "size": len(files[name]), "oid": "0" * 40} for name in files]
         described = {"id": REPOSITORY, "sha": COMMIT, "siblings": siblings, "private": False}
         names = {f"/{REPOSITORY}/resolve/{COMMIT}/{name}": content for name, content in files.items()}
 
@@ -182,7 +183,9 @@ class StandIn:
 
             def _answer(self, body: bool) -> None:
                 path = self.path.partition("?")[0]
-                if path.startswith(f"/api/models/{REPOSITORY}"):
+                if path.startswith(f"/api/models/{REPOSITORY}/tree/"):
+                    content, headers = json.dumps(tree).encode(), {"Content-Type": "application/json"}
+                elif path.startswith(f"/api/models/{REPOSITORY}"):
                     content, headers = json.dumps(described).encode(), {"Content-Type": "application/json"}
                 elif path in names:
                     asked.append(path)

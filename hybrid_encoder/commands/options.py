@@ -18,9 +18,10 @@ class DemoOptions(Options):
 
     out: Path = option(
         Path("demo"),
-        "folder for runs and report.html; what an earlier demo left there is replaced",
+        "folder for runs and report.html; a demo that was stopped there is resumed, a finished one replaced",
         writes="folder",
     )
+    from_scratch: bool = option(False, "train stage 1, too, in place of starting from the package's")
     encoder: Literal["hybrid", "resnet"] = option("hybrid", "depth encoder; resnet has no stage 1")
     stage1_epochs: int = option(6, "epochs of stage 1", at_least=1)
     num_epochs: int = option(6, "epochs of stage 2", at_least=1)

@@ -25,13 +25,6 @@ VOCABULARY = 49408
 """Words of CLIP's vocabulary."""
 
 
-def _draw(values: Tensor, deviation: float) -> None:
-    """Fills a parameter with normal numbers; on the device "meta" there are none to fill, and PyTorch would import its
-    compiler for them, which takes seconds."""
-    if not values.is_meta:
-        nn.init.normal_(values, std=deviation)
-
-
 class TinyBottleneck(nn.Module):
     """A block of CLIP's ResNet: an average pool in place of a stride."""
 
@@ -101,10 +94,10 @@ class TinyTextBlock(nn.Module):
         }
         self.mlp = nn.Sequential(OrderedDict(layers))
         deviation = width**-0.5
-        _draw(self.attn.in_proj_weight, deviation)
+        nn.init.normal_(self.attn.in_proj_weight, std=deviation)
         for projection in (self.attn.out_proj, layers["c_proj"]):
-            _draw(cast(nn.Linear, projection).weight, deviation * (2 * blocks) ** -0.5)
-        _draw(cast(nn.Linear, layers["c_fc"]).weight, (2 * width) ** -0.5)
+            nn.init.normal_(cast(nn.Linear, projection).weight, std=deviation * (2 * blocks) ** -0.5)
+        nn.init.normal_(cast(nn.Linear, layers["c_fc"]).weight, std=(2 * width) ** -0.5)
 
 
 class TinyText(nn.Module):
@@ -131,13 +124,13 @@ class TinyClip(nn.Module):
         super().__init__()
         self.visual = TinyResNet(image_width)
         self.transformer = TinyText(text_width, text_heads, text_blocks)
-        self.token_embedding = nn.Embedding.from_pretrained(torch.empty(VOCABULARY, text_width), freeze=False)
+        self.token_embedding = nn.Embedding(VOCABULARY, text_width)
         self.positional_embedding = nn.Parameter(torch.empty(self.context_length, text_width))
         self.ln_final = nn.LayerNorm(text_width)
         self.text_projection = nn.Parameter(torch.empty(text_width, embed_dim))
-        _draw(self.token_embedding.weight, 0.02)
-        _draw(self.positional_embedding, 0.01)
-        _draw(self.text_projection, text_width**-0.5)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        nn.init.normal_(self.text_projection, std=text_width**-0.5)
 
 
 class _Attention(nn.Module):
@@ -209,7 +202,7 @@ class TinyDino(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.patch_embed.num_patches, width))
         self.blocks = nn.ModuleList(TinyBlock(width, heads) for _ in range(blocks))
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        _draw(self.cls_token, 1e-6)
+        nn.init.normal_(self.cls_token, std=1e-6)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def _pos_embed(self, x: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ class Saved:
         kind: `hub_kind` of what was saved.
         config: config.json.
         source: names the file of tensors in messages.
+        is_shipped: whether it is one of the package's own folders, named without a path.
     """
 
     def __init__(self, source: str | Path, **hub_options: Any) -> None:
@@ -53,7 +54,8 @@ class Saved:
         self.kind = self.config["kind"]
         # Fixed names: a config cannot send the reader anywhere else.
         self.source = str(folder / TENSOR_FILE)
-        if shipped_folder(source) is not None:
+        self.is_shipped = shipped_folder(source) is not None
+        if self.is_shipped:
             print(what_it_is(str(source), self.about().get("training_data", "?")), file=sys.stderr)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -70,7 +72,8 @@ class Saved:
             UserError: as `get` and `load_state`.
         """
         tensors = self.tensors() if tensors is None else tensors
-        check_described(lambda: self.get(build), tensors, self.source)
+        if not self.is_shipped:  # ours fits, and on the device "meta" PyTorch imports its compiler, for seconds
+            check_described(lambda: self.get(build), tensors, self.source)
         module = self.get(build)
         load_state(module, tensors, self.source)
         return module.eval()
