@@ -148,8 +148,8 @@ def _report_stage1(report: Report, outcome: Outcome) -> None:
     options, folder = outcome.options, outcome.options.out / "stage1"
     found: LaneCheck = check_lanes(outcome.stage1, (options.height, options.width), options.seed)
     report.text(
-        "Points along a painted lane are ordered by distance without any depth label. The encoder compares each point's "
-        "patch with the seven words from “very close” to “very distant”."
+        "Points along a painted lane are ordered by distance without any depth label. The encoder compares the patch "
+        "of each point with the seven words from “very close” to “very distant”."
     )
     report.table(
         ("lanes of held-out streets", "before stage 1", "after stage 1"),

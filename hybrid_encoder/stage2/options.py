@@ -184,14 +184,19 @@ class DepthOptions(Options):
 
 
 @dataclass(frozen=True)
-class Monodepth2Options(RunOptions, DataOptions, DepthOptions, EncoderOptions):
-    """All options of `hybrid-encoder train monodepth2`."""
+class CollapseOptions(Options):
+    """What keeps nets from collapsing; shared by all trainers."""
 
     prevent_collapse: bool = option(
         False,
         "for nets that start from random numbers: translations in mean depths, disparity held inside its range, and a "
         "camera that first moves forward",
     )
+
+
+@dataclass(frozen=True)
+class Monodepth2Options(CollapseOptions, RunOptions, DataOptions, DepthOptions, EncoderOptions):
+    """All options of `hybrid-encoder train monodepth2`."""
 
     def check(self) -> None:
         """Raises `UserError` for options that contradict each other, before any data is read."""
@@ -200,15 +205,21 @@ class Monodepth2Options(RunOptions, DataOptions, DepthOptions, EncoderOptions):
         check_depth_options(self)
         check_hybrid_options(self, self, self.encoder == "hybrid")
         if self.prevent_collapse:
-            self._check_prevent_collapse()
+            check_prevent_collapse(self, self)
 
-    def _check_prevent_collapse(self) -> None:
-        if self.load_weights_folder is not None:
-            raise UserError("--prevent_collapse is for nets that start from random numbers: not --load_weights_folder")
-        if self.use_stereo:
-            raise UserError("--prevent_collapse leaves the scale open, which --use_stereo knows: leave one of them out")
-        if self.head == "relu":
-            raise UserError("--prevent_collapse holds a sigmoid's disparity inside its range: leave out --head relu")
+
+def check_prevent_collapse(run: RunOptions, depth: DepthOptions) -> None:
+    """Raises `UserError` for options with which `--prevent_collapse` has no meaning.
+
+    Args:
+        depth: of the net that is trained together with the pose nets.
+    """
+    if run.load_weights_folder is not None:
+        raise UserError("--prevent_collapse is for nets that start from random numbers: not --load_weights_folder")
+    if depth.use_stereo:
+        raise UserError("--prevent_collapse leaves the scale open, which --use_stereo knows: leave one of them out")
+    if depth.head == "relu":
+        raise UserError("--prevent_collapse holds a sigmoid's disparity inside its range: leave out --head relu")
 
 
 @dataclass(frozen=True)
