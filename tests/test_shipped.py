@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -22,15 +23,16 @@ import torch
 
 from hybrid_encoder import DepthModel, UserError, create_encoder
 from hybrid_encoder.cli import main
+from hybrid_encoder.commands import named_weights
 from hybrid_encoder.commands.named_weights import refuse_released
-from hybrid_encoder.config import preset
+from hybrid_encoder.config import PRESETS, preset
 from hybrid_encoder.model.disparity import is_flat
 from hybrid_encoder.options import EncoderOptions
 from hybrid_encoder.released.fetch import REPOSITORY, STAGE1, Hub, fetch_released
 from hybrid_encoder.stage1.checkpoint import open_stage1
 from hybrid_encoder.weights.in_package import DEFAULT, STAGE1_NAME, shipped_folder, shipped_names
 
-from .released_files import write_folder
+from .released_files import TINY_RELEASED, write_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -292,17 +294,16 @@ def test_without_network_the_files_are_named(part: str, tmp_path: Path) -> None:
         assert name in str(refused.value)
 
 
-def test_the_command_line_fetches(stand_in: StandIn, photo: Path, tmp_path: Path) -> None:
-    """A process of its own, since the hub's client reads its address when it is imported."""
-    env = {**os.environ, "HF_ENDPOINT": stand_in.endpoint, "HF_HUB_CACHE": str(tmp_path / "cache")}
+def test_the_command_line_fetches(
+    stand_in: StandIn, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(PRESETS, "released", TINY_RELEASED)
+    monkeypatch.setattr(named_weights, "fetch_released", partial(fetch_released, hub=stand_in.hub))
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "hybrid_encoder.cli", "predict", str(photo), "--weights", "released"]
-    done = subprocess.run(
-        [*command, "--out", str(out), "--yes", "--device", "cpu"], capture_output=True, text=True, env=env
-    )
-    assert done.returncode == 0, done.stderr
+    command = ["predict", str(photo), "--weights", "released", "--out", str(out), "--yes", "--device", "cpu"]
+    assert main(command) == 0
     assert (out / "photo_disp.png").exists()
-    assert "no licence is stated" in done.stderr
+    assert "no licence is stated" in capsys.readouterr().err
 
 
 def test_trainers_say_how_to_start_from_the_authors_stage_2() -> None:

@@ -57,7 +57,7 @@ def fetch_released(part: Part, folder: str = "", yes: bool = False, hub: Hub | N
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     files = _wanted(part, folder, sizes)
     _agree(files, sizes, _licence(info), yes)
-    root = _download(part, files, str(info.sha), hub)
+    root = _download(part, files, hub)
     return root / STAGE1 if part == "stage1" else (root / files[0]).parent
 
 
@@ -74,7 +74,7 @@ def by_hand(part: Part) -> str:
 
 
 def _look_up(part: Part, hub: Hub) -> Any:
-    """What the hub says of the repository: its files with their sizes, its commit, its licence."""
+    """What the hub says of the repository: its files with their sizes, and its licence."""
     from huggingface_hub import HfApi  # slow to import
 
     try:
@@ -83,14 +83,13 @@ def _look_up(part: Part, hub: Hub) -> Any:
         raise _not_fetched(part, error) from error
 
 
-def _download(part: Part, files: list[str], commit: str, hub: Hub) -> Path:
+def _download(part: Part, files: list[str], hub: Hub) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
         return Path(
             snapshot_download(
                 REPOSITORY,
-                revision=commit,
                 allow_patterns=files,
                 cache_dir=hub.cache_dir,
                 endpoint=hub.endpoint,
