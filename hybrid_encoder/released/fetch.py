@@ -106,14 +106,15 @@ def _not_fetched(part: Part, error: Exception) -> UserError:
 
 
 def _kept(part: Part, folder: str, hub: Hub) -> Path | None:
-    """What an earlier call has fetched."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    """What an earlier call has fetched; looked for in the hub's cache itself, whose client wants all of a repository or
+    none."""
+    from huggingface_hub.constants import HF_HUB_CACHE
 
-    try:
-        root = Path(snapshot_download(REPOSITORY, cache_dir=hub.cache_dir, local_files_only=True))
-    except LocalEntryNotFoundError:
+    repository = Path(hub.cache_dir or HF_HUB_CACHE) / f"models--{REPOSITORY.replace('/', '--')}"
+    main = repository / "refs" / "main"
+    if not main.is_file():
         return None
+    root = repository / "snapshots" / main.read_text().strip()
     there = {path.relative_to(root).as_posix(): 0 for path in root.rglob("*") if path.is_file()}
     if part == "stage1":
         return root / STAGE1 if STAGE1 in there else None
