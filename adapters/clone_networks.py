@@ -55,8 +55,10 @@ def start_as_identity(resnet: nn.Module) -> nn.Module:
 
 def listed(encoder: Decodable, nets: DepthNets, features: EncoderFeatures) -> list[Tensor]:
     """Features as a plain list: what the encoder's decoder reads, then the coarsest fused level."""
-    read = features.aligned if nets.decoder == "dpt" else encoder.drop_in_maps(features)
-    return [*read, features.fused[-1]]
+    if nets.decoder != "dpt":
+        return [*encoder.drop_in_maps(features), features.fused[-1]]
+    skipped = [] if features.stride4 is None else [features.stride4]
+    return [*features.aligned, *skipped, features.fused[-1]]
 
 
 class ListedEncoder(HybridEncoder):
@@ -99,8 +101,9 @@ class ListedDPTDecoder(DPTDecoder):
         self._encoder = (encoder,)  # in a tuple, so that it is no part of this net
 
     def forward(self, features: Any) -> dict[tuple[str, int], Tensor]:
-        """Four levels and a fused one -> {("disp", s): (B, 1, H / 2^s, W / 2^s)}."""
-        return super().forward(EncoderFeatures([], list(features[:4]), [], None, self._encoder[0].image_size))
+        """What `listed` gives -> {("disp", s): (B, 1, H / 2^s, W / 2^s)}."""
+        aligned, stride4 = list(features[:4]), features[4] if self.skip is not None else None
+        return super().forward(EncoderFeatures([], aligned, [], None, self._encoder[0].image_size, stride4))
 
 
 class PairPose(ClassTokenPose):

@@ -42,7 +42,7 @@ SEED_OFFSETS = {"train": 0, "val": 50_000, "test": 90_000}
 """Added to the seed of rendered scenes, so that the three parts share none."""
 _FEATURES = (
     "clip", "image_tower", "dino", "dino_blocks", "fusion", "convs2_output_padding", "prompt",
-    "normalization", "dino_normalization", "position_resize", "text_norm", "strides",
+    "normalization", "dino_normalization", "position_resize", "text_norm", "strides", "decoder_style",
 )  # fmt: skip
 """Fields that change what trained tensors compute, in part without changing their shapes."""
 _MAX_WIDTHS = {"num_tokens": 65536, "fusion_channels": 4096, "decoder_channels": 4096}
@@ -88,9 +88,10 @@ class HybridEncoderConfig:
     the demo."""
     clip_weights: str = "openai"
     image_tower: str | None = "clip"
-    """What looks for "what things are": "clip", a timm ResNet such as "resnet50.tv_in1k" in its place, or None."""
+    """What looks for "what things are": "clip"; in its place a timm ResNet such as "resnet50.tv_in1k", a timm vision
+    transformer, or the image tower of an open_clip model such as "ViT-B-16-SigLIP"; or None."""
     image_tower_weights: str = "pretrained"
-    """Weights of a timm image tower; not read where image_tower is "clip" or None."""
+    """Weights of another image tower than "clip": a file, "random", "pretrained" (timm's), or an open_clip tag."""
     dino: str | None = "vit_base_patch14_dinov2"
     """timm ViT of the DINO family (v1, v2, v3), "tiny", or None."""
     dino_weights: str = "pretrained"
@@ -123,6 +124,11 @@ class HybridEncoderConfig:
     and deviation and DINO raw pixels."""
     text_norm: Literal["prompt", "matrix"] = "prompt"
     """"matrix" divides the text features once more by the norm of the whole matrix, as the released weights expect."""
+    ranking: Literal["unknown", "one_way", "both_ways"] = "unknown"
+    """How stage 1 ranked the patches of these weights: against nearer ones alone, or against all. Not a choice: stage 1
+    sets it, its weights bring it, and `HybridEncoder.closeness` reads the logits by it."""
+    rank_order: Literal["near_to_far", "far_to_near"] = "near_to_far"
+    """How patches ran in stage 1 beside the words, which run near to far; "far_to_near" in the released weights."""
     position_resize: Literal["timm", "facebook"] = "timm"
     """How DINO's position embeddings are brought to the image's grid; "facebook" as in the released weights."""
 
@@ -139,6 +145,12 @@ class HybridEncoderConfig:
     """Of images whose sides are no multiples of 32: refuse them, or pad them and crop the drop-in maps."""
     decoder_channels: int = 256
     """Width of the DPT decoder; its projections are (1, 2, 4, 4) times as wide."""
+    stride4_skip: bool = False
+    """Lead the image tower's stride-4 map past the fusion into the decoder, for edges that the fused grid is too coarse
+    for; transformers have no such map and go without. Published weights have no such layers."""
+    decoder_style: Literal["published", "smooth"] = "published"
+    """How the DPT decoder works. "smooth" is for nets that start from random numbers: no frame at the border, no grid,
+    and a head that cannot die; `DPTDecoder` says how. The weights of one style mean nothing to the other."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
@@ -219,6 +231,10 @@ class HybridEncoderConfig:
             if own != theirs and name not in without_effect:
                 raise UserError(f"{source} was trained with {name}={theirs!r}, not {own!r}: build the encoder with it")
 
+    def ranked_as(self, trained: HybridEncoderConfig) -> HybridEncoderConfig:
+        """This config with what another one says of the ranking: that of the weights that an encoder is filled with."""
+        return self.replace(ranking=trained.ranking, rank_order=trained.rank_order)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON; `from_dict` takes them back."""
         return dataclasses.asdict(self)
@@ -258,6 +274,8 @@ PRESETS: dict[str, HybridEncoderConfig] = {
         token_init="words",
         train_dino_blocks=4,
         decoder_channels=32,
+        stride4_skip=True,
+        decoder_style="smooth",
     ),
 }
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .errors import UserError
@@ -93,6 +94,19 @@ def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
         os.fsync(file.fileno())
     if not _is_stream(path):
         _sync_folder(Path(os.path.realpath(path)).parent)
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    """An array as numpy's own file, whole or not at all.
+
+    Raises:
+        UserError: as `write_torch`.
+    """
+    try:
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+    except OSError as error:
+        raise not_written(path, error) from error
 
 
 @contextmanager

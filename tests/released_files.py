@@ -21,8 +21,10 @@ from hybrid_encoder.released.names import decoder_tensors
 DATA = Path(__file__).parent / "data"
 KEYS: dict[str, dict[str, Any]] = json.loads((DATA / "released_keys.json").read_text())
 TINY_RELEASED = preset("tiny").replace(
-    normalization="none", text_norm="matrix", position_resize="facebook", token_init="random"
-)
+    normalization="none", text_norm="matrix", position_resize="facebook", token_init="random",
+    ranking="one_way", rank_order="far_to_near",
+    stride4_skip=False, decoder_style="published",
+)  # fmt: skip
 """Stands in for the preset `released` where the paper's size would be slow."""
 FUSED = {"dinov2.": 64, "clip_align_conv.": 64}
 

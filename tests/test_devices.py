@@ -99,7 +99,7 @@ def test_stage_1(region: bool) -> None:
                 )
             )
         )
-        assert model.score_maps(torch.rand(2, 3, H, W, device=GPU)).device == GPU
+        assert model.encoder.closeness(torch.rand(2, 3, H, W, device=GPU)).device == GPU
 
 
 def test_matching_without_kept_pixels() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hybrid_encoder.model.disparity import disp_to_depth
 from hybrid_encoder.model.encoder import create_encoder
-from hybrid_encoder.model.pose import PoseDecoder
+from hybrid_encoder.model.pose import PoseCNN, PoseDecoder
 from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.stage2.geometry import pose_matrix, project, scale_intrinsics, warp
 from hybrid_encoder.stage2.losses import smoothness_loss
@@ -97,6 +97,15 @@ def test_pose_decoder(original: Original, inputs: int, poses: int) -> None:
     share(theirs, ours)
     maps = [[torch.randn(B, 64, 4, 6), torch.randn(B, 512, 2, 3)] for _ in range(inputs)]
     for mine, reference in zip(ours(maps), theirs(maps), strict=True):
+        assert mine.shape == reference.shape
+        same(mine, reference)
+
+
+def test_pose_cnn(original: Original) -> None:
+    theirs, ours = original.networks.PoseCNN(2), PoseCNN()
+    share(theirs, ours)
+    pair = torch.rand(B, 6, H, W)
+    for mine, reference in zip(ours(pair), theirs(pair), strict=True):
         assert mine.shape == reference.shape
         same(mine, reference)
 

@@ -185,6 +185,7 @@ def test_stage_1_lightning_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
     own = create_encoder("tiny", num_tokens=9, text_norm="prompt")
     pyramid = {k: v.clone() for k, v in own.pyramid.state_dict().items()}  # type: ignore[union-attr]
     fill_from_stage1(own, path)
+    assert (own.config.ranking, own.config.rank_order) == ("one_way", "far_to_near")
     assert torch.equal(own.dino.vit.cls_token, tensors["model.dinov2.cls_token"])  # type: ignore[union-attr]
     assert all(torch.equal(v, own.pyramid.state_dict()[k]) for k, v in pyramid.items())  # type: ignore[union-attr]
     torch.testing.assert_close(own.language.word_features(), words)

@@ -183,6 +183,48 @@ def test_only_label_files_of_the_data_set_are_read(tmp_path: Path) -> None:
         TuSimpleSource(tmp_path, "train")
 
 
+def clips(folder: Path, label: str, *names: str) -> None:
+    """A label file with one line for each of these images, which are written below its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / label).write_text("\n".join(json.dumps({"raw_file": name, **LANE}) for name in names))
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), np.zeros((20, 30, 3), np.uint8))
+
+
+def test_the_benchmarks_folders_open_without_a_label(tmp_path: Path) -> None:
+    clips(tmp_path / "train_set", "label_data_0313.json", *(f"clips/0313-1/{i}/20.jpg" for i in range(12)))
+    clips(tmp_path / "train_set", "label_data_0531.json", *(f"clips/0531/{i}/20.jpg" for i in range(4)))
+    clips(tmp_path / "test_set", "test_label.json", *(f"clips/0530/{i}/20.jpg" for i in range(4)))
+    (tmp_path / "test_set" / "test_tasks_0627.json").write_text('{"raw_file": "clips/0530/0/20.jpg"}')
+    train, val = parts(tmp_path)
+    assert (len(train), len(val)) == (18, 2)
+    found = open_sources([f"tusimple:{tmp_path}"], "train", (64, 96))  # which also looks for the images
+    assert found.read(0, np.random.default_rng(0))[1].shape == (1, 7, 2)
+    assert {name.split("/")[0] for name in train | val} == {"train_set", "test_set"}
+    assert all(len(part) for part in parts(tmp_path, "test_label"))
+    (tmp_path / "test_set" / "test_label.json").rename(tmp_path / "test_label.json")  # as one mirror has it
+    assert parts(tmp_path)[0] | parts(tmp_path)[1] == train | val
+
+
+def test_the_authors_folder_opens_without_a_label(tmp_path: Path) -> None:
+    root = tmp_path / "TUSimple" / "train_set"
+    images = [f"clips/0313-1/{i}/20.jpg" for i in range(12)]
+    clips(root, "label_data_0313.json", *images[:8])
+    clips(root, "label_data_0531.json", *images[8:])
+    clips(root, "train_label_data.json", *images)  # made of the two
+    for folder in (tmp_path, tmp_path / "TUSimple", root):
+        train, val = parts(folder)
+        assert {Path(folder, name) for name in train | val} == {root / image for image in images}
+        assert len(open_sources([f"tusimple:{folder}"], "train", (64, 96))) == 11
+    clips(root, "label_data_0601.json", images[0], "clips/0601/1/20.jpg")
+    with pytest.raises(UserError, match=r"both label TUSimple/train_set/clips/0313-1/0/20\.jpg"):
+        TuSimpleSource(tmp_path, "train")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"none has no label_data_\*\.json: .* or in train_set and test_set in it"):
+        TuSimpleSource(tmp_path / "none", "train")
+
+
 def test_folders_with_colons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_lidar(tmp_path / "rec_12:30:00", (400, 200), frames=4)
     (tmp_path / "rec_12:30:00" / "splits" / "own").mkdir(parents=True)

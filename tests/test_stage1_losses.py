@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hybrid_encoder.model.closeness import distance_score
 from hybrid_encoder.stage1.losses import ordinal_contrastive_loss, ranking_loss
-from hybrid_encoder.stage1.metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
+from hybrid_encoder.stage1.metrics import confusion, kendall_tau, pairwise_accuracy
 from hybrid_encoder.stage1.patch_features import patch_features, patch_logits
 
 PARITY = np.load(Path(__file__).parent / "data" / "proxy_losses.npz")

@@ -11,14 +11,16 @@ import pytest
 import timm
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor, nn
 
 from hybrid_encoder import create_encoder
 from hybrid_encoder.config import DEPTH_WORDS, PRESETS
 from hybrid_encoder.model.backbones import build_clip, build_timm
+from hybrid_encoder.model.dino_tower import DinoTower
+from hybrid_encoder.model.image_towers import clip_image_tower
 from hybrid_encoder.model.language import _encode
 from hybrid_encoder.model.tiny import TinyClip, TinyDino
-from hybrid_encoder.model.towers import DinoTower, clip_image_tower
 
 
 def open_clip_twin(clip: nn.Module) -> CLIP:
@@ -89,8 +91,15 @@ def test_starting_values_are_spread_as_in_the_libraries() -> None:
     for ours, theirs in pairs:
         expected = dict(theirs.named_parameters())
         for name, value in ours.named_parameters():
+            if name == "pos_embed":
+                continue
             spread, wanted = deviation(value), deviation(expected[name])
             assert spread == pytest.approx(wanted, rel=0.3, abs=1e-8 if value.numel() > 64 else 0.03), name
+
+
+def test_positions_start_as_sines_and_cosines() -> None:
+    places = build_sincos2d_pos_embed([28, 28], dim=64)
+    torch.testing.assert_close(TinyDino(64, 4, 2, 8).pos_embed[0, 1:].detach(), 0.5 * places)
 
 
 def deviation(value: Tensor) -> float:

@@ -1,39 +1,65 @@
-"""`hybrid-encoder evaluate`: the depth metrics of single-frame or two-frame weights on a data set."""
+"""`hybrid-encoder evaluate`: the depth metrics of single-frame or two-frame weights, or the error of their motion."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+
+import numpy as np
 
 from ..engine.inference import inference, prepare
 from ..engine.processes import choose_device
 from ..evaluation import format_table, save_csv
-from ..stage2.evaluate import evaluate, prior_errors
+from ..stage2.evaluate import evaluation_protocol, judge, keep, predict, prior_errors
+from ..stage2.evaluate_options import BENCHMARK
+from ..stage2.evaluation_data import EvaluationData, has_frames, open_data
+from ..stage2.odometry import evaluate_poses
+from ..stage2.poses import load_pose_model
+from ..stage2.prediction_files import stored_disparities, write_only
 from ..two_frame.checkpoint import is_two_frame, load_two_frame_model
-from ..two_frame.evaluate import evaluate_two_frame
+from ..two_frame.evaluate import open_and_predict
 from ..two_frame.options import TwoFrameEvaluateOptions
 from .convert import open_depth_model
 from .named_weights import local_weights
 
 
 def run(options: TwoFrameEvaluateOptions) -> None:
-    """Evaluates, prints the tables and writes the CSV file, if asked for."""
+    """Evaluates, prints the tables and writes the files that are asked for."""
     options = replace(options, weights=local_weights(options.weights, options.yes))
-    two_frame = is_two_frame(options.weights)
-    options.check(two_frame)
-    device = choose_device(options.device)
+    options.check_files(options.weights, options.split)
+    options.check(bool(options.weights) and is_two_frame(options.weights))
+    if options.pose:
+        device = choose_device(options.device)
+        poses = prepare(load_pose_model(options.weights), device)
+        with inference(device, options.precision):
+            print(evaluate_poses(options, poses))
+        return
     prior = prior_errors(options) if options.prior else None
-    if two_frame and not options.eval_teacher:
-        memory = None if options.matching_memory is None else options.matching_memory << 20
-        matching = prepare(load_two_frame_model(options.weights, memory), device, options.compile)
-        with inference(device, options.precision):
-            result = evaluate_two_frame(options, matching)
-    else:
-        model = prepare(open_depth_model(options.weights, teacher=two_frame), device, options.compile)
-        same_frames = two_frame or options.dataset == "cityscapes"
-        with inference(device, options.precision):
-            result = evaluate_two_frame(options, model) if same_frames else evaluate(options, model)
+    data, predictions = _predictions(options)
+    with inference(choose_device(options.device), options.precision):
+        if options.no_eval or options.split == BENCHMARK:
+            print(write_only(options, data, keep(options, data, predictions), evaluation_protocol(options)))
+            return
+        result = judge(options, data, predictions)
     print(format_table(result))
     if prior is not None:
         print(f"mean depth of the training scenes, which looks at no image:\n{format_table(prior)}")
     if options.csv is not None:
         save_csv(result, options.csv)
+
+
+def _predictions(options: TwoFrameEvaluateOptions) -> tuple[EvaluationData, Iterator[np.ndarray]]:
+    """The images, and 1 / depth of each: of a file, of one frame, or of two."""
+    if options.ext_disp_to_eval is not None:
+        data = open_data(options)
+        return data, stored_disparities(options.ext_disp_to_eval, len(data.names))
+    device, two_frame = choose_device(options.device), is_two_frame(options.weights)
+    if two_frame and not options.eval_teacher:
+        memory = None if options.matching_memory is None else options.matching_memory << 20
+        matching = prepare(load_two_frame_model(options.weights, memory), device, options.compile)
+        return open_and_predict(options, matching)
+    model = prepare(open_depth_model(options.weights, teacher=two_frame), device, options.compile)
+    if options.dataset == "cityscapes" or (two_frame and has_frames(options)):
+        return open_and_predict(options, model)  # the very frames that two-frame weights are evaluated on
+    data = open_data(options)
+    return data, predict(options, data, model)

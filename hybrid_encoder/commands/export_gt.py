@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from ..data.ground_truth import export_ground_truth
-from ..data.splits import SPLIT_FILES, find_split, read_split
+from ..data.improved_splits import part_entries
 from .options import ExportOptions
 
 
 def run(options: ExportOptions) -> None:
     """Collects and writes, and says how many depth maps."""
-    folder = find_split(options.split, options.data_path)
-    entries = read_split(folder / SPLIT_FILES[options.part])
+    entries = part_entries(options.split, options.data_path, options.part)
     export_ground_truth(options.data_path, entries, options.out, options.truth)
     print(f"{len(entries)} depth maps in {options.out}")

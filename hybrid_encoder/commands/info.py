@@ -15,7 +15,16 @@ from ..errors import UserError
 from ..model.backbones import check_clip, check_timm, quiet
 from ..released.single_frame import describe_released, is_released
 from ..weights.describe import describe_tensors
-from ..weights.published import WEIGHTS_VARIABLE, TowerSource, find_weights, is_file_name, tower_sources, weights_folder
+from ..weights.foundation import recognise
+from ..weights.published import (
+    WEIGHTS_VARIABLE,
+    TowerSource,
+    find_weights,
+    image_trunk,
+    is_file_name,
+    tower_sources,
+    weights_folder,
+)
 from ..weights.reading import read_tensors
 from .options import InfoOptions
 
@@ -40,7 +49,8 @@ def format_presets() -> str:
 
 
 def describe_weights(path: Path) -> list[str]:
-    """What a file or folder of weights is: of the authors', all that the loaders decide about it.
+    """What a file or folder of weights is: of the authors', all that the loaders decide about it; of a foundation
+    model, whose it is and how a tower takes it.
 
     Raises:
         UserError: a file that cannot be read, a folder without encoder.pth, or a folder that does not show how its nets
@@ -49,7 +59,9 @@ def describe_weights(path: Path) -> list[str]:
     if is_released(path):
         return describe_released(path)
     file = path / "encoder.pth" if path.is_dir() else path
-    return [f"{file}: {describe_tensors(read_tensors(file))}"]
+    tensors = read_tensors(file)
+    known = recognise(tensors)
+    return [f"{file}: {describe_tensors(tensors)}"] if known is None else known.describe(file)
 
 
 @dataclass(frozen=True)
@@ -149,11 +161,12 @@ def _entry(source: TowerSource, weights_dir: str | Path | None) -> InventoryEntr
 
 def _expected_size(source: TowerSource) -> int:
     """Bytes of the architecture's parameters in float32, counted on a model without memory."""
-    check_architecture = check_clip if source.option == "clip_weights" else check_timm
-    check_architecture(source.architecture, source.weights, source.option.removesuffix("_weights"))
+    is_clip = source.option == "clip_weights"
+    architecture = source.architecture if is_clip else image_trunk(source.architecture) or source.architecture
+    (check_clip if is_clip else check_timm)(architecture, source.weights, source.option.removesuffix("_weights"))
     with torch.device("meta"), quiet():
-        if source.option == "clip_weights":
-            model = open_clip.create_model(source.architecture, pretrained=None, load_weights=False, device="meta")
+        if is_clip:
+            model = open_clip.create_model(architecture, pretrained=None, load_weights=False, device="meta")
         else:
-            model = timm.create_model(source.architecture, pretrained=False)
+            model = timm.create_model(architecture, pretrained=False)
     return 4 * sum(parameter.numel() for parameter in model.parameters())

@@ -62,6 +62,11 @@ class PredictOptions(Options):
         "for videos",
     )
     sequence: bool = option(False, "two-frame weights: the images follow each other")
+    trajectory: bool = option(
+        False,
+        "also the camera's path, from the run's pose nets, as TUM and KITTI poses and a map; images are frames "
+        "of one sequence",
+    )
     crop_bottom: float = option(
         0.0, "share of the height cut off below, as in training", at_least=0, at_most=MAX_CROP_BOTTOM
     )

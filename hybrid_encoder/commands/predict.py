@@ -12,6 +12,8 @@ from ..errors import UserError
 from ..model.onnx_depth import SUFFIX, OnnxDepthModel
 from ..prediction.paths import predict_paths
 from ..prediction.settings import PredictionSettings
+from ..prediction.trajectory import predict_trajectories
+from ..stage2.poses import load_pose_model
 from ..two_frame.checkpoint import is_two_frame, load_two_frame_model
 from ..two_frame.predict import predict_two_frame
 from .convert import open_depth_model
@@ -40,21 +42,25 @@ def run(options: PredictOptions) -> None:
 def _predict_with_torch(options: PredictOptions, settings: PredictionSettings) -> list[Path]:
     """Predicts with a folder of weights, of one frame or of two."""
     device, inputs, out = choose_device(options.device), list(options.inputs), options.out
+    poses = prepare(load_pose_model(options.weights), device) if options.trajectory else None
+    with inference(device, options.precision):
+        written = [] if poses is None else predict_trajectories(poses, inputs, out, settings)
     if is_two_frame(options.weights):
         matching = prepare(load_two_frame_model(options.weights), device, options.compile)
         with inference(device, options.precision):
-            return predict_two_frame(matching, inputs, out, settings, options.sequence)
+            return predict_two_frame(matching, inputs, out, settings, options.sequence) + written
     if options.sequence:
         raise UserError(f"--sequence is for two-frame weights: those of {options.weights} look at one frame at a time")
     model = prepare(open_depth_model(options.weights), device, options.compile)
     with inference(device, options.precision):
-        return predict_paths(model, inputs, out, settings)
+        return predict_paths(model, inputs, out, settings) + written
 
 
 def _open_onnx(options: PredictOptions) -> OnnxDepthModel:
     """The model of a .onnx file; `UserError` for options that it cannot follow."""
     for flag, wrong in (
         ("--sequence", options.sequence),
+        ("--trajectory", options.trajectory),
         ("--compile", options.compile),
         (f"--precision {options.precision}", options.precision != "float32"),
         (f"--device {options.device}", options.device.startswith("cuda")),

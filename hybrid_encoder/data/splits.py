@@ -42,17 +42,29 @@ def find_split(split: str, data_path: str | Path) -> Path:
     Raises:
         UserError: there is no such folder; lists where it was sought.
     """
-    data = Path(data_path)
-    sought = [Path(split), data / "splits" / split, data.absolute().parent / "splits" / split]
-    for folder in sought:
-        if any(os.path.isfile(folder / name) for name in SPLIT_FILES.values()):  # Path.is_file raises for long names
-            return folder
+    found = seek_split(split, data_path)
+    if found is not None:
+        return found
+    sought = _places(split, data_path)
     places = "".join(f"\n  {folder}" + (" (a folder without these files)" * os.path.isdir(folder)) for folder in sought)
     raise UserError(
         f"no split {split!r}: looked for {', '.join(SPLIT_FILES.values())} in{places}\n"
         "give --split a folder that holds them, or the name of one of these; the field's splits (eigen, eigen_zhou, "
         "odom) lie in the folder splits/ of the original Monodepth2"
     )
+
+
+def seek_split(split: str, data_path: str | Path) -> Path | None:
+    """The folder of a split, as `find_split` finds it; None where there is none."""
+    for folder in _places(split, data_path):
+        if any(os.path.isfile(folder / name) for name in SPLIT_FILES.values()):  # Path.is_file raises for long names
+            return folder
+    return None
+
+
+def _places(split: str, data_path: str | Path) -> list[Path]:
+    data = Path(data_path)
+    return [Path(split), data / "splits" / split, data.absolute().parent / "splits" / split]
 
 
 def read_split(path: str | Path) -> list[SplitEntry]:

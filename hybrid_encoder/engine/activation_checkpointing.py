@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
+import timm.models.eva
 import timm.models.resnet
 import timm.models.vision_transformer
 from open_clip.modified_resnet import Bottleneck
@@ -28,6 +29,7 @@ STAGES = (
     timm.models.resnet.BasicBlock,
     timm.models.resnet.Bottleneck,
     timm.models.vision_transformer.Block,
+    timm.models.eva.EvaBlock,
     FusionBlock,
     DisparityHead,
     ConvElu,

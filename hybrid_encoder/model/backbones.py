@@ -8,18 +8,17 @@ hub.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import UserError
-from ..weights.published import WEIGHTS_VARIABLE, clip_source, find_weights, is_file_name, timm_source
-from ..weights.reading import load_state, read_tensors
+from ..weights.published import WEIGHTS_VARIABLE, clip_source, find_weights, image_trunk, is_file_name, timm_source
+from .filling import check_quick_gelu, fill_clip, fill_timm
 from .tiny import TinyClip, TinyDino
 
 if TYPE_CHECKING:
@@ -49,19 +48,17 @@ def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -
     path = find_weights(clip_source(name, weights), weights_dir) if weights != "random" else None
     published = open_clip.get_pretrained_cfg(name, weights)
     if published.get("quick_gelu"):
-        _check_quick_gelu(name, weights)
-    if path is not None or weights in ("random", "openai"):
-        with quiet():
-            device = torch.get_default_device()  # "cpu", or "meta" where only shapes are wanted
-            model = open_clip.create_model(name, pretrained=None, load_weights=False, device=device)
-        if weights != "random":
-            _fill_clip(model, name, path or _download_openai(name))
-        if published:
-            model.visual.image_mean, model.visual.image_std = published["mean"], published["std"]
-    else:
+        check_quick_gelu(name, weights)
+    if path is None and weights not in ("random", "openai") and not _keeps_text_apart(name):
         if weights not in (tags := open_clip.list_pretrained_tags_by_model(name)):
             raise UserError(f"{name} has no weights {weights!r}: expected a file, 'random' or one of {', '.join(tags)}")
         model = _load(lambda: open_clip.create_model(name, pretrained=weights), f"CLIP {name}", weights, "clip_weights")
+    else:
+        model = _create_clip(name)
+        if weights != "random":
+            fill_clip(model, name, path or _download(name, weights, "clip_weights"))
+        if published:
+            model.visual.image_mean, model.visual.image_std = published["mean"], published["std"]  # type: ignore[union-attr]
     if not isinstance(model, open_clip.CLIP):
         raise UserError(
             f"{name}: only open_clip's CLIP class with its own tokenizer is supported, this is a {type(model).__name__}"
@@ -100,12 +97,36 @@ def build_timm(
         download = partial(timm.create_model, name, pretrained=True, **options)
         return _load(download, name, weights, f"{role}_weights", remedy)
     model = timm.create_model(name, pretrained=False, **options)
-    _fill_timm(model, name, path, options.get("in_chans", 3))
+    fill_timm(model, path, options.get("in_chans", 3))
+    return model
+
+
+def build_image_tower(name: str, weights: str, weights_dir: str | Path | None = None) -> nn.Module:
+    """The timm model that looks at the image in the place of CLIP's image tower.
+
+    Args:
+        name: timm architecture, or an open_clip one whose image tower is timm's, such as ViT-B-16-SigLIP.
+        weights: as for `build_timm`; of an open_clip architecture also one of its tags, but not "pretrained".
+        weights_dir: as for `build_clip`.
+
+    Raises:
+        UserError: as `build_timm`.
+    """
+    trunk = image_trunk(name)
+    if trunk is None:
+        return build_timm(name, weights, "image_tower", weights_dir, num_classes=0)
+    import timm  # as above
+
+    model = timm.create_model(trunk, pretrained=False, num_classes=0)
+    if weights != "random":
+        source = clip_source(name, weights, "image_tower_weights")
+        fill_timm(model, find_weights(source, weights_dir) or _download(name, weights, source.option))
     return model
 
 
 def check_clip(name: str, weights: str, role: str = "clip") -> None:
-    """Raises `UserError` for an architecture that open_clip does not know, or weights that the tiny one does not have.
+    """Raises `UserError` for an architecture that open_clip does not know or whose text tower cannot serve, or weights
+    that the tiny one does not have.
 
     Args:
         role: the option's name prefix in messages.
@@ -119,6 +140,7 @@ def check_clip(name: str, weights: str, role: str = "clip") -> None:
         raise UserError(
             f"open_clip knows no architecture {name!r}: open_clip.list_models() lists them, e.g. RN50-quickgelu"
         )
+    _check_text(name)
 
 
 def check_timm(name: str, weights: str, role: str) -> None:
@@ -140,58 +162,51 @@ def _check_tiny(weights: str, role: str) -> None:
         )
 
 
-def _download_openai(name: str) -> Path:
+def _check_text(name: str) -> None:
+    """Raises `UserError` for a text tower that cannot read the prompts: it has another tokenizer than CLIP's, or its
+    words see those after them."""
     import open_clip  # as above
 
-    published = open_clip.get_pretrained_cfg(name, "openai")
-    if not published:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name))
-        raise UserError(f"{name} has no weights 'openai': expected a file, 'random' or one of {tags}")
-    return Path(_load(lambda: open_clip.download_pretrained(published), f"CLIP {name}", "openai", "clip_weights"))
-
-
-def _check_quick_gelu(name: str, weights: str) -> None:
-    """Raises `UserError` where weights that were trained with QuickGELU would fill an architecture without it."""
-    import open_clip  # as above
-
-    if not (open_clip.get_model_config(name) or {}).get("quick_gelu"):
+    text = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
+    if text.get("hf_model_name") or text.get("hf_tokenizer_name") or text.get("no_causal_mask"):
+        beside = f", e.g. clip='RN50-quickgelu' with image_tower={name!r}" if image_trunk(name) else ""
         raise UserError(
-            f"weights {weights!r} were trained with QuickGELU: choose the architecture {name}-quickgelu for them"
+            f"{name}: its text tower is not supported, only open_clip's CLIP class with its own tokenizer is: choose "
+            f"another model for the text{beside}"
         )
 
 
-def _fill_clip(model: nn.Module, name: str, path: Path) -> None:
-    """OpenAI's TorchScript archives and open_clip's files hold the same tensors under the same names."""
-    tensors = read_tensors(path)
-    described = [tensors.pop(key, None) for key in ("input_resolution", "context_length", "vocab_size")]
-    if described[0] is not None:
-        _check_quick_gelu(name, "openai")
-    load_state(model, tensors, str(path))
+def _create_clip(name: str) -> nn.Module:
+    """An open_clip model that starts from random numbers; where open_clip keeps the text tower apart, as CLIP's class
+    has it."""
+    import open_clip  # as above
+
+    with quiet():
+        if _keeps_text_apart(name):
+            config = open_clip.get_model_config(name) or {}
+            config.pop("custom_text")
+            return open_clip.CLIP(**config)
+        device = torch.get_default_device()  # "cpu", or "meta" where only shapes are wanted
+        return open_clip.create_model(name, pretrained=None, load_weights=False, device=device)
 
 
-def _fill_timm(model: nn.Module, name: str, path: Path, in_chans: int) -> None:
-    """Facebook's and timm's files; a classifier that the model does not have is left out, all else must fit."""
-    from timm.models import adapt_input_conv  # as above
+def _keeps_text_apart(name: str) -> bool:
+    """Whether open_clip builds a model of another class than CLIP's, whose parts are those of CLIP's."""
+    import open_clip  # as above
 
-    tensors: dict[str, Tensor] = read_tensors(path)
-    # timm keeps the translation of foreign names beside each architecture.
-    translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if translate is not None:
-        tensors = translate(tensors, model)
-    config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    own = model.state_dict()
-    for key in _names(config.get("classifier")):
-        for name_of in (f"{key}.weight", f"{key}.bias"):
-            if name_of not in own:
-                tensors.pop(name_of, None)
-    for key in _names(config.get("first_conv")):
-        if in_chans != 3 and f"{key}.weight" in tensors:
-            tensors[f"{key}.weight"] = adapt_input_conv(in_chans, tensors[f"{key}.weight"])
-    load_state(model, tensors, str(path))
+    config = open_clip.get_model_config(name) or {}
+    return bool(config.get("custom_text")) and image_trunk(name) is not None and "multimodal_cfg" not in config
 
 
-def _names(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value or ())
+def _download(name: str, tag: str, option: str) -> Path:
+    """The file of an open_clip model's published weights; `option` names the config's field in messages."""
+    import open_clip  # as above
+
+    published = open_clip.get_pretrained_cfg(name, tag)
+    if not published:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name))
+        raise UserError(f"{name} has no weights {tag!r}: expected a file, 'random' or one of {tags}")
+    return Path(_load(lambda: open_clip.download_pretrained(published), f"CLIP {name}", tag, option))
 
 
 def _load(create: Callable[[], Any], what: str, weights: str, option: str, remedy: str = "") -> Any:

@@ -31,6 +31,7 @@ class EncoderFeatures:
         logits: four levels (B, K, h, w), 100 x cosine with the K text features; empty without alignment.
         class_token: (B, C_dino), None without DINO.
         image_size: (H, W).
+        stride4: (B, C1, H/4, W/4) of the image tower, where the config has `stride4_skip` and the tower such a map.
     """
 
     fused: list[Tensor]
@@ -38,6 +39,7 @@ class EncoderFeatures:
     logits: list[Tensor]
     class_token: Tensor | None
     image_size: tuple[int, int]
+    stride4: Tensor | None = None
 
 
 class Decodable(Protocol):
@@ -46,11 +48,13 @@ class Decodable(Protocol):
     Attributes:
         num_ch_enc: channels of the drop-in maps, which U-Net decoders take.
         aligned_channels: channels of the four aligned levels, which the DPT decoder takes; empty: there are none.
+        stride4_channels: channels of the features' stride-4 map; 0: there is none.
         config: of a hybrid encoder; else None.
     """
 
     num_ch_enc: Channels
     aligned_channels: tuple[int, ...]
+    stride4_channels: int
 
     @property
     def config(self) -> HybridEncoderConfig | None: ...
@@ -71,6 +75,7 @@ class DepthEncoder(Trainable, ABC):
         num_ch_enc, strides: channels and strides of the drop-in maps.
         fused_channels, aligned_channels: channels of the features' levels; no aligned ones: the DPT decoder cannot
             read this encoder.
+        stride4_channels: channels of the features' stride-4 map; 0: there is none.
         class_width: length of the class token, 0 without one.
     """
 
@@ -79,6 +84,7 @@ class DepthEncoder(Trainable, ABC):
     strides: tuple[int, ...] = (2, 4, 8, 16, 32)
     fused_channels: tuple[int, ...]
     aligned_channels: tuple[int, ...] = ()
+    stride4_channels: int = 0
     class_width: int = 0
 
     def forward(self, image: Tensor) -> list[Tensor]:

@@ -23,6 +23,12 @@ class DPTDecoder(nn.Module):
     where DINO's patches are small, and resizes to the image. Scale s reads the fusion s steps coarser and returns
     H / 2^s x W / 2^s.
 
+    Two fields of the encoder's config change it. With `stride4_skip`, the image tower's stride-4 map is added to the
+    finest level. `decoder_style="smooth"` removes what leaves marks in depth that trained for a short time: zeros
+    beyond the border (a frame) become the border's values; transposed convolutions, whose kernels tile the image (a
+    grid), become bilinear resizing; corners are not aligned, so that maps move with the image; and the head's ReLU is
+    leaky, since all of a small head's units can die (depth is constant from then on).
+
     Args:
         encoder: the encoder whose `forward_features` is decoded (its channels and decoder width are read).
         scales: which disparities to return, of 0, 1, 2, 3; 0 is always among them.
@@ -39,7 +45,7 @@ class DPTDecoder(nn.Module):
         check_scales(scales)
         if encoder.config is None:
             raise UserError(f"the DPT decoder reads the levels of a HybridEncoder, this is a {type(encoder).__name__}")
-        width = encoder.config.decoder_channels
+        width, smooth = encoder.config.decoder_channels, encoder.config.decoder_style == "smooth"
         projected = (width, 2 * width, 4 * width, 4 * width)
         self.scales = tuple(sorted(set(scales)))
         self.head: Head = head
@@ -47,19 +53,24 @@ class DPTDecoder(nn.Module):
         self.project = nn.ModuleList(
             nn.Conv2d(given, out, 1) for given, out in zip(encoder.aligned_channels, projected, strict=True)
         )
+        self.align_corners = not smooth
         self.resize = nn.ModuleList(
-            [
-                nn.ConvTranspose2d(projected[0], projected[0], 4, stride=4),
-                nn.ConvTranspose2d(projected[1], projected[1], 2, stride=2),
-                nn.Identity(),
-                nn.Conv2d(projected[3], projected[3], 3, stride=2, padding=1),
-            ]
+            nn.Upsample(scale_factor=factor, mode="bilinear")
+            if smooth
+            else nn.ConvTranspose2d(out, out, factor, stride=factor)
+            for factor, out in zip((4, 2), projected, strict=False)
         )
+        self.resize += [nn.Identity(), nn.Conv2d(projected[3], projected[3], 3, stride=2, padding=1)]
         self.narrow = nn.ModuleList(nn.Conv2d(out, width, 3, padding=1, bias=False) for out in projected)
-        self.fuse = nn.ModuleList(FusionBlock(width, joins=i < 3) for i in range(4))
+        self.skip = nn.Conv2d(encoder.stride4_channels, width, 3, padding=1) if encoder.stride4_channels else None
+        self.fuse = nn.ModuleList(FusionBlock(width, i < 3, self.align_corners) for i in range(4))
         # The sigmoid starts at 0.12, so that depth can become eight times nearer before it saturates.
         bias = -2.0 if head == "sigmoid" else 0.0
-        self.heads = nn.ModuleDict({str(s): DisparityHead(width, bias) for s in self.scales})
+        self.heads = nn.ModuleDict({str(s): DisparityHead(width, bias, smooth) for s in self.scales})
+        if smooth:
+            for convolution in self.modules():
+                if isinstance(convolution, nn.Conv2d):
+                    convolution.padding_mode = "replicate"
 
     def forward(self, features: EncoderFeatures) -> dict[tuple[str, int], Tensor]:
         """Features of (B, 3, H, W) -> {("disp", s): (B, 1, H / 2^s, W / 2^s)}, float32."""
@@ -69,6 +80,9 @@ class DPTDecoder(nn.Module):
                 features.aligned, self.project, self.resize, self.narrow, strict=True
             )
         ]
+        if self.skip is not None and features.stride4 is not None:
+            size = levels[0].shape[-2:]
+            levels[0] = levels[0] + _bilinear(self.skip(features.stride4), size, self.align_corners)
         height, width = features.image_size
         rows, columns = features.aligned[0].shape[-2:]
         disparities: dict[tuple[str, int], Tensor] = {}
@@ -83,15 +97,16 @@ class DPTDecoder(nn.Module):
                 raw = self.heads[str(i)](path, refined)
                 with without_autocast(raw.device):
                     bounded = raw.float().sigmoid() if self.head == "sigmoid" else F.relu(raw.float())
-                    disparities["disp", i] = _bilinear(bounded, (height // 2**i, width // 2**i))
+                    disparities["disp", i] = _bilinear(bounded, (height // 2**i, width // 2**i), self.align_corners)
         return disparities
 
 
 class FusionBlock(nn.Module):
-    """RefineNet fusion: joins a level with the coarser path, refines, upsamples (bilinear, align_corners)."""
+    """RefineNet fusion: joins a level with the coarser path, refines, upsamples (bilinear)."""
 
-    def __init__(self, width: int, joins: bool) -> None:
+    def __init__(self, width: int, joins: bool, align_corners: bool) -> None:
         super().__init__()
+        self.align_corners = align_corners
         self.join = ResidualUnit(width) if joins else None
         self.refine = ResidualUnit(width)
         self.out = nn.Conv2d(width, width, 1)
@@ -101,7 +116,7 @@ class FusionBlock(nn.Module):
         if self.join is not None and coarser is not None:
             level = coarser + self.join(level)
         # A 1x1 convolution and bilinear resizing commute: convolving first costs a quarter.
-        return _bilinear(self.out(self.refine(level)), size)
+        return _bilinear(self.out(self.refine(level)), size, self.align_corners)
 
 
 class ResidualUnit(nn.Module):
@@ -118,10 +133,18 @@ class ResidualUnit(nn.Module):
 
 
 class DisparityHead(nn.Module):
-    """3x3 to C/2, upsample, 3x3 to C/8, ReLU, 1x1 to 1: 128 and 32 channels at the paper's width."""
+    """3x3 to C/2, upsample, 3x3 to C/8, ReLU, 1x1 to 1: 128 and 32 channels at the paper's width.
 
-    def __init__(self, width: int, bias: float) -> None:
+    Args:
+        width: C.
+        bias: of the last convolution, before training.
+        smooth: as `DPTDecoder` describes it.
+    """
+
+    def __init__(self, width: int, bias: float, smooth: bool) -> None:
         super().__init__()
+        self.align_corners = not smooth
+        self.activation = nn.LeakyReLU(0.1) if smooth else nn.ReLU()
         half, eighth = max(width // 2, 8), max(width // 8, 8)
         self.conv1 = nn.Conv2d(width, half, 3, padding=1)
         self.conv2 = nn.Conv2d(half, eighth, 3, padding=1)
@@ -130,9 +153,9 @@ class DisparityHead(nn.Module):
 
     def forward(self, path: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, C, h, w) -> (B, 1, *size), unbounded."""
-        x = F.relu(self.conv2(_bilinear(self.conv1(path), size)))
+        x = self.activation(self.conv2(_bilinear(self.conv1(path), size, self.align_corners)))
         return in_own_precision(self.conv3, x)
 
 
-def _bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=True)
+def _bilinear(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=align_corners)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,17 @@ from ..config import PRESETS, SIZE_MULTIPLE, HybridEncoderConfig, check_image_si
 from ..errors import UserError
 from ..weights.hub import HubModel, Saved, looks_like_source
 from ..weights.published import towers_and_licences
-from .backbones import build_clip, build_timm
+from .backbones import build_clip, build_image_tower, build_timm
 from .channels import Channels
+from .closeness import closeness_map
 from .contract import DepthEncoder, EncoderFeatures
+from .conv_tower import ConvTower
+from .dino_tower import DinoOutput, DinoTower
 from .fusion import Fusion
+from .image_towers import clip_image_tower, timm_image_tower
 from .language import Language, align
 from .pyramid import Pyramid, crop_maps, nest_maps, pad_image
-from .towers import ConvTower, DinoOutput, DinoTower, Tower, choose_normalization, clip_image_tower, timm_image_tower
+from .tower import Tower, choose_normalization
 
 _GRID_WITHOUT_DINO = 16
 """Stride of the common grid where there is no DINO to give one."""
@@ -59,8 +63,7 @@ class HybridEncoder(HubModel, DepthEncoder):
         if config.image_tower == "clip":
             self.image_tower = clip_image_tower(clip.visual, config.normalization)
         elif config.image_tower is not None:
-            weights = config.image_tower_weights
-            model = build_timm(config.image_tower, weights, "image_tower", weights_dir, num_classes=0)
+            model = build_image_tower(config.image_tower, config.image_tower_weights, weights_dir)
             self.image_tower = timm_image_tower(model, config.normalization)
         if self.image_tower is not None and not config.train_image_tower:
             self.image_tower.freeze(*self.image_tower.children())
@@ -78,8 +81,10 @@ class HybridEncoder(HubModel, DepthEncoder):
         kept = (0,) * 4 if config.alignment == "replace" else self.fused_channels
         self.aligned_channels = tuple(extra + c for c in kept)
         self.class_width = self.dino.channels[0] if self.dino else 0
+        skips = config.stride4_skip and isinstance(self.image_tower, ConvTower)
+        self.stride4_channels = self.image_tower.channels[0] if skips and self.image_tower else 0
         self.num_ch_enc, self.strides = Channels(config.num_ch_enc), config.strides
-        self.pyramid = Pyramid(self.aligned_channels, self.num_ch_enc, self.strides) if config.pyramid else None
+        self.pyramid = Pyramid(self, config) if config.pyramid else None
         if config.alignment == "none":
             self.language.tokens.requires_grad_(False)
 
@@ -104,7 +109,7 @@ class HybridEncoder(HubModel, DepthEncoder):
         """
         if self.pyramid is None:
             raise UserError("this encoder was built with pyramid=False for a DPT decoder: build it with pyramid=True")
-        return self.pyramid(features.aligned, features.image_size)
+        return self.pyramid(features)
 
     def forward_features(self, image: Tensor) -> EncoderFeatures:
         """(B, 3, H, W) in [0, 1] -> fused and aligned levels, logits and class token.
@@ -124,6 +129,23 @@ class HybridEncoder(HubModel, DepthEncoder):
         text = self.text()
         maps = self.image_tower(image) if self.image_tower is not None else None
         return self.combine(image, maps, text)
+
+    def closeness(self, image: Tensor, ranking: Literal["one_way", "both_ways"] | None = None) -> Tensor:
+        """How close every cell of an image appears, as stage 1 trained it, for its weights of every variant and the
+        authors'. Stage 2 trains the maps that it reads for another end.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1], as for `forward_features`.
+            ranking: how stage 1 ranked patches; None: what the weights say.
+
+        Returns:
+            (B, h, w) float32 on the grid of the fused levels, larger is nearer; only differences within an image count.
+
+        Raises:
+            UserError: as `forward_features`; or nobody says how they were ranked.
+        """
+        config = self.config if ranking is None else self.config.replace(ranking=ranking)
+        return closeness_map(self.forward_features(image).fused, self.language.word_features(), config)
 
     def class_token(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, class_width): DINO alone runs.
@@ -159,7 +181,8 @@ class HybridEncoder(HubModel, DepthEncoder):
             aligned = logits
             if self.config.alignment == "concat":
                 aligned = [torch.cat(pair, dim=1) for pair in zip(logits, fused, strict=True)]
-        return EncoderFeatures(fused, aligned, logits, seen.class_token if seen else None, (height, width))
+        stride4 = image_maps[0] if image_maps is not None and self.stride4_channels else None
+        return EncoderFeatures(fused, aligned, logits, seen.class_token if seen else None, (height, width), stride4)
 
     def parameter_groups(
         self, lr: float, weight_decay: float = 0.01, rates: Mapping[str, float] | None = None

@@ -74,7 +74,37 @@ class ClassTokenPose(nn.Module):
         return self.linear
 
 
-PoseHead = PoseDecoder | ClassTokenPose
+class PoseCNN(nn.Module):
+    """Pose from two stacked frames by seven convolutions of stride 2 (SfMLearner, https://arxiv.org/abs/1704.07813,
+    figure 4), under the tensor names of Monodepth2's `posecnn`."""
+
+    _LAYERS = ((16, 7), (32, 5), (64, 3), (128, 3), (256, 3), (256, 3), (256, 3))
+    """Channels and kernel size of each convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.ModuleList()
+        given = 6
+        for channels, kernel in self._LAYERS:
+            self.net.append(nn.Conv2d(given, channels, kernel, stride=2, padding=kernel // 2))
+            given = channels
+        self.pose_conv = nn.Conv2d(given, 6, 1)
+
+    def forward(self, pair: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 6, H, W) in [0, 1], the earlier frame first -> axis-angle and translation, each (B, 1, 1, 3)."""
+        x = pair
+        for convolution in self.net:
+            x = F.relu(convolution(x))
+        pose = POSE_SCALE * in_own_precision(self.pose_conv, x).float().mean((2, 3))[:, None, None]
+        return pose[..., :3], pose[..., 3:]
+
+    @property
+    def last(self) -> nn.Conv2d:
+        """The layer whose outputs are the pose."""
+        return self.pose_conv
+
+
+PoseHead = PoseDecoder | ClassTokenPose | PoseCNN
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import SIZE_MULTIPLE
+from ..config import SIZE_MULTIPLE, HybridEncoderConfig
+from .contract import Decodable, EncoderFeatures
 
 _LEVELS = {
     3: ((0, 1), (2,), (3,)),
@@ -26,30 +27,42 @@ class Pyramid(nn.Module):
     depthwise).
 
     Args:
-        channels: of the four aligned levels.
-        num_ch_enc, strides: of the maps, as in `HybridEncoderConfig`.
+        encoder: whose features are read: its aligned levels; and its stride-4 map, where its config has `stride4_skip`,
+            which is added to the maps of strides 2 and 4.
+        config: of that encoder: channels and strides of the maps.
     """
 
-    def __init__(self, channels: Sequence[int], num_ch_enc: Sequence[int], strides: Sequence[int]) -> None:
+    def __init__(self, encoder: Decodable, config: HybridEncoderConfig) -> None:
         super().__init__()
-        self.strides = tuple(strides)
-        self.levels = _LEVELS[len(num_ch_enc)]
+        self.strides = config.strides
+        self.levels = _LEVELS[len(config.num_ch_enc)]
         self.project = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(sum(channels[i] for i in read), out, 1, bias=False), nn.BatchNorm2d(out))
-            for read, out in zip(self.levels, num_ch_enc, strict=True)
+            _projection(sum(encoder.aligned_channels[i] for i in read), out)
+            for read, out in zip(self.levels, config.num_ch_enc, strict=True)
         )
-        self.smooth = nn.ModuleList(nn.Conv2d(out, out, 3, padding=1, groups=out) for out in num_ch_enc)
+        finest = [out for out, stride in zip(config.num_ch_enc, self.strides, strict=True) if stride <= 4]
+        skipping = finest if encoder.stride4_channels else []
+        self.skip = nn.ModuleList(_projection(encoder.stride4_channels, out) for out in skipping)
+        self.smooth = nn.ModuleList(nn.Conv2d(out, out, 3, padding=1, groups=out) for out in config.num_ch_enc)
 
-    def forward(self, levels: list[Tensor], image_size: tuple[int, int]) -> list[Tensor]:
-        """Four levels (B, C, h, w) -> maps (B, num_ch_enc[i], H / strides[i], W / strides[i]), not negative."""
-        height, width = image_size
+    def forward(self, features: EncoderFeatures) -> list[Tensor]:
+        """Features of (B, 3, H, W) -> maps (B, num_ch_enc[i], H / strides[i], W / strides[i]), not negative."""
+        height, width = features.image_size
         maps = []
-        for read, stride, project, smooth in zip(self.levels, self.strides, self.project, self.smooth, strict=True):
-            x = levels[read[0]] if len(read) == 1 else torch.cat([levels[i] for i in read], dim=1)
+        for i, (read, stride) in enumerate(zip(self.levels, self.strides, strict=True)):
+            levels = [features.aligned[level] for level in read]
+            x = self.project[i](levels[0] if len(levels) == 1 else torch.cat(levels, dim=1))
             size = (height // stride, width // stride)
-            x = F.interpolate(project(x), size, mode="bilinear", align_corners=False)
-            maps.append(F.relu(smooth(x)))
+            x = F.interpolate(x, size, mode="bilinear", align_corners=False)
+            if i < len(self.skip) and features.stride4 is not None:
+                skipped = self.skip[i](features.stride4)
+                x = x + F.interpolate(skipped, size, mode="bilinear", align_corners=False)
+            maps.append(F.relu(self.smooth[i](x)))
         return maps
+
+
+def _projection(given: int, out: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(given, out, 1, bias=False), nn.BatchNorm2d(out))
 
 
 def pad_image(image: Tensor) -> Tensor:

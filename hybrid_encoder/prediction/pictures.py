@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..colormap import colorize_disparity, write_picture
-from ..writing import atomic_path, not_written
+from ..writing import write_npy
 
 DEPTH_PNG_SCALE = 256.0
 """Grey levels per metre of KITTI's 16-bit depth images; 0 means unknown, the largest depth is 255.99 m."""
@@ -38,9 +38,5 @@ def write_image(disparity: np.ndarray, depth: np.ndarray, paths: dict[str, Path]
     write_picture(paths["disp"], colorize_disparity(disparity))
     write_depth_png(paths["depth"], depth)
     if "npy" in paths:
-        try:
-            with atomic_path(paths["npy"]) as partial:
-                np.save(partial, depth)
-        except OSError as error:
-            raise not_written(paths["npy"], error) from error
+        write_npy(paths["npy"], depth)
     return list(paths.values())

@@ -22,6 +22,8 @@ _PIXELS: dict[Kind, dict[str, Any]] = {
     "two frames": {"normalization": "imagenet", "dino_normalization": "none"},
     "teacher": {"normalization": "none"},
 }
+_RANKED = {"ranking": "one_way", "rank_order": "far_to_near"}
+"""How the released code ranks patches in stage 1, which all of its runs start from."""
 _SEEN = {
     "own": "images with its own mean and deviation",
     "imagenet": "images with ImageNet's mean and deviation",
@@ -54,13 +56,13 @@ def kind_of(entries: Mapping[str, Any], source: str) -> Kind:
 
 
 def base_config(kind: Kind, normalization: str | None = None) -> HybridEncoderConfig:
-    """The preset `released` with the normalisation of a kind of run.
+    """The preset `released` with the normalisation of a kind of run, and how its stage 1 ranked patches.
 
     Args:
         normalization: in place of the kind's.
     """
     pixels = _PIXELS[kind] if normalization is None else {"normalization": normalization, "dino_normalization": "same"}
-    return preset("released").replace(**pixels)
+    return preset("released").replace(**pixels, **_RANKED)
 
 
 def pose_normalization(kind: Kind) -> ResnetNormalization:

@@ -218,6 +218,7 @@ def _fill_stage1(encoder: HybridEncoder, tensors: Mapping[str, Tensor], source: 
         tell(source, f"{head} tensors of a depth head, which stage 1 builds and never trains, are left out")
     theirs = encoder_tensors(tensors, encoder, source, (STAGE1_HEAD, *ignore))
     load_state(encoder, {**_whole(theirs, own), **kept}, source)
+    encoder.config = encoder.config.ranked_as(base_config("stage 1"))
     if encoder.config.token_init == "words":
         encoder.language.reset_tokens()
 

@@ -20,7 +20,7 @@ STAGE1_FILE = "stage1.pth"
 def save_stage1(path: Path, encoder: HybridEncoder, config: HybridEncoderConfig, metrics: dict[str, float]) -> None:
     """Writes the encoder with the config that stage 2 goes on with."""
     tensors = {k: v for k, v in encoder.state_dict().items() if k != "language.tokens"}
-    kept = config.without_downloads().to_dict()
+    kept = config.without_downloads().ranked_as(encoder.config).to_dict()
     write_torch(path, {"config": json.dumps(kept), "encoder": tensors, "metrics": metrics})
 
 
@@ -63,9 +63,10 @@ def load_stage1(encoder: HybridEncoder, path: str | Path) -> None:
         fill_from_stage1(encoder, path)
         return
     saved, tensors = _stated_config(path), read_checkpoint(path)["encoder"]
-    encoder.config.check_same_features(saved, str(path), ignore=("text_norm", "strides"))
+    encoder.config.check_same_features(saved, str(path), ignore=("text_norm", "strides", "decoder_style"))
     untrained = {name: value for name, value in encoder.state_dict().items() if _is_untrained(name)}
     load_state(encoder, {**tensors, **untrained}, str(path))
+    encoder.config = encoder.config.ranked_as(saved)
     if encoder.config.token_init == "words":
         encoder.language.reset_tokens()
 

@@ -7,7 +7,11 @@ from pathlib import Path
 
 from ..data.velodyne import scan_path
 from ..engine.same_run import folder_digests, lines_digest
-from .ordered_points import KittiDepthSource, MixedSource, OrderedPatchSource, TuSimpleSource
+from .depth_maps import DepthMapSource
+from .lanes import TuSimpleSource
+from .mixing import MixedSource
+from .ordered_points import KittiDepthSource
+from .sequences import OrderedPatchSource
 
 
 def stage1_inputs(parts: Iterable[tuple[str, OrderedPatchSource]]) -> dict[str, str]:
@@ -28,6 +32,10 @@ def stage1_inputs(parts: Iterable[tuple[str, OrderedPatchSource]]) -> dict[str, 
             elif isinstance(one, KittiDepthSource):
                 found[name] = lines_digest(map(str, one.entries))
                 files.setdefault(one.data_path, []).extend(_kitti_files(one))
+            elif isinstance(one, DepthMapSource):
+                found[name] = lines_digest(one.name(index) for index in range(len(one)))
+                files.setdefault(one.images, []).extend(one.entries)
+                files.setdefault(one.depths, []).extend(one.depth_path(image) for image in one.entries)
     for number, (root, paths) in enumerate(files.items(), 1):
         found |= {f"source {number}: {name}": text for name, text in folder_digests(paths, root).items()}
     return found

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ..config import SEED_OFFSETS
+from ..model.closeness import distance_score
 from ..model.encoder import HybridEncoder
 from ..synthetic.sequence import SEED_STRIDE, iterate_frames
 from ..synthetic.tusimple import FIRST_CLIP, clip_camera, label_lanes, label_rows
 from .checkpoint import open_stage1
 from .dataset import Stage1Batch, Stage1Dataset, collate, to_batch
-from .metrics import distance_score, pairwise_accuracy
+from .metrics import pairwise_accuracy
 from .model import Stage1Model, stage1_config
 from .options import PretrainOptions
 from .picture import closeness_picture
@@ -102,5 +103,5 @@ def _scores(model: Stage1Model, batch: Stage1Batch) -> Tensor:
 @torch.no_grad()
 def _picture(model: Stage1Model, batch: Stage1Batch) -> np.ndarray:
     image = (batch.images[0].permute(1, 2, 0) * 255).round().byte().numpy()
-    scores, cells = _scores(model, batch).numpy(), model.score_maps(batch.images)[0].numpy()
+    scores, cells = _scores(model, batch).numpy(), model.encoder.closeness(batch.images, ranking="one_way")[0].numpy()
     return closeness_picture(image, cells, batch.points.numpy(), scores)

@@ -13,11 +13,10 @@ from ..data.present import complete_samples
 from ..data.splits import stays_inside
 from ..data.text import read_lines
 from ..errors import UserError
-from ..images import natural_order, read_image
+from ..images import read_image
+from .lane_layouts import Label, label_files, placed
 from .sequences import NUM_POINTS, held_out, lane_points
 
-Label = tuple[str, np.ndarray]
-"""An image's path below the folder, and its lanes (S, 7, 2), x and y in pixels, near to far; S may be 0."""
 _VALIDATION = {"val", "valid", "validation"}
 """Words in the names of label files for validation."""
 
@@ -26,11 +25,13 @@ class TuSimpleSource:
     """Lanes of TuSimple label files.
 
     Args:
-        root: folder that raw_file is relative to.
+        root: a folder in any of the layouts of `lane_layouts`.
         part: "train" or "val". Label files with the word "val" in their name are for validation, the others for
             training; where either has none, every tenth image of all label files is held out for "val".
-        label: one label file of the folder, by name without .json, in place of all label_data_NAME.json; every tenth
-            image is held out.
+        label: one label file of the folder, by name without .json, in place of all; every tenth image is held out.
+
+    Attributes:
+        entries: path below `root` and lanes of each image.
 
     Raises:
         UserError: no label file, a line of the wrong form, an image in two label files, or no lane with seven points.
@@ -42,11 +43,8 @@ class TuSimpleSource:
             raise UserError(f"{root}: no such folder, expected TuSimple's clips and label_data_*.json")
         if label and not (stays_inside(label) and "/" not in label):
             raise UserError(f"{label!r} is no name of a label file in {root}: expected it without folder and .json")
-        files = [root / f"{label}.json"] if label else _label_files(root)
-        if not files or not files[0].is_file():
-            raise UserError(f"{root} has no {label or 'label_data_*'}.json: expected TuSimple's label files")
-        labels = {file: read_labels(file) for file in files}
-        _check_no_image_twice(labels)
+        labels = placed(root, {file: read_labels(file) for file in label_files(root, label)})
+        files = list(labels)
         val = [file for file in files if _VALIDATION & set(re.split("[^a-z]+", file.stem.lower()))]
         if 0 < len(val) < len(files):
             files = val if part == "val" else [file for file in files if file not in val]
@@ -122,21 +120,3 @@ def read_labels(file: Path) -> list[Label]:
         points = [p for lane in lanes if (p := lane_points(lane, ys)) is not None]
         entries.append((raw_file, np.stack(points) if points else np.zeros((0, NUM_POINTS, 2), np.float32)))
     return entries
-
-
-def _label_files(root: Path) -> list[Path]:
-    """The folder's label_data_NAME.json, where NAME is one word: a user's "label_data_0313 (copy).json" is none."""
-    named = (file for file in root.iterdir() if re.fullmatch("label_data_[A-Za-z0-9]+[.]json", file.name))
-    return sorted(named, key=natural_order)
-
-
-def _check_no_image_twice(labels: dict[Path, list[Label]]) -> None:
-    """Raises UserError where two label files name one image, which might then train and validate."""
-    seen: dict[str, Path] = {}
-    for file, entries in labels.items():
-        for image, _ in entries:
-            if seen.setdefault(image, file) != file:
-                raise UserError(
-                    f"{seen[image].name} and {file.name} in {file.parent} both label {image}: move one of them away, "
-                    f"or name the other one: --data tusimple:{file.parent}:{seen[image].stem}"
-                )

@@ -9,26 +9,6 @@ import torch
 from torch import Tensor
 
 
-def distance_score(logits: Tensor, bidirectional: bool = False) -> Tensor:
-    """How distant each patch appears, by what its ranking loss makes of the logits.
-
-    One way, patch j only has to fit prompt j better than NEARER patches do: logits grow with distance for every prompt,
-    and their mean is the score. Both ways, every prompt fits the patches of its own rank best: the score is the slope
-    of the logits from the nearest prompt (-1) to the farthest (+1), which no prompt that fits everything can disturb.
-
-    Args:
-        logits: (..., m) over the m prompts, near to far.
-        bidirectional: how the encoder was trained.
-
-    Returns:
-        (...), larger is farther.
-    """
-    if not bidirectional:
-        return logits.mean(-1)
-    ramp = torch.linspace(-1, 1, logits.shape[-1], device=logits.device, dtype=logits.dtype)
-    return logits @ ramp
-
-
 def pairwise_accuracy(scores: Tensor) -> Tensor:
     """The share of pairs i < j of a near-to-far sequence with score_i < score_j; ties count half. (N, n) -> (N,)."""
     count = scores.shape[1]

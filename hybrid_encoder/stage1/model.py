@@ -5,25 +5,27 @@ docs/METHOD.md, section 3.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ..config import HybridEncoderConfig
+from ..model.closeness import distance_score
 from ..model.encoder import HybridEncoder
 from .dataset import Stage1Batch
 from .losses import ordinal_contrastive_loss, ranking_loss
-from .metrics import distance_score, pairwise_accuracy
+from .metrics import pairwise_accuracy
 from .options import PretrainOptions
 from .patch_features import patch_features, patch_logits
 
 
-def stage1_config(config: HybridEncoderConfig) -> HybridEncoderConfig:
-    """What stage 1 builds: no alignment and no pyramid, which it does not train, and DINO frozen.
+def stage1_config(config: HybridEncoderConfig, bidirectional: bool = False) -> HybridEncoderConfig:
+    """What stage 1 builds: no alignment and no pyramid, which it does not train, and DINO frozen; and how it ranks.
 
     A DINO that starts from random numbers has nothing to keep: as many of its blocks train as the config says.
     """
     blocks = config.train_dino_blocks if config.dino_weights == "random" else 0
-    return config.replace(alignment="none", pyramid=False, train_dino_blocks=blocks)
+    ranking = "both_ways" if bidirectional else "one_way"
+    config = config.replace(alignment="none", pyramid=False, train_dino_blocks=blocks)
+    return config.replace(ranking=ranking, rank_order="near_to_far")
 
 
 class Stage1Model(nn.Module):
@@ -66,14 +68,3 @@ class Stage1Model(nn.Module):
         if not len(logits):
             return logits.new_tensor(0.5)
         return pairwise_accuracy(distance_score(logits, self.options.bidirectional)).mean()
-
-    def score_maps(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, h, w) distance score of every cell."""
-        fused = self.encoder.forward_features(images).fused
-        batch, _, rows, columns = fused[0].shape
-        y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-        cells = torch.stack([x, y], dim=-1).view(1, -1, 2).expand(batch, -1, -1).to(images.device).float() + 0.5
-        text = self._text()
-        owner = torch.arange(batch, device=images.device)
-        features = patch_features(fused, cells, owner, (rows, columns), text.shape[1])
-        return distance_score(patch_logits(features, text), self.options.bidirectional).view(batch, rows, columns)

@@ -20,8 +20,13 @@ class PretrainOptions(TrainingOptions, EncoderOptions):
     """All options of `hybrid-encoder pretrain`."""
 
     data: tuple[str, ...] = option(
-        (), "tusimple:FOLDER[:LABEL], kitti:FOLDER[:SPLIT], synthetic:[SEED or FOLDER]; may be repeated to mix",
+        (), "tusimple:FOLDER[:LABEL], kitti:FOLDER[:SPLIT], depth:IMAGES:DEPTHS:KIND (metric, relative or inverse), "
+        "synthetic:[SEED or FOLDER]; may be repeated to mix",
         repeat=True, required=True,
+    )  # fmt: skip
+    mix_ratio: float | None = option(
+        None, "share of images that are ordered by depth, the rest by lanes; without it, each image comes once",
+        at_least=0.01, at_most=0.99,
     )  # fmt: skip
     out: Path = option(Path("runs/stage1"), "folder of the run", writes="folder")
     epochs: int = option(20, "epochs", at_least=1)

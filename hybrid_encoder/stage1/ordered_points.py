@@ -1,4 +1,5 @@
-"""Where ordered patches come from: lanes of TuSimple, LiDAR depth of KITTI, exact depth of rendered scenes.
+"""Where ordered patches come from: lanes of TuSimple, LiDAR depth of KITTI, exact depth of rendered scenes, depth maps
+of any model.
 
 One abstraction: an image, and sequences of seven points ordered NEAR to FAR.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 
@@ -20,10 +22,11 @@ from ..data.velodyne import read_scan_depth, scan_path
 from ..errors import UserError
 from ..images import read_image
 from ..synthetic.sequence import SyntheticSource
+from .depth_maps import DepthKind, DepthMapSource
 from .lanes import TuSimpleSource
-from .sequences import OrderedPatchSource, held_out, sequences_from_depth
+from .mixing import MixedSource
+from .sequences import SEQUENCES_PER_DEPTH_MAP, OrderedPatchSource, held_out, sequences_from_depth
 
-SEQUENCES_PER_DEPTH_MAP = 8
 RENDERED_SCENES = 480
 
 
@@ -117,61 +120,47 @@ class SyntheticDepthSource:
         return self.scenes.read(index, 0), sequences_from_depth(depth, SEQUENCES_PER_DEPTH_MAP, rng)
 
 
-class MixedSource:
-    """Several sources as one, one after the other."""
-
-    def __init__(self, sources: list[OrderedPatchSource]) -> None:
-        self.sources = sources
-        self.ends = np.cumsum([len(source) for source in sources])
-
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    def _locate(self, index: int) -> tuple[OrderedPatchSource, int]:
-        which = int(np.searchsorted(self.ends, index, side="right"))
-        return self.sources[which], index - int(self.ends[which - 1] if which else 0)
-
-    def name(self, index: int) -> str:
-        source, inner = self._locate(index)
-        return source.name(inner)
-
-    def read(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        source, inner = self._locate(index)
-        return source.read(inner, rng)
-
-
 def open_sources(
-    specs: list[str], part: str, size: tuple[int, int], seed: int = 0, skip_bad: int = 0
-) -> OrderedPatchSource:
+    specs: list[str],
+    part: str,
+    size: tuple[int, int],
+    seed: int = 0,
+    skip_bad: int = 0,
+    mix_ratio: float | None = None,
+) -> MixedSource:
     """The sources of `--data SOURCE:PATH[:SPLIT]`, mixed.
 
-    "tusimple:FOLDER[:LABEL]", "kitti:FOLDER[:SPLIT]", "synthetic:" or "synthetic:SEED" (rendered in memory), and
-    "synthetic:FOLDER" (written by `hybrid-encoder synth`: both of its layouts).
+    "tusimple:FOLDER[:LABEL]", "kitti:FOLDER[:SPLIT]", "depth:IMAGES:DEPTHS:KIND", "synthetic:" or "synthetic:SEED"
+    (rendered in memory), and "synthetic:FOLDER" (written by `hybrid-encoder synth`: both of its layouts).
 
     Args:
         size: height and width of what is rendered in memory.
         skip_bad: how many samples of each source may lack files and are left out.
+        mix_ratio: as for `MixedSource`, in training.
 
     Raises:
         UserError: unknown source, or what the source itself finds wrong.
     """
-    return MixedSource([source for spec in specs for source in _sources(spec, part, size, seed, skip_bad)])
+    sources = [source for spec in specs for source in _sources(spec, part, size, seed, skip_bad)]
+    return MixedSource(sources, mix_ratio if part == "train" else None)
 
 
 def _sources(spec: str, part: str, size: tuple[int, int], seed: int, skip_bad: int) -> list[OrderedPatchSource]:
     kind, _, rest = spec.partition(":")
-    if kind not in ("tusimple", "kitti", "synthetic"):
-        raise UserError(f"--data {spec}: expected tusimple:FOLDER, kitti:FOLDER or synthetic:[FOLDER or seed]")
+    if kind not in ("tusimple", "kitti", "synthetic", "depth"):
+        raise UserError(
+            f"--data {spec}: expected tusimple:FOLDER, kitti:FOLDER, depth:IMAGES:DEPTHS:KIND or synthetic:[FOLDER or "
+            "seed]"
+        )
     if kind == "synthetic" and re.fullmatch("[0-9]{0,9}", rest):
         return [SyntheticDepthSource(part, int(rest or seed), *size)]
-    path, name = _folder_and_name(rest)
-    folder = Path(os.path.expanduser(path))  # which shells do only at the beginning of a word
-    if not path:
-        raise UserError(f"--data {spec}: no folder given")
-    if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
-        raise UserError(f"--data {spec}: {path}: no such folder")
-    sources: list[TuSimpleSource | KittiDepthSource] = []
-    if kind == "tusimple":
+    sources: list[TuSimpleSource | KittiDepthSource | DepthMapSource] = []
+    holds = _depth_kind(spec) if kind == "depth" else None
+    path, name = _folder_and_name(rest if holds is None else rest.removesuffix(f":{holds}"))
+    folder = _existing(spec, path)
+    if holds is not None:
+        sources = [DepthMapSource(folder, _existing(spec, name), holds, part)]
+    elif kind == "tusimple":
         sources = [TuSimpleSource(folder, part, name or None)]
     elif kind == "kitti":
         sources = [KittiDepthSource(folder, part, name or None)]
@@ -183,6 +172,27 @@ def _sources(spec: str, part: str, size: tuple[int, int], seed: int, skip_bad: i
     for source in sources:
         source.leave_out_missing(skip_bad)
     return [*sources]
+
+
+def _existing(spec: str, path: str) -> Path:
+    folder = Path(os.path.expanduser(path))  # which shells do only at the beginning of a word
+    if not path:
+        raise UserError(f"--data {spec}: no folder given")
+    if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
+        raise UserError(f"--data {spec}: {path}: no such folder")
+    return folder
+
+
+def _depth_kind(spec: str) -> DepthKind:
+    """KIND of "depth:IMAGES:DEPTHS:KIND"; no map shows whether its large numbers are near or far."""
+    kind = spec.rpartition(":")[2]
+    if kind not in get_args(DepthKind):
+        raise UserError(
+            f"--data {spec}: say what the depth maps hold, depth:IMAGES:DEPTHS:KIND, where KIND is metric (depth in "
+            "any unit), relative (depth up to a factor and a shift: larger is farther) or inverse (disparity: larger "
+            "is nearer, as Depth Anything and MiDaS predict it)"
+        )
+    return cast(DepthKind, kind)
 
 
 def _folder_and_name(text: str) -> tuple[str, str]:

@@ -16,20 +16,20 @@ _WIDTH = 360
 """Pixels of a panel at least: on smaller images patches cannot be told apart."""
 
 
-def closeness_picture(image: np.ndarray, score_map: np.ndarray, points: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Three labelled panels: patches of the first sequences by predicted rank, by true rank, and the distance score of
-    every cell over the image. Near is bright, far is dark, in the colours of depth.
+def closeness_picture(image: np.ndarray, cells: np.ndarray, points: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Three labelled panels: patches of the first sequences by predicted rank, by true rank, and the closeness of every
+    cell over the image. Near is bright, far is dark, in the colours of depth.
 
     Args:
         image: uint8 RGB (H, W, 3).
-        score_map: (h, w) distance scores of all cells, larger is farther.
+        cells: (h, w) closeness of all cells, larger is nearer.
         points: (S, 7, 2) x and y, near to far.
         scores: (S, 7) distance scores of the points.
 
     Returns:
         uint8 RGB, three times as wide as the image, which is enlarged to `_WIDTH` where it is smaller.
     """
-    low, high = np.percentile(score_map, [2, 98])
+    low, high = np.percentile(cells, [2, 98])
     span = max(float(high - low), 1e-6)
     factor = max(math.ceil(_WIDTH / image.shape[1]), 1)
     height, width = factor * image.shape[0], factor * image.shape[1]
@@ -37,13 +37,13 @@ def closeness_picture(image: np.ndarray, score_map: np.ndarray, points: np.ndarr
     points, scores = points[:_SHOWN], scores[:_SHOWN]
     predicted = np.argsort(np.argsort(scores, axis=1), axis=1)
     true = np.broadcast_to(np.arange(points.shape[1]), predicted.shape)
-    closeness = np.clip(1 - (score_map - low) / span, 0, 1).astype(np.float32)
+    closeness = np.clip((cells - low) / span, 0, 1).astype(np.float32)
     closeness = cv2.resize(closeness, (width, height), interpolation=cv2.INTER_CUBIC)
-    cells = cv2.addWeighted(_colour(np.clip(closeness, 0, 1)), 0.65, image, 0.35, 0)
+    coloured = cv2.addWeighted(_colour(np.clip(closeness, 0, 1)), 0.65, image, 0.35, 0)
     panels = {
         "patches, predicted order": _with_patches(image, factor * points, predicted),
         "patches, true order": _with_patches(image, factor * points, true),
-        "cells, predicted closeness": cells,
+        "cells, predicted closeness": coloured,
     }
     return np.concatenate([labelled(panel, name) for name, panel in panels.items()], axis=1)
 

@@ -14,6 +14,9 @@ NUM_POINTS = len(DEPTH_WORDS)
 """Points of a sequence, one for each word."""
 MIN_DEPTH_RATIO = 1.08
 """Neighbours in a sequence drawn from a depth map differ at least by this factor: more than a scanner's noise."""
+MIN_RANGE_SHARE = 0.02
+"""The same where only the range of a depth map is known, as a share of it."""
+SEQUENCES_PER_DEPTH_MAP = 8
 HOLD_OUT = 10
 """Where a source has no validation part, every tenth image is held out."""
 
@@ -56,23 +59,42 @@ def sequences_from_depth(depth: np.ndarray, count: int, rng: np.random.Generator
     Returns:
         (S, 7, 2) float32, x and y, near to far.
     """
-    rows, columns = np.nonzero(np.isfinite(depth) & (depth > 0))
+    return sequences_from_distance(log_depth(depth), math.log(MIN_DEPTH_RATIO), count, rng)
+
+
+def log_depth(depth: np.ndarray) -> np.ndarray:
+    """(H, W) depth -> (H, W) float64 logarithms, NaN where depth is 0, negative or not finite.
+
+    >>> log_depth(np.array([[1.0, 0.0]])).tolist()
+    [[0.0, nan]]
+    """
+    logarithms = np.full(depth.shape, np.nan)
+    return np.log(depth, out=logarithms, where=np.isfinite(depth) & (depth > 0), dtype=np.float64)
+
+
+def sequences_from_distance(distance: np.ndarray, least: float, count: int, rng: np.random.Generator) -> np.ndarray:
+    """As `sequences_from_depth`, of any numbers that ascend with distance.
+
+    Args:
+        distance: (H, W), NaN where unknown.
+        least: by how much they ascend from one point to the next.
+    """
+    rows, columns = np.nonzero(~np.isnan(distance))
     empty = np.zeros((0, NUM_POINTS, 2), np.float32)
     if len(rows) < NUM_POINTS:
         return empty
-    order = np.argsort(depth[rows, columns], kind="stable")
+    order = np.argsort(distance[rows, columns], kind="stable")
     rows, columns = rows[order], columns[order]
-    log_depth = np.log(depth[rows, columns])
-    # One point of each seventh of the range of log depth; three times as many tries as wanted.
-    edges = np.linspace(log_depth[0], log_depth[-1], NUM_POINTS + 1)
-    first = np.searchsorted(log_depth, edges[:-1])
-    last = np.searchsorted(log_depth, edges[1:])
-    last[-1] = len(log_depth)
+    ascending = distance[rows, columns]
+    # One point of each seventh of the range; three times as many tries as wanted.
+    edges = np.linspace(ascending[0], ascending[-1], NUM_POINTS + 1)
+    first = np.searchsorted(ascending, edges[:-1])
+    last = np.searchsorted(ascending, edges[1:])
+    last[-1] = len(ascending)
     if (first == last).any():
         return empty
     draws = rng.integers(first, last, size=(3 * count, NUM_POINTS))
-    steps = np.diff(log_depth[draws], axis=1)
-    kept = draws[(steps >= math.log(MIN_DEPTH_RATIO)).all(1)][:count]
+    kept = draws[(np.diff(ascending[draws], axis=1) >= least).all(1)][:count]
     return np.stack([columns[kept], rows[kept]], axis=-1).astype(np.float32)
 
 

@@ -25,13 +25,14 @@ from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.same_run import fixed_options
 from ..errors import UserError
+from ..model.closeness import distance_score
 from ..model.encoder import HybridEncoder
 from ..writing import write_text
 from .checkpoint import STAGE1_FILE, save_stage1
 from .dataset import Stage1Batch, Stage1Dataset, collate, to_batch
 from .inputs import stage1_inputs
 from .losses import ranking_loss
-from .metrics import confusion, distance_score, kendall_tau, pairwise_accuracy
+from .metrics import confusion, kendall_tau, pairwise_accuracy
 from .model import Stage1Model, stage1_config
 from .options import FREE_OPTIONS, PretrainOptions
 from .ordered_points import open_sources
@@ -50,7 +51,7 @@ class Stage1Task:
         self, options: PretrainOptions, steps_per_epoch: int, val_loader: DataLoader[Any], processes: Processes
     ) -> None:
         self.options = options
-        encoder = HybridEncoder(stage1_config(options.config()))
+        encoder = HybridEncoder(stage1_config(options.config(), options.bidirectional))
         self.model = Stage1Model(encoder, options)
         processes.place(self.model)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -109,7 +110,8 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
     torch.manual_seed(options.seed)
     size = (options.height, options.width)
     train_source, val_source = (
-        open_sources(list(options.data), part, size, options.seed, options.skip_bad) for part in ("train", "val")
+        open_sources(list(options.data), part, size, options.seed, options.skip_bad, options.mix_ratio)
+        for part in ("train", "val")
     )
     if processes.is_main:
         print(f"found {len(train_source)} images to train on, {len(val_source)} to validate on")
@@ -160,6 +162,6 @@ def _pictures(task: Stage1Task, device: torch.device) -> Iterator[np.ndarray]:
     batches = (to_batch(collate([dataset[index]]), device) for index in range(len(dataset)))  # type: ignore[arg-type]
     for batch in islice((batch for batch in batches if len(batch.points)), NUM_PICTURES):
         scores = distance_score(task.model.logits(batch)[1], task.options.bidirectional).cpu().numpy()
-        score_map = task.model.score_maps(batch.images)[0].cpu().numpy()
+        closeness = task.model.encoder.closeness(batch.images)[0].cpu().numpy()
         image = (batch.images[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
-        yield closeness_picture(image, score_map, batch.points.cpu().numpy(), scores)
+        yield closeness_picture(image, closeness, batch.points.cpu().numpy(), scores)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ..data.dataset import FrameSource
 from ..data.ground_truth import GroundTruth
-from ..data.kitti import KittiRawSource
-from ..data.velodyne import improved_depth_path, read_depth_png
 from ..errors import UserError
 from ..evaluation import (
     STEREO_SCALE_FACTOR,
@@ -17,28 +14,52 @@ from ..evaluation import (
     EvaluationProtocol,
     EvaluationResult,
     evaluate_depths,
-    evaluate_model,
     mean_depth_prior,
+    predict_in_batches,
 )
+from ..images import cut_bottom
 from ..model.predictor import DepthPredictor
-from .frames import check_same_view, ground_truth, open_source
+from .evaluation_data import MEASURED, EvaluationData, open_data
+from .frames import ground_truth, open_source
 from .options import EvaluateOptions
-
-MEASURED = ("velodyne", "improved")
-"""What --truth says of depth that lies beside the images; else it names a file."""
+from .prediction_files import Pictures, saved
 
 
 def evaluate(options: EvaluateOptions, model: DepthPredictor) -> EvaluationResult:
-    """Predicts the part's frames and compares them with the truth.
+    """Predicts the part's images and compares them with the truth.
 
     Raises:
         UserError: no such data, or no ground truth for it.
     """
-    source = open_source(options, options.part, (0,), options.seed)
-    names = [source.name(index) for index in range(len(source))]
-    images = (source.read(index, 0) for index in range(len(source)))
-    truths = measured_depths(options, source, names)
-    return evaluate_model(model, images, truths, evaluation_protocol(options), names, options.batch_size)
+    data = open_data(options)
+    return judge(options, data, predict(options, data, model))
+
+
+def predict(options: EvaluateOptions, data: EvaluationData, model: DepthPredictor) -> Iterator[np.ndarray]:
+    """1 / depth, (model.height, model.width), of all images, each by itself."""
+    images = (cut_bottom(image, options.crop_bottom) for image in data.images())
+    return predict_in_batches(model, images, options.post_process, options.batch_size)
+
+
+def judge(options: EvaluateOptions, data: EvaluationData, predictions: Iterable[np.ndarray]) -> EvaluationResult:
+    """Compares predictions, 1 / depth, with the truth, and writes the files that the options ask for.
+
+    Raises:
+        UserError: no ground truth, or it is of other images.
+    """
+    pictures = None if options.vis_dir is None else Pictures(options.vis_dir, data, options.crop_bottom)
+    kept = keep(options, data, predictions)
+    return evaluate_depths(kept, data.truths(), evaluation_protocol(options), data.names, pictures)
+
+
+def keep(options: EvaluateOptions, data: EvaluationData, predictions: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
+    """The predictions, which are also saved where `--save_pred_disps` asks for it."""
+    if not options.save_pred_disps:
+        return predictions
+    name = "images" if options.images is not None else options.dataset
+    split = options.split if name == "kitti" else name
+    file = f"disps_{split.replace('/', '_')}_split.npy"
+    return saved(predictions, len(data.names), options.out_dir(options.weights) / file)
 
 
 def evaluation_protocol(options: EvaluateOptions) -> EvaluationProtocol:
@@ -49,12 +70,14 @@ def evaluation_protocol(options: EvaluateOptions) -> EvaluationProtocol:
     """
     return EvaluationProtocol(
         options.min_eval_depth,
-        options.max_eval_depth,
+        options.far_limit,
+        far_truth_counts=_in_the_original_way(options),
         median_scaling=not (options.eval_stereo or options.disable_median_scaling),
         crop=chosen_crop(options),
         scale_factor=options.pred_depth_scale_factor * (STEREO_SCALE_FACTOR if options.eval_stereo else 1.0),
         crop_bottom=options.crop_bottom,
         post_process=options.post_process,
+        edges=options.edges or options.dataset == "synthetic",
     )
 
 
@@ -62,9 +85,21 @@ def chosen_crop(options: EvaluateOptions) -> Crop | None:
     """The crop of `--crop`; "auto" is the field's: Garg's of raw LiDAR, none of denser depth."""
     if options.crop != "auto":
         return None if options.crop == "none" else options.crop
-    if options.dataset == "kitti" and options.truth not in MEASURED:
-        return usual_crop("kitti", GroundTruth(options.truth).source)
-    return usual_crop(options.dataset, options.truth)
+    if options.images is not None or _in_the_original_way(options):
+        return None
+    if options.dataset == "nyu":
+        return "nyu"
+    if options.dataset == "kitti" and options.split == "eigen_improved":
+        return "garg"
+    kind = options.truth_kind
+    if options.dataset == "kitti" and kind not in MEASURED:
+        kind = GroundTruth(kind).source
+    return usual_crop(options.dataset, kind)
+
+
+def _in_the_original_way(options: EvaluateOptions) -> bool:
+    """Whether depth is compared as by the original's `--eval_split eigen_benchmark`: no crop, all of the truth."""
+    return options.dataset == "kitti" and options.split == "eigen_benchmark"
 
 
 def usual_crop(dataset: str, truth: str = "velodyne") -> Crop | None:
@@ -88,42 +123,6 @@ def prior_errors(options: EvaluateOptions) -> EvaluationResult:
     mean_inverse = 1 / mean_depth_prior([np.where(depth > 0, 1 / np.maximum(depth, 1e-3), 0) for depth in known])
     test = open_source(options, "test", (0,), options.seed)
     truths = [depth for index in range(len(test)) if (depth := ground_truth(options, test, index)) is not None]
-    whole = EvaluationProtocol(crop=None)
+    whole = EvaluationProtocol(crop=None, edges=True)
     candidates = [evaluate_depths([1 / prior] * len(truths), truths, whole) for prior in (mean_depth, mean_inverse)]
     return min(candidates, key=lambda result: result.mean.abs_rel)
-
-
-def measured_depths(options: EvaluateOptions, source: FrameSource, names: list[str]) -> Iterator[np.ndarray]:
-    """Depth maps (H, W) of all frames, metres, 0 where unknown.
-
-    Raises:
-        UserError: there are none, a file of them is of other frames, or images were cropped.
-    """
-    if options.truth not in MEASURED:
-        stored = GroundTruth(options.truth)
-        if len(stored) != len(names):
-            raise UserError(
-                f"{options.truth} holds {len(stored)} depth maps, the {options.part} part {len(names)} frames"
-            )
-        for theirs, ours in zip(stored.names or names, names, strict=True):
-            if theirs != ours:
-                raise UserError(
-                    f"{options.truth} holds depth of {theirs!r}, where the {options.part} part has {ours!r}"
-                )
-        yield from (check_same_view(source, index, depth) for index, depth in enumerate(stored))
-        return
-    if options.truth == "improved" and not isinstance(source, KittiRawSource):
-        raise UserError(f"--truth improved is KITTI's: --dataset {options.dataset} has none")
-    for index, name in enumerate(names):
-        if options.truth == "improved":
-            assert isinstance(source, KittiRawSource)
-            entry = source.entries[index]
-            path = improved_depth_path(options.data_path or "", entry.folder, entry.frame, entry.side)
-            yield check_same_view(source, index, read_depth_png(path))
-            continue
-        truth = ground_truth(options, source, index)
-        if truth is None:
-            raise UserError(
-                f"{name}: no ground truth: evaluation needs KITTI's velodyne scans, --truth, or rendered scenes"
-            )
-        yield truth

@@ -11,9 +11,9 @@ import numpy as np
 from ..config import SEED_OFFSETS
 from ..data.calibration import read_intrinsics, view_scale
 from ..data.dataset import FrameSource
+from ..data.improved_splits import part_entries
 from ..data.kitti import KittiOdometrySource, KittiRawSource, KittiSource
 from ..data.sample import FrameId
-from ..data.splits import find_split, read_split
 from ..data.velodyne import DepthReference, read_scan_depth, scan_path
 from ..data.video_source import VideoSource
 from ..errors import UserError
@@ -50,9 +50,9 @@ def open_source(
         check_crop_bottom(options.crop_bottom)
         size = (math.ceil(options.height / (1 - options.crop_bottom)), options.width)  # the rows that stay suffice
         return VideoSource(options.data_path, camera, frame_ids, part, size)
-    file = find_split(options.split, options.data_path) / f"{part}_files.txt"
+    entries = part_entries(options.split, options.data_path, part)
     source = KittiRawSource if options.dataset == "kitti" else KittiOdometrySource
-    return source(options.data_path, read_split(file), frame_ids, options.png, camera, skip_bad)
+    return source(options.data_path, entries, frame_ids, options.png, camera, skip_bad)
 
 
 def _rendered(options: DataOptions, part: Part, frame_ids: tuple[FrameId, ...], seed: int) -> SyntheticSource:

@@ -13,7 +13,7 @@ from ..config import HybridEncoderConfig
 from ..model.contract import DepthEncoder, EncoderFeatures
 from ..model.encoder import HybridEncoder
 from ..model.nets import DepthNets
-from ..model.pose import ClassTokenPose, PoseDecoder, PoseHead
+from ..model.pose import ClassTokenPose, PoseCNN, PoseDecoder, PoseHead
 from ..model.resnet import ResnetEncoder
 from ..stage1.checkpoint import load_stage1
 from .geometry import pose_matrix
@@ -70,7 +70,7 @@ class PoseNetworks(nn.Module):
     """Camera motion by `--pose_model_type`; a pose ResNet sees pixels by `--pose_normalization`.
 
     Args:
-        encoder: the depth encoder, which shared and class_token read; separate_resnet needs none.
+        encoder: the depth encoder, which shared and class_token read; the others need none.
         resnet_weights: of the pose ResNet: "pretrained" (ImageNet), "random", or a file.
 
     Attributes:
@@ -85,6 +85,9 @@ class PoseNetworks(nn.Module):
         if self.kind == "separate_resnet":
             self.pose_encoder = ResnetEncoder(options.num_layers, resnet_weights, 2, options.pose_normalization)
             self.pose: PoseHead = PoseDecoder(int(self.pose_encoder.num_ch_enc[-1]), num_inputs=1, num_poses=2)
+            return
+        if self.kind == "posecnn":
+            self.pose = PoseCNN()
             return
         assert encoder is not None
         if self.kind == "shared":
@@ -131,6 +134,8 @@ class PoseNetworks(nn.Module):
         if self.pose_encoder is not None:
             maps = [self.pose_encoder(torch.cat(pair, dim=1))[-1] for pair in pairs]
             return self.pose([[torch.cat(maps)]])
+        if isinstance(self.pose, PoseCNN):
+            return self.pose(torch.cat([torch.cat(pair, dim=1) for pair in pairs]))
         earlier, later = (torch.cat(frames) for frames in zip(*pairs, strict=True))
         if self.kind == "shared":
             return self.pose([[earlier], [later]])
@@ -140,7 +145,7 @@ class PoseNetworks(nn.Module):
         self, encoder: DepthEncoder | None, frames: dict[int, Tensor], features: EncoderFeatures | None
     ) -> dict[int, Tensor]:
         """What the head reads of each frame: the image itself, the coarsest map, or the class token."""
-        if self.kind == "separate_resnet":
+        if self.kind in ("separate_resnet", "posecnn"):
             return frames
         assert encoder is not None
         seen: dict[int, Tensor] = {}

@@ -19,10 +19,12 @@ from ..config import (
     check_image_size,
     check_scales,
 )
+from ..data.evaluation_sets import IMPROVED_SPLITS, MAKE3D_METRES, NYU_METRES
 from ..data.sample import FrameId
 from ..engine.options import RESUMABLE, TrainingOptions
 from ..errors import UserError
 from ..options import HYBRID_ONLY, MAX_SCENE_SEED, MAX_SCENES, YES, EncoderOptions, Options, option
+from .evaluate_options import EvaluationFileOptions
 
 MAX_REACH = 100
 """How many frames away from the target a frame of a sample is at most."""
@@ -120,8 +122,10 @@ class DepthOptions(Options):
     decoder: Literal["dpt", "unet"] | None = option(None, "default: dpt for hybrid, unet for resnet")
     head: Literal["sigmoid", "relu"] = option("sigmoid", "end of the DPT decoder; relu is the released runs'")
     stage1: Path | None = option(None, "stage1.pth of `hybrid-encoder pretrain`, the authors' .ckpt, or released")
-    pose_model_type: Literal["separate_resnet", "shared", "class_token"] = option(
-        "separate_resnet", "camera pose from its own ResNet, from the depth encoder's maps, or from DINO's class tokens"
+    pose_model_type: Literal["separate_resnet", "posecnn", "shared", "class_token"] = option(
+        "separate_resnet",
+        "camera pose from its own ResNet, from seven convolutions of its own, from the depth encoder's maps, or from "
+        "DINO's class tokens",
     )
     pose_normalization: ResnetNormalization = option(
         "monodepth2",
@@ -223,21 +227,28 @@ def check_prevent_collapse(run: RunOptions, depth: DepthOptions) -> None:
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(DataOptions):
+class EvaluateOptions(EvaluationFileOptions, DataOptions):
     """All options of `hybrid-encoder evaluate`; the names are the original's where they mean the same."""
 
-    weights: str = option(
-        "", "folder of weights that a trainer or save_pretrained wrote, a hub id, or released", required=True
-    )
+    weights: str = option("", "folder of weights that a trainer or save_pretrained wrote, a hub id, or released")
     part: Literal["test", "val", "train"] = option("test", "which file of the split")
-    truth: str = option("velodyne", "velodyne, improved (16-bit PNG), or an .npz made by export-gt")
-    crop: Literal["auto", "garg", "eigen", "none"] = option("auto", "auto: garg for raw LiDAR, else none")
+    truth: str = option(
+        "auto",
+        "velodyne, improved (16-bit PNG), or an .npz made by export-gt; auto: improved for the splits eigen_improved "
+        "and eigen_benchmark, else velodyne",
+    )
+    crop: Literal["auto", "garg", "eigen", "nyu", "none"] = option(
+        "auto", "auto: garg for raw LiDAR and eigen_improved, nyu for NYU, else none"
+    )
     eval_stereo: bool = option(False, "a model trained with stereo: scale 5.4 in place of median scaling")
     disable_median_scaling: bool = option(False, "take predicted depth as metres")
     pred_depth_scale_factor: float = option(1.0, "multiply predicted depth by this", above=0)
     min_eval_depth: float = option(MIN_EVAL_DEPTH, "nearest depth that counts, in metres", above=0)
-    max_eval_depth: float = option(MAX_EVAL_DEPTH, "farthest depth that counts, in metres", above=0)
+    max_eval_depth: float | None = option(
+        None, f"farthest depth that counts, in metres (default: {MAX_EVAL_DEPTH:g}; NYU 10, Make3D 70)", above=0
+    )
     post_process: bool = option(False, "average with the prediction of the mirrored image")
+    edges: bool = option(False, "also compare depth edges: where the truth is dense and exact (always of synthetic)")
     prior: bool = option(False, "also the errors of the best guess that looks at no image (synthetic)")
     csv: Path | None = option(None, "write one line per image to this file", writes="file")
     batch_size: int = option(4, "images at a time", at_least=1)
@@ -248,8 +259,21 @@ class EvaluateOptions(DataOptions):
     yes: bool = option(False, YES)
 
     def __post_init__(self) -> None:
-        check_depth_limits("min_eval_depth", self.min_eval_depth, "max_eval_depth", self.max_eval_depth)
+        check_depth_limits("min_eval_depth", self.min_eval_depth, "max_eval_depth", self.far_limit)
         super().__post_init__()
+
+    @property
+    def far_limit(self) -> float:
+        """`--max_eval_depth`, or else the data set's."""
+        usual = {"nyu": NYU_METRES, "make3d": MAKE3D_METRES}.get(self.dataset, MAX_EVAL_DEPTH)
+        return usual if self.max_eval_depth is None else self.max_eval_depth
+
+    @property
+    def truth_kind(self) -> str:
+        """`--truth` with "auto" made out."""
+        if self.truth != "auto":
+            return self.truth
+        return "improved" if self.dataset == "kitti" and self.split in IMPROVED_SPLITS else "velodyne"
 
 
 def check_depth_limits(near_name: str, near: float, far_name: str, far: float) -> None:

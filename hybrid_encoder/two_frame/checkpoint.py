@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, naming
-from ..model.contract import DepthEncoder
 from ..model.nets import DepthNets
-from ..released.single_frame import is_released, load_released_pose, load_released_teacher
+from ..released.single_frame import is_released
 from ..released.two_frame import load_released_matching
 from ..stage2.checkpoint import (
     check_config,
@@ -26,18 +25,14 @@ from ..stage2.checkpoint import (
     encoder_extras,
     file_entries,
     fill,
-    load_depth_model,
     newest_weights,
     resnet_layers,
-    stated_normalization,
 )
-from ..stage2.networks import PoseNetworks
-from ..stage2.options import DepthOptions
+from ..stage2.poses import load_poses
 from ..weights.reading import (
     check_described,
     load_state,
     read_checkpoint,
-    read_tensors,
     stated_bins,
     stated_json,
     stated_size,
@@ -146,7 +141,7 @@ def load_two_frame_model(folder: str | Path, max_bytes: int | None = None) -> Tw
         _fill_encoder(encoder, path)
         decoder = nets.build_decoder(encoder)
         fill(decoder, folder / "depth.pth")
-    poses, read_by_poses = _load_poses(folder)
+    poses, read_by_poses = load_poses(folder)
     model = TwoFrameModel(
         TwoFrameNet(encoder, decoder),
         poses,
@@ -204,31 +199,3 @@ def _fill_encoder(encoder: MatchingEncoder, path: Path) -> tuple[float, float]:
     near, far = stated_bins(entries, str(path))
     encoder.compute_depth_bins(near, far)
     return near, far
-
-
-def _load_poses(folder: Path) -> tuple[PoseNetworks, DepthEncoder | None]:
-    """The pose nets, and the teacher's encoder where they read it."""
-    head_path, resnet_path = folder / "pose.pth", folder / "pose_encoder.pth"
-    head = read_tensors(head_path)
-    reader: DepthEncoder | None = None
-    if resnet_path.exists():
-        entries = read_checkpoint(resnet_path)
-        tensors = tensors_of(entries, str(resnet_path))
-        options = DepthOptions(
-            encoder="resnet",
-            num_layers=resnet_layers(tensors, str(folder)),  # type: ignore[arg-type]
-            pose_normalization=stated_normalization(entries, str(resnet_path)),
-        )
-        poses = PoseNetworks(options, reader, "random")
-        assert poses.pose_encoder is not None
-        load_state(poses.pose_encoder, tensors, str(resnet_path))
-    elif is_released(folder):
-        reader = load_released_teacher(folder).encoder
-        poses = PoseNetworks(DepthOptions(pose_model_type="class_token"), reader, "random")
-        head = load_released_pose(folder)[1].state_dict()
-    else:
-        reader = load_depth_model(folder, "mono_encoder", "mono_depth").encoder
-        kind = "class_token" if "linear.weight" in head else "shared"
-        poses = PoseNetworks(DepthOptions(pose_model_type=kind), reader, "random")  # type: ignore[arg-type]
-    load_state(poses.pose, head, str(head_path))
-    return poses, reader

@@ -115,6 +115,7 @@ class HybridMatchingEncoder(MatchingEncoder):
         super().__init__(channels, input_height, input_width, **settings)
         self.encoder = encoder
         self.num_ch_enc, self.aligned_channels = encoder.num_ch_enc, encoder.aligned_channels
+        self.stride4_channels = encoder.stride4_channels
         self.config = encoder.config
         self.ignore_costs()
 

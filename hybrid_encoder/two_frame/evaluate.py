@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from torch import Tensor
 from ..data.cityscapes import CityscapesSequenceSource, evaluated_part
 from ..data.dataset import FrameSource
 from ..data.ground_truth import read_depth_npy
-from ..evaluation import EvaluationResult, evaluate_depths, flip_post_process
+from ..errors import UserError
+from ..evaluation import EvaluationResult, flip_post_process
 from ..images import cut_bottom, resize_image
 from ..model.predictor import DepthPredictor
-from ..stage2.evaluate import evaluation_protocol, measured_depths
+from ..stage2.evaluate import judge
+from ..stage2.evaluation_data import EvaluationData, has_frames, of_frames
 from .frames import LookupSource, cityscapes_files, open_lookup_source
 from .options import TwoFrameEvaluateOptions
 from .predictor import TwoFrameModel
@@ -31,31 +34,37 @@ def evaluate_two_frame(options: TwoFrameEvaluateOptions, model: TwoFrameModel | 
     Raises:
         UserError: no such data, or no ground truth for it.
     """
-    matching_ids = model.matching_ids if isinstance(model, TwoFrameModel) else (-1,)
-    source = open_evaluation_source(options, matching_ids)
-    names = [source.name(index) for index in range(len(source))]
-    predictions, truths = _predictions(options, model, source), _truths(options, source, names)
-    return evaluate_depths(predictions, truths, evaluation_protocol(options), names)
+    data, predictions = open_and_predict(options, model)
+    return judge(options, data, predictions)
 
 
-def open_evaluation_source(options: TwoFrameEvaluateOptions, matching_ids: tuple[int, ...]) -> FrameSource:
-    """The frames to evaluate, their lookup frames black where there are none."""
+def open_and_predict(
+    options: TwoFrameEvaluateOptions, model: TwoFrameModel | DepthPredictor
+) -> tuple[EvaluationData, Iterator[np.ndarray]]:
+    """The frames to evaluate, and 1 / depth of each, from itself and its lookup frames, black where there are none.
+
+    Raises:
+        UserError: no such data, or single images, which have no neighbours.
+    """
+    if not has_frames(options):
+        raise UserError("two-frame weights need frames of a drive: evaluate single images with --eval_teacher")
     if options.dataset == "cityscapes":
-        return CityscapesSequenceSource(*cityscapes_files(options, options.part), options.part)
-    return open_lookup_source(options, options.part, (0,), matching_ids, options.seed)
+        city = CityscapesSequenceSource(*cityscapes_files(options, options.part), options.part)
+        names = [city.name(index) for index in range(len(city))]
+        data = EvaluationData(names, lambda index: city.read(index, 0), partial(_cityscapes_depths, options, city))
+        return data, _predictions(options, model, city)
+    matching_ids = model.matching_ids if isinstance(model, TwoFrameModel) else (-1,)
+    source = open_lookup_source(options, options.part, (0,), matching_ids, options.seed)
+    inner = source.source if isinstance(source, LookupSource) else source
+    return of_frames(options, inner), _predictions(options, model, source)
 
 
-def _truths(options: TwoFrameEvaluateOptions, source: FrameSource, names: list[str]) -> Iterator[np.ndarray]:
-    if not isinstance(source, CityscapesSequenceSource):
-        inner = source.source if isinstance(source, LookupSource) else source
-        yield from measured_depths(options, inner, names)
-        return
-    folder = Path(options.truth)
+def _cityscapes_depths(options: TwoFrameEvaluateOptions, source: CityscapesSequenceSource) -> Iterator[np.ndarray]:
     for index in range(len(source)):
-        if options.truth == "velodyne":  # the default: what was measured, here a stereo pair's disparity
+        if options.truth_kind == "velodyne":  # the default: what was measured, here a stereo pair's disparity
             yield source.depth(index)
             continue
-        yield evaluated_part(read_depth_npy(folder / f"{index:03d}_depth.npy"))
+        yield evaluated_part(read_depth_npy(Path(options.truth) / f"{index:03d}_depth.npy"))
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ class MatchingEncoder(nn.Module, ABC):
         max_bytes: working memory of matching; None: what suits the device.
 
     Attributes:
-        num_ch_enc, aligned_channels, config: what decoders read, as of a `DepthEncoder`.
+        num_ch_enc, aligned_channels, stride4_channels, config: what decoders read, as of a `DepthEncoder`.
 
     Raises:
         UserError: a side that is no multiple of 32.
@@ -58,6 +58,7 @@ class MatchingEncoder(nn.Module, ABC):
     pixels: Tensor
     num_ch_enc: Channels
     aligned_channels: tuple[int, ...] = ()
+    stride4_channels: int = 0
     config: HybridEncoderConfig | None = None
 
     def __init__(

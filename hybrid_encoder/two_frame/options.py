@@ -25,7 +25,7 @@ from ..stage2.options import (
 )
 
 Dataset = Literal["kitti", "kitti_odom", "video", "synthetic", "cityscapes_preprocessed"]
-EvaluatedDataset = Literal["kitti", "kitti_odom", "video", "synthetic", "cityscapes"]
+EvaluatedDataset = Literal["kitti", "kitti_odom", "video", "synthetic", "cityscapes", "nyu", "make3d"]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..config import HybridEncoderConfig
 from ..errors import UserError
+from .foundation import file_licence
 
 WEIGHTS_VARIABLE = "HYBRID_ENCODER_WEIGHTS"
 """Environment variable that names a folder of weights."""
@@ -66,15 +67,28 @@ def _all_sources(config: HybridEncoderConfig) -> list[TowerSource]:
     if (config.clip, config.clip_weights) != _TINY:
         found.append(clip_source(config.clip, config.clip_weights))
     if config.image_tower not in (None, "clip"):
-        found.append(timm_source(str(config.image_tower), config.image_tower_weights, "image_tower_weights"))
+        source_of = timm_source if image_trunk(str(config.image_tower)) is None else clip_source
+        found.append(source_of(str(config.image_tower), config.image_tower_weights, "image_tower_weights"))
     if config.dino is not None and (config.dino, config.dino_weights) != _TINY:
         found.append(timm_source(config.dino, config.dino_weights, "dino_weights"))
     return found
 
 
-def clip_source(architecture: str, weights: str) -> TowerSource:
-    """The published weights of an open_clip model under a tag; a file or folder has neither address nor names."""
+def image_trunk(architecture: str) -> str | None:
+    """The timm architecture that is the image tower of an open_clip one; None of others.
+
+    >>> image_trunk("EVA02-B-16"), image_trunk("RN50"), image_trunk("vit_base_patch14_dinov2")
+    ('eva02_base_patch16_clip_224', None, None)
+    """
     import open_clip  # slow to import, and not needed by the tiny towers
+
+    config = open_clip.get_model_config(architecture) if ":" not in architecture else None
+    return (config or {}).get("vision_cfg", {}).get("timm_model_name")
+
+
+def clip_source(architecture: str, weights: str, option: str = "clip_weights") -> TowerSource:
+    """The published weights of an open_clip model under a tag; a file or folder has neither address nor names."""
+    import open_clip  # as above
 
     published: dict[str, Any] = {}
     if not is_file_name(weights):
@@ -89,8 +103,11 @@ def clip_source(architecture: str, weights: str) -> TowerSource:
         folder = repository.rpartition("/")[2]
         names += [f"{folder}/{name}" for name in ([file] if file else _NAMES_IN_FOLDER)] + [f"{folder}.safetensors"]
     licence = _LICENCES.get(weights) or "see the publisher's page"
+    trunk = image_trunk(architecture)
+    if trunk is not None:
+        licence = _stated_licence(weights) or timm_source(trunk, "random", option).licence
     address = url or (f"https://huggingface.co/{hub_file[0]}" if hub_file else "")
-    return TowerSource("clip_weights", architecture, weights, tuple(names), address, hub_file, licence)
+    return TowerSource(option, architecture, weights, tuple(names), address, hub_file, licence)
 
 
 def timm_source(architecture: str, weights: str, option: str) -> TowerSource:
@@ -112,6 +129,7 @@ def timm_source(architecture: str, weights: str, option: str) -> TowerSource:
     licence = _LICENCES.get(licence, licence)
     if is_file_name(weights):
         names, hub_file, address = [], None, ""
+        licence = _stated_licence(weights) or licence
     return TowerSource(option, architecture, weights, tuple(names), address, hub_file, licence)
 
 
@@ -168,6 +186,16 @@ def named_file(weights: str, what: str) -> Path:
     if not path.is_file():
         raise UserError(f"{weights}: no such file, expected the weights of {what}")
     return path
+
+
+def _stated_licence(weights: str) -> str | None:
+    """The terms of the file that a weights option names, which may be of another publisher than the architecture's
+    own; None of a tag, of a file that is not there, or of one that is not recognised."""
+    if not is_file_name(weights):
+        return None
+    path = Path(weights.removeprefix(LOCAL_DIR))
+    files = [path / name for name in _NAMES_IN_FOLDER] if path.is_dir() else [path]
+    return next((file_licence(file) for file in files if file.is_file()), None)
 
 
 def towers_and_licences(config: HybridEncoderConfig) -> str:

@@ -1,0 +1,83 @@
+"""Files of camera poses: KITTI's (twelve numbers a line) and TUM's (time, position, quaternion)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from ..writing import write_text
+from .calibration import NUMBER, check_rotation
+from .text import read_text
+
+MAX_METRES = 1e6
+"""Beyond this no drive leads."""
+
+
+def read_kitti_poses(path: str | Path) -> np.ndarray:
+    """The poses of a drive, float64 (N, 4, 4), world from camera: a line holds the upper three rows of a matrix.
+
+    Raises:
+        UserError: missing file, no pose in it, or a line of another form, named by its number.
+    """
+    poses = []
+    for number, line in enumerate(read_text(path, "file of poses").split("\n"), start=1):
+        if not line.strip():
+            continue
+        fields, where = line.split(), f"{path}, line {number}"
+        if len(fields) != 12 or not all(NUMBER.fullmatch(field) for field in fields):
+            raise UserError(f"{where}: expected 12 numbers, the upper rows of a camera's pose; use KITTI's own poses")
+        pose = np.eye(4)
+        pose[:3] = np.array(fields, dtype=np.float64).reshape(3, 4)
+        check_rotation(pose[:3, :3], f"{where}: its left part")
+        if np.abs(pose[:3, 3]).max() > MAX_METRES:
+            raise UserError(f"{where}: a camera at {pose[:3, 3].tolist()} m is on no drive; use KITTI's own poses")
+        poses.append(pose)
+    if not poses:
+        raise UserError(f"{path} holds no pose: expected 12 numbers a line")
+    return np.stack(poses)
+
+
+def write_kitti_poses(path: Path, poses: np.ndarray) -> None:
+    """Poses (N, 4, 4), world from camera, in KITTI's form.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    lines = (" ".join(f"{value:.9e}" for value in pose[:3].ravel()) for pose in poses)
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def write_tum_poses(path: Path, poses: np.ndarray, seconds: Sequence[float]) -> None:
+    """Poses (N, 4, 4), world from camera, as TUM RGB-D's tools read them: `time tx ty tz qx qy qz qw`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    lines = ["# time tx ty tz qx qy qz qw"]
+    for pose, time in zip(poses, seconds, strict=True):
+        numbers = [*pose[:3, 3], *quaternion(pose[:3, :3])]
+        lines.append(f"{time:.6f} " + " ".join(f"{value:.9f}" for value in numbers))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def quaternion(rotation: np.ndarray) -> np.ndarray:
+    """x, y, z, w of a rotation (3, 3), w at least 0: the eigenvector of Bar-Itzhack's matrix (2000), which also suits
+    a rotation that is not exact.
+
+    >>> quaternion(np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])).round(3).tolist()
+    [0.0, 0.0, 0.707, 0.707]
+    """
+    (a, b, c), (d, e, f), (g, h, i) = rotation
+    matrix = np.array(
+        [
+            [a - e - i, b + d, c + g, h - f],
+            [b + d, e - a - i, f + h, c - g],
+            [c + g, f + h, i - a - e, d - b],
+            [h - f, c - g, d - b, a + e + i],
+        ]
+    )
+    largest = np.linalg.eigh(matrix)[1][:, -1]
+    return largest * (1.0 if largest[3] >= 0 else -1.0) + 0.0

@@ -1,0 +1,99 @@
+"""DINO as a tower: four maps with the final norm applied to each, and the class token."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .tower import Normalization, Tower, quarters, to_patch_grid
+from .vit_towers import is_timm_vit
+
+
+@dataclass
+class DinoOutput:
+    """What DINO sees: `maps`, four (B, C, h, w), and `class_token` (B, C) after the last of their blocks and norm."""
+
+    maps: list[Tensor]
+    class_token: Tensor
+
+
+class DinoTower(Tower):
+    """A DINO vision transformer (v1, v2, v3, or trained on from them) of timm; four maps with the final norm on each.
+
+    Blocks after the last map are not run. `train_blocks` counts back from it.
+    """
+
+    def __init__(
+        self,
+        vit: nn.Module,
+        blocks: tuple[int, ...] | None,
+        train_blocks: int,
+        normalization: Normalization | None,
+        position_resize: str = "timm",
+    ) -> None:
+        super().__init__(normalization)
+        if not is_timm_vit(vit):
+            raise UserError(f"dino: {type(vit).__name__} is no vision transformer, e.g. vit_small_patch14_dinov2")
+        depth = len(vit.blocks)  # type: ignore[arg-type]
+        self.blocks = list(blocks or quarters(depth))
+        if self.blocks[-1] >= depth:
+            raise UserError(f"dino_blocks={tuple(self.blocks)}: this DINO has blocks 0 to {depth - 1}")
+        self.vit = vit
+        self.patch = int(vit.patch_embed.patch_size[0])  # type: ignore[index, union-attr]
+        self.channels = (int(vit.num_features),) * 4  # type: ignore[arg-type]
+        if position_resize == "facebook":
+            position = cast("Tensor | None", getattr(vit, "pos_embed", None))
+            expected = 1 + int(vit.patch_embed.num_patches)  # type: ignore[union-attr, arg-type]
+            if position is None or position.shape[1] != expected or vit.num_prefix_tokens != 1:
+                raise UserError("position_resize='facebook' is for DINO v1 and v2 without registers: use 'timm'")
+            # An instance attribute shadows timm's method: the only step in which the two implementations differ.
+            vit._pos_embed = partial(_facebook_position_embedding, vit)  # type: ignore[assignment]
+        used = self.blocks[-1] + 1
+        if train_blocks < depth:
+            self.freeze(vit)
+            for block in list(vit.blocks)[max(used - train_blocks, 0) : used]:  # type: ignore[arg-type]
+                block.requires_grad_(True)
+        self.freeze(*vit.blocks[used:])  # type: ignore[index]
+
+    def forward(self, image: Tensor) -> DinoOutput:
+        """(B, 3, H, W) -> maps (B, C, h, w) with h = round(H / patch), class token (B, C)."""
+        image, _ = to_patch_grid(self.normalize(image), self.patch)
+        taken = self.vit.forward_intermediates(  # type: ignore[operator]
+            image,
+            indices=self.blocks,
+            return_prefix_tokens=True,
+            norm=True,
+            stop_early=True,
+            intermediates_only=True,
+        )
+        return DinoOutput([spatial for spatial, _ in taken], taken[-1][1][:, 0])
+
+
+def _facebook_position_embedding(vit: nn.Module, x: Tensor) -> Tensor:
+    """Adds class token and position embeddings as Facebook's DINOv2 does: bicubic, not antialiased, scale offset 0.1.
+
+    Args:
+        x: (B, h, w, C) patches.
+
+    Returns:
+        (B, 1 + h w, C).
+    """
+    batch, height, width, channels = x.shape
+    if torch.jit.is_tracing():  # where sizes are tensors, which interpolate takes for no scale
+        height, width = int(height), int(width)
+    position = cast(Tensor, vit.pos_embed)
+    side = math.isqrt(int(position.shape[1]) - 1)
+    spatial = position[:, 1:].reshape(1, side, side, channels).permute(0, 3, 1, 2)
+    if (height, width) != (side, side):
+        scale = ((height + 0.1) / side, (width + 0.1) / side)
+        spatial = F.interpolate(spatial.float(), scale_factor=scale, mode="bicubic", antialias=False).to(spatial.dtype)
+    spatial = spatial.flatten(2).transpose(1, 2)
+    class_token = cast(Tensor, vit.cls_token).expand(batch, -1, -1) + position[:, :1]
+    return torch.cat([class_token, x.flatten(1, 2) + spatial], dim=1)

@@ -1,0 +1,144 @@
+"""Depth maps of any model beside images: pseudo depth that orders the points of stage 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from ..config import MAX_PIXELS, MAX_SIDE
+from ..data.calibration import view_scale
+from ..data.present import complete_samples
+from ..data.safe_npy import NpyFile
+from ..errors import UserError
+from ..images import IMAGE_SUFFIXES, natural_order, read_image, read_pixels
+from .sequences import (
+    MIN_DEPTH_RATIO,
+    MIN_RANGE_SHARE,
+    SEQUENCES_PER_DEPTH_MAP,
+    held_out,
+    log_depth,
+    sequences_from_distance,
+)
+
+DepthKind = Literal["metric", "relative", "inverse"]
+"""What the numbers of a depth map are. "metric": depth in any unit, 0 where unknown; "relative": depth up to a factor
+and a shift; "inverse": disparity up to both, larger is nearer, as Depth Anything and MiDaS predict it."""
+_ENDS = (".npy", ".png", "_depth.npy", "_depth.png")
+"""What a depth map's name has after its image's stem; the last are those of `hybrid-encoder predict`."""
+_RANGE = (1, 99)
+"""Percentiles of a map between which its range is taken: a few pixels may be wild."""
+
+
+class DepthMapSource:
+    """Images whose points are ordered by depth maps of the same names; every reading draws new points.
+
+    Args:
+        images: folder of images, at any depth below it.
+        depths: folder of depth maps under the same paths: .npy, or 16-bit .png. They may be smaller than the images.
+        kind: what the maps hold.
+        part: "train" or "val"; every tenth image is held out for "val".
+
+    Attributes:
+        entries: the images' paths.
+
+    Raises:
+        UserError: no image.
+    """
+
+    def __init__(self, images: Path, depths: Path, kind: DepthKind, part: str) -> None:
+        self.images, self.depths, self.kind = images, depths, kind
+        found = (path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+        self.entries = held_out(sorted(found, key=natural_order), part)
+        if not self.entries:
+            raise UserError(f"{images} holds no image: expected {', '.join(sorted(IMAGE_SUFFIXES))}")
+
+    def leave_out_missing(self, skip_bad: int) -> None:
+        """Leaves out as many images without a depth map as `skip_bad` allows.
+
+        Raises:
+            UserError: more have none, or all; names the first.
+        """
+        self.entries = complete_samples(
+            self.entries,
+            lambda image, folders: {self.depth_path(image, folders.has): f"depth of {image}"},
+            f"depth maps are missing from {self.depths}",
+            skip_bad,
+            lambda path, _: f"expected one beside each image's path, named {path.stem} with {', '.join(_ENDS)}",
+        )
+
+    def depth_path(self, image: Path, exists: Callable[[Path], bool] = Path.is_file) -> Path:
+        """The depth map of an image; where there is none, what it might be called."""
+        place = self.depths / image.relative_to(self.images).parent
+        names = [f"{image.stem}{end}" for end in _ENDS]
+        return place / next((name for name in names if exists(place / name)), names[0])
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def name(self, index: int) -> str:
+        return str(self.entries[index].relative_to(self.images))
+
+    def read(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        image, path = read_image(self.entries[index]), self.depth_path(self.entries[index])
+        distance, least = read_distance(path, self.kind)
+        remedy = "use the depth maps of these images, whole ones"
+        scale = view_scale(distance.shape[::-1], image.shape[1::-1], f"the depth map {path}", remedy)
+        points = sequences_from_distance(distance, least, SEQUENCES_PER_DEPTH_MAP, rng)
+        return image, points * np.array(scale, dtype=np.float32)
+
+
+def read_distance(path: Path, kind: DepthKind) -> tuple[np.ndarray, float]:
+    """A depth map as numbers that ascend with distance, and by how much neighbours of a sequence should differ.
+
+    Returns:
+        (H, W) float64, NaN where unknown: the logarithm of metric depth; of others, from 0, the nearest, to 1, the
+        farthest of the map.
+
+    Raises:
+        UserError: missing or damaged, no map of numbers, or a PNG of 8 bits or several channels.
+    """
+    values = read_map(path)
+    if kind == "metric":
+        return log_depth(values), math.log(MIN_DEPTH_RATIO)
+    values = values.astype(np.float64)
+    values[~np.isfinite(values)] = np.nan
+    ascending = -values if kind == "inverse" else values
+    if np.isnan(ascending).all():
+        return ascending, MIN_RANGE_SHARE
+    low, high = np.nanpercentile(ascending, _RANGE)
+    if low == high:
+        return np.full_like(ascending, np.nan), MIN_RANGE_SHARE
+    return ((ascending - low) / (high - low)).clip(0, 1), MIN_RANGE_SHARE
+
+
+def read_map(path: Path) -> np.ndarray:
+    """The numbers of a depth map, (H, W), as they are in its .npy or 16-bit PNG.
+
+    Raises:
+        UserError: as `read_distance`.
+    """
+    if path.suffix == ".png":
+        values = read_pixels(path, cv2.IMREAD_UNCHANGED)
+        if values.dtype != np.uint16 or values.ndim != 2:
+            channels = 1 if values.ndim == 2 else values.shape[2]
+            raise UserError(
+                f"the depth map {path} has {8 * values.itemsize} bits and {channels} channels: expected 16-bit grey, "
+                "not a coloured picture of depth; or save the numbers with numpy.save as .npy"
+            )
+        return values
+    try:
+        with path.open("rb") as stream:
+            file = NpyFile(stream, path.stat().st_size)
+            shape = tuple(side for side in file.shape if side != 1)
+            if len(shape) != 2 or file.dtype.kind not in "fiu":
+                raise ValueError(f"it holds {file.dtype} {file.shape}")
+            if max(shape) > MAX_SIDE or math.prod(shape) > MAX_PIXELS:
+                raise ValueError(f"it states a size of {shape[1]}x{shape[0]}")
+            return np.asarray(file.read()).reshape(shape)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the depth map {path}: {error}; expected numbers of shape (H, W), by numpy.save") from error
