@@ -27,6 +27,7 @@ from .commands.recipes import with_recipe
 from .engine.allocator import keep_freed_memory
 from .engine.output import steady_output
 from .engine.signals import EXIT_INTERRUPTED, Interrupted, end_in_order
+from .engine.threads import wait_asleep
 from .errors import UserError
 from .options import Options, add_options, check_outputs, given_options
 from .stage1.options import PretrainOptions
@@ -34,6 +35,8 @@ from .stage2.options import Monodepth2Options
 from .two_frame.options import ManydepthOptions, TwoFrameEvaluateOptions
 
 EXIT_USER_ERROR = 2
+SMALL_NETS = ("demo",)
+"""Commands whose nets are so small that threads mostly wait."""
 EXIT_KEYBOARD = 130
 """A shell's status of a program that Ctrl-C ended, outside of a training run."""
 
@@ -76,6 +79,8 @@ def run_command(parsed: argparse.Namespace) -> None:
     module, options_type = parsed.command
     options = with_recipe(options_type, given_options(options_type, parsed))
     check_outputs(options)
+    if module in SMALL_NETS:
+        wait_asleep()
     import_module(f".commands.{module}", __package__).run(options)
 
 

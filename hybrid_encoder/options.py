@@ -178,6 +178,9 @@ def _in_home(flag: str, path: Path) -> Path:
         raise UserError(f"{flag} {path}: {home} is no home folder on this machine, write the path in full") from None
 
 
+YES = "with the authors' weights (released): fetch them without asking"
+"""Help text of the commands' `--yes`."""
+
 HYBRID_ONLY = ("clip_weights", "dino_weights", "encoder_option")
 """Options of `EncoderOptions` that are without effect where no encoder is a hybrid one."""
 

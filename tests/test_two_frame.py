@@ -17,6 +17,8 @@ from hybrid_encoder.model.disparity import disp_to_depth
 from hybrid_encoder.stage2.geometry import pose_matrix
 from hybrid_encoder.stage2.model import DepthBatch
 from hybrid_encoder.stage2.objective import ObjectiveOptions, View
+from hybrid_encoder.stage2.prevent_collapse import FIRST_MOTION, HELD_WEIGHT, drift
+from hybrid_encoder.two_frame.checkpoint import load_weights, save_weights
 from hybrid_encoder.two_frame.frames import LookupSource
 from hybrid_encoder.two_frame.lookup import MISSING_SHARE, STATIC_SHARE, augment_matching, matching_poses
 from hybrid_encoder.two_frame.model import TwoFrameDepth
@@ -337,3 +339,38 @@ def test_frames_before_a_drive_are_black(tmp_path: Path) -> None:
 def test_contradictions_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ManydepthOptions(**{**SETTINGS, **changes}).check()
+
+
+# --prevent_collapse
+
+
+def test_prevent_collapse_holds_the_teacher_and_counts_its_motion_in_mean_depths(tmp_path: Path) -> None:
+    options = ManydepthOptions(**SETTINGS, pose_model_type="class_token", num_matching_frames=2, prevent_collapse=True)
+    model = TwoFrameDepth(options, options.config(), "random").train()
+    data = batch(cast(Any, options.loaded_ids))
+    scalars = model(data)
+    scalars["loss"].backward()
+    unit = model.teacher.unit
+    assert unit is not None
+    assert int(unit.batches) == 1
+    with torch.no_grad():
+        _, mono = model.eval().teacher.see(data.augmented[0])
+        scalars = model(data)
+        assert float(scalars["drift"]) == pytest.approx(float(drift(mono.values())))
+        poses = model.lookup(data, {})[1]
+        moved = poses[:, :, :3, 3].norm(dim=-1) / unit.mean_depth  # to the frames before, one and two steps away
+        torch.testing.assert_close(moved, torch.tensor([[1.0, 2.0]] * B) * FIRST_MOTION)
+        without = scalars["teacher_loss"] - HELD_WEIGHT * scalars["drift"]
+        assert 0 < without < scalars["teacher_loss"]
+        # What is saved is in the unit of depth: a model without the option finds the same motion.
+        save_weights(tmp_path / "weights", model, torch.optim.SGD(model.parameters(), 0.1))
+        plain_options = ManydepthOptions(**SETTINGS, pose_model_type="class_token", num_matching_frames=2)
+        plain = TwoFrameDepth(plain_options, plain_options.config(), "random").eval()
+        load_weights(tmp_path / "weights", plain)
+        torch.testing.assert_close(plain.lookup(data, {})[1], poses)
+
+
+@pytest.mark.parametrize("name", ["load_weights_folder", "mono_weights_folder"])
+def test_prevent_collapse_is_for_teachers_from_random_numbers(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"--prevent_collapse.*--{name}"):
+        ManydepthOptions(**SETTINGS, prevent_collapse=True, **{name: tmp_path}).check()

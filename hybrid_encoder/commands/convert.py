@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from ..stage2.checkpoint import encoder_extras, file_entries, load_depth_model, 
 from ..weights.hub import CARD_FILE, CONFIG_FILE, TENSOR_FILE
 from ..weights.reading import read_checkpoint
 from ..writing import write_torch
+from .named_weights import local_weights
 from .options import ConvertOptions
 
 Layout = Literal["hub", "monodepth2"]
@@ -28,6 +30,7 @@ Layout = Literal["hub", "monodepth2"]
 
 def run(options: ConvertOptions) -> None:
     """`hybrid-encoder convert`: names the files that it has written."""
+    options = replace(options, source=local_weights(options.source, options.yes))
     for path in convert_as(options):
         print(path)
 

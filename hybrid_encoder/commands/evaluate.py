@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,10 +20,12 @@ from ..two_frame.checkpoint import is_two_frame, load_two_frame_model
 from ..two_frame.evaluate import open_and_predict
 from ..two_frame.options import TwoFrameEvaluateOptions
 from .convert import open_depth_model, refuse_normalization
+from .named_weights import local_weights
 
 
 def run(options: TwoFrameEvaluateOptions) -> None:
     """Evaluates, prints the tables and writes the files that are asked for."""
+    options = replace(options, weights=local_weights(options.weights, options.yes))
     options.check_files(options.weights, options.split)
     options.check(bool(options.weights) and is_two_frame(options.weights))
     if options.pose:

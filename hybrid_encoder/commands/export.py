@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..errors import UserError
 from ..model.export import export_onnx, export_torch
 from ..two_frame.checkpoint import is_two_frame
 from .convert import open_depth_model
+from .named_weights import local_weights
 from .options import ExportModelOptions
 
 
@@ -15,6 +18,7 @@ def run(options: ExportModelOptions) -> None:
     Raises:
         UserError: two-frame weights, or what `open_depth_model` and `export_onnx` find.
     """
+    options = replace(options, model=local_weights(options.model, options.yes))
     if is_two_frame(options.model):
         raise UserError(
             f"{options.model} holds two-frame weights, which need poses and a camera: export their single-frame "

@@ -8,7 +8,8 @@ from typing import Literal
 
 from ..config import MAX_CROP_BOTTOM, MAX_SIDE, SIZE_MULTIPLE
 from ..engine.options import MAX_WORKERS
-from ..options import MAX_SCENE_SEED, MAX_SCENES, Options, option
+from ..options import MAX_SCENE_SEED, MAX_SCENES, YES, Options, option
+from ..weights.in_package import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,10 @@ class DemoOptions(Options):
 
     out: Path = option(
         Path("demo"),
-        "folder for runs and report.html; what an earlier demo left there is replaced",
+        "folder for runs and report.html; a demo that was stopped there is resumed, a finished one replaced",
         writes="folder",
     )
+    from_scratch: bool = option(False, "train stage 1, too, in place of starting from the package's")
     encoder: Literal["hybrid", "resnet"] = option("hybrid", "depth encoder; resnet has no stage 1")
     stage1_epochs: int = option(6, "epochs of stage 1", at_least=1)
     num_epochs: int = option(6, "epochs of stage 2", at_least=1)
@@ -50,9 +52,10 @@ class PredictOptions(Options):
 
     inputs: tuple[str, ...] = option((), "images, folders, globs or videos", positional=True)
     weights: str = option(
-        "", "folder of weights, a hub id, or a .onnx file of `export`, which runs on the CPU", required=True
+        DEFAULT,
+        "folder of weights, a hub id, released (the authors'), or a .onnx file of `export`, which runs on the CPU",
     )
-    out: Path = option(Path(), "folder to write", required=True, writes="folder")
+    out: Path = option(Path("depth"), "folder to write", writes="folder")
     normalization: Literal["none", "imagenet", "own"] | None = option(
         None, "the authors' folders: how both towers saw pixels, where the folder does not show it"
     )
@@ -79,6 +82,7 @@ class PredictOptions(Options):
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
     compile: bool = option(False, "compile the nets with torch.compile")
+    yes: bool = option(False, YES)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class ExportModelOptions(Options):
     model: str = option("", "folder of single-frame weights, or a hub id", positional=True)
     format: Literal["onnx", "torch"] = option("onnx", "onnx: for onnxruntime and the like; torch: of torch.export")
     out: Path = option(Path(), "file to write, e.g. depth.onnx or depth.pt2", required=True, writes="file")
+    yes: bool = option(False, YES)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,9 @@ class InfoOptions(Options):
 class ConvertOptions(Options):
     """All options of `hybrid-encoder convert`."""
 
-    source: str = option("", "folder of a trainer or of the authors, or the authors' stage-1 .ckpt", positional=True)
+    source: str = option(
+        "", "folder of a trainer or of the authors, the authors' stage-1 .ckpt, or released", positional=True
+    )
     out: Path = option(Path(), "folder to write", required=True, writes="folder")
     layout: Literal["hub", "monodepth2"] = option("hub", "")
     teacher: bool = option(False, "ManyDepth folders: take the single-frame teacher")
@@ -126,6 +133,7 @@ class ConvertOptions(Options):
         None, "the authors' folders: how both towers saw pixels, where the folder does not show it"
     )
     training_data: str | None = option(None, "what the weights were trained on, for the model card")
+    yes: bool = option(False, YES)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..data.calibration import read_intrinsics
@@ -16,11 +17,13 @@ from ..stage2.poses import load_pose_model
 from ..two_frame.checkpoint import is_two_frame, load_two_frame_model
 from ..two_frame.predict import predict_two_frame
 from .convert import open_depth_model, refuse_normalization
+from .named_weights import local_weights
 from .options import PredictOptions
 
 
 def run(options: PredictOptions) -> None:
     """Predicts, and says how many files were written."""
+    options = replace(options, weights=local_weights(options.weights, options.yes))
     settings = PredictionSettings(
         save_npy=options.npy,
         scale_factor=options.scale_factor,

@@ -3,30 +3,64 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from ..colormap import colorize
 from ..errors import UserError
 from ..writing import atomic_path
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2530; background: #f7f8fa; margin: 0; }
 main { max-width: 1060px; margin: 0 auto; padding: 2rem 1.5rem 4rem; }
-h1 { font-size: 1.9rem; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; }
-p.lead { color: #55606e; margin-top: 0; }
-table { border-collapse: collapse; background: #fff; margin: .6rem 0; }
-th, td { padding: .4rem .9rem; border-bottom: 1px solid #e3e7ec; text-align: right; font-variant-numeric:
-tabular-nums; }
+h1 { font-size: 1.9rem; line-height: 1.25; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; }
+p.lead { color: #55606e; margin-top: 0; overflow-wrap: anywhere; }
+p.verdict { background: #fff; border-left: 6px solid #b3261e; border-radius: 6px; padding: .8rem 1.1rem;
+font-size: 1.1rem; } p.verdict.good { border-color: #2e7d32; }
+table { border-collapse: collapse; background: #fff; margin: .6rem 0; width: 100%; max-width: 760px; }
+th, td { padding: .4rem .7rem; border-bottom: 1px solid #e3e7ec; text-align: right; vertical-align: bottom;
+font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; } th { color: #55606e; font-weight: 600; }
 figure { margin: .8rem 0; } figcaption { color: #55606e; font-size: .9rem; }
 img { width: 100%; border-radius: 6px; display: block; } .curves { display: flex; flex-wrap: wrap; gap: 1rem; }
 .curves figure { flex: 1 1 320px; background: #fff; padding: .8rem; border-radius: 6px; margin: 0; }
+.pictures { display: grid; grid-template-columns: repeat(var(--columns), 1fr); gap: .6rem; }
+.pictures figure { margin: 0; }
+.bar { display: flex; align-items: center; gap: .6rem; color: #55606e; font-size: .9rem; margin: .8rem 0; }
+.bar i { flex: 1; height: 14px; border-radius: 7px; }
 pre { background: #1c2530; color: #e8edf3; padding: .9rem 1.1rem; border-radius: 6px; overflow-x: auto; }
+@media (max-width: 640px) {
+main { padding: 1.2rem .8rem 3rem; } h1 { font-size: 1.5rem; } .pictures { grid-template-columns: repeat(2, 1fr); }
+table { font-size: .85rem; } th, td { padding: .35rem .4rem; } }
 """
+_STOPS = 9
+"""Colours that a colour bar is drawn with."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A number over the steps of a run.
+
+    Attributes:
+        title: in words.
+        steps, values: alike in length.
+        line: a value to compare with, drawn across, and what it is; None: none.
+    """
+
+    title: str
+    steps: list[float]
+    values: list[float]
+    line: tuple[float, str] | None = None
+
+    def with_line(self, value: float, name: str) -> Curve:
+        """The same curve beside a value to compare with."""
+        return dataclasses.replace(self, line=(value, name))
 
 
 class Report:
@@ -44,34 +78,53 @@ class Report:
         """A paragraph."""
         self._parts.append(f"<p>{html.escape(text)}</p>")
 
+    def verdict(self, good: bool, text: str) -> None:
+        """A paragraph that is seen first."""
+        self._parts.append(f'<p class="verdict{" good" if good else ""}">{html.escape(text)}</p>')
+
     def code(self, text: str) -> None:
         """Commands to copy."""
         self._parts.append(f"<pre>{html.escape(text)}</pre>")
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Floats are shown with four digits; the first column is the row's name."""
+        """Floats are shown with three digits; the first column is the row's name."""
         cells = [f"<tr>{''.join(f'<th>{html.escape(name)}</th>' for name in header)}</tr>"]
         for row in rows:
-            shown = (f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row)
+            shown = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row)
             cells.append(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in shown)}</tr>")
         self._parts.append(f"<table>{''.join(cells)}</table>")
 
-    def curves(self, curves: Sequence[tuple[str, Sequence[float], Sequence[float]]]) -> None:
-        """Side by side: (title, steps, values) each."""
+    def curves(self, curves: Sequence[Curve]) -> None:
+        """Side by side."""
         drawn = (
-            f"<figure>{_curve(x, y)}<figcaption>{html.escape(name)}</figcaption></figure>" for name, x, y in curves
+            f"<figure>{_svg(curve)}<figcaption>{html.escape(curve.title)}</figcaption></figure>" for curve in curves
         )
         self._parts.append(f'<div class="curves">{"".join(drawn)}</div>')
 
     def picture(self, image: np.ndarray, caption: str) -> None:
-        """uint8 RGB (H, W, 3)."""
-        encoded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
-        if not encoded:
-            raise UserError(f"a picture of shape {image.shape} could not be encoded")
-        source = base64.b64encode(data.tobytes()).decode()
+        """uint8 RGB (H, W, 3).
+
+        Raises:
+            UserError: it cannot be encoded.
+        """
+        self._parts.append(_figure(image, caption))
+
+    def pictures(self, labelled: Sequence[tuple[str, np.ndarray]], columns: int) -> None:
+        """Labels and pictures in rows of `columns`; of two on narrow screens.
+
+        Raises:
+            UserError: one cannot be encoded.
+        """
+        figures = "".join(_figure(image, label) for label, image in labelled)
+        self._parts.append(f'<div class="pictures" style="--columns: {columns}">{figures}</div>')
+
+    def colour_bar(self, dark: str, bright: str) -> None:
+        """The colours of depth, and what their ends mean."""
+        colours = colorize(np.linspace(0, 1, _STOPS)[None], 0.0, 1.0)[0]
+        stops = ", ".join(f"rgb({red}, {green}, {blue})" for red, green, blue in colours.tolist())
+        bar = f'<i style="background: linear-gradient(to right, {stops})"></i>'
         self._parts.append(
-            f'<figure><img alt="{html.escape(caption)}" src="data:image/jpeg;base64,{source}">'
-            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+            f'<div class="bar"><span>{html.escape(dark)}</span>{bar}<span>{html.escape(bright)}</span></div>'
         )
 
     def write(self, path: Path) -> None:
@@ -85,19 +138,44 @@ class Report:
             partial.write_text(page, encoding="utf-8")
 
 
-def _curve(steps: Sequence[float], values: Sequence[float]) -> str:
-    """A line with its range written at the axes, as SVG."""
-    if len(values) < 2:
+def _figure(image: np.ndarray, caption: str) -> str:
+    """An uint8 RGB picture and its caption, as HTML."""
+    encoded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    if not encoded:
+        raise UserError(f"a picture of shape {image.shape} could not be encoded")
+    source = base64.b64encode(data.tobytes()).decode()
+    return (
+        f'<figure><img alt="{html.escape(caption)}" src="data:image/jpeg;base64,{source}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
+def _svg(curve: Curve) -> str:
+    """A line with its range written at the axes."""
+    if len(curve.values) < 2:
         return "<p>too few points for a curve</p>"
-    x, y = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
-    low, high = float(y.min()), float(y.max())
+    x, y = np.asarray(curve.steps), np.asarray(curve.values)
+    heights = [*curve.values, *([curve.line[0]] if curve.line else [])]
+    low, high = min(heights), max(heights)
+
+    def down(values: np.ndarray) -> np.ndarray:
+        return 12 + 130 * (high - values) / max(high - low, 1e-9)
+
     across = 46 + 340 * (x - x[0]) / max(x[-1] - x[0], 1e-9)
-    down = 12 + 130 * (high - y) / max(high - low, 1e-9)
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, down, strict=True))
+    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, down(y), strict=True))
     label = 'font-size="11" fill="#55606e"'
+    compared = ""
+    if curve.line is not None:
+        value, name = curve.line
+        at = float(down(np.array(value)))
+        compared = (
+            f'<path d="M46 {at:.1f}H386" stroke="#b3261e" stroke-dasharray="5 4" fill="none"/><text x="386" '
+            f'y="{at - 4 if at > 30 else at + 13:.1f}" text-anchor="end" font-size="11" fill="#b3261e">'
+            f"{html.escape(name)}: {value:.3g}</text>"
+        )
     return (
         '<svg viewBox="0 0 400 165" role="img" width="100%"><path d="M46 12V142H386" stroke="#c5ccd6" fill="none"/>'
-        f'<polyline points="{points}" fill="none" stroke="#2563eb" stroke-width="2"/>'
+        f'{compared}<polyline points="{points}" fill="none" stroke="#2563eb" stroke-width="2"/>'
         f'<text x="42" y="16" text-anchor="end" {label}>{high:.3g}</text>'
         f'<text x="42" y="144" text-anchor="end" {label}>{low:.3g}</text>'
         f'<text x="46" y="158" {label}>step {x[0]:.0f}</text>'

@@ -18,10 +18,14 @@ from torch.utils.checkpoint import checkpoint
 
 from ..model.decoder import DisparityHead, FusionBlock
 from ..model.resnet import ConvElu, JoinElu
+from ..model.tiny import TinyBlock, TinyBottleneck, TinyTextBlock
 
 STAGES = (
     Bottleneck,
     ResidualAttentionBlock,
+    TinyBottleneck,
+    TinyTextBlock,
+    TinyBlock,
     timm.models.resnet.BasicBlock,
     timm.models.resnet.Bottleneck,
     timm.models.vision_transformer.Block,

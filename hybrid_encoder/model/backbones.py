@@ -11,30 +11,24 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-import open_clip
-import timm
 import torch
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from timm.layers import build_sincos2d_pos_embed
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import UserError
 from ..weights.published import WEIGHTS_VARIABLE, clip_source, find_weights, image_trunk, is_file_name, timm_source
 from .filling import check_quick_gelu, fill_clip, fill_timm
+from .tiny import TinyClip, TinyDino
 
-_TINY_CLIP: dict[str, Any] = {
-    "embed_dim": 64,
-    "vision_cfg": CLIPVisionCfg(layers=(1, 1, 1, 1), width=16, image_size=64, patch_size=None),
-    "text_cfg": CLIPTextCfg(width=32, heads=2, layers=2),
-    "quick_gelu": True,
-}
-_TINY_DINO: dict[str, Any] = {"embed_dim": 64, "depth": 4, "num_heads": 2}
-_TINY_DINO_BASE = "vit_small_patch8_224"
+if TYPE_CHECKING:
+    from open_clip.model import CLIP
+
+_TINY_CLIP = {"image_width": 16, "text_width": 32, "text_heads": 2, "text_blocks": 2, "embed_dim": 64}
+_TINY_DINO = {"width": 64, "blocks": 4, "heads": 2, "patch": 8}
 
 
-def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -> CLIP:
+def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -> CLIP | TinyClip:
     """An open_clip model in float32 on the CPU, its image tower with the mean and standard deviation of its weights.
 
     Args:
@@ -48,7 +42,9 @@ def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -
     """
     check_clip(name, weights)
     if name == "tiny":
-        return CLIP(**_TINY_CLIP)
+        return TinyClip(**_TINY_CLIP)
+    import open_clip  # this library and timm are slow to import, and the tiny towers do without
+
     path = find_weights(clip_source(name, weights), weights_dir) if weights != "random" else None
     published = open_clip.get_pretrained_cfg(name, weights)
     if published.get("quick_gelu"):
@@ -63,7 +59,7 @@ def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -
             fill_clip(model, name, path or _download(name, weights, "clip_weights"))
         if published:
             model.visual.image_mean, model.visual.image_std = published["mean"], published["std"]  # type: ignore[union-attr]
-    if not isinstance(model, CLIP):
+    if not isinstance(model, open_clip.CLIP):
         raise UserError(
             f"{name}: only open_clip's CLIP class with its own tokenizer is supported, this is a {type(model).__name__}"
         )
@@ -82,16 +78,16 @@ def build_timm(
         role: the option's name prefix in messages, e.g. "dino".
         weights_dir: as for `build_clip`.
         remedy: what the caller's user can do where weights cannot be downloaded, for the message; empty: give a file.
-        options: passed to `timm.create_model`.
+        options: passed to `timm.create_model`; the small DINO takes none.
 
     Raises:
         UserError: unknown architecture, missing or unfit file, no network.
     """
     check_timm(name, weights, role)
     if name == "tiny":
-        model = timm.create_model(_TINY_DINO_BASE, pretrained=False, **_TINY_DINO, **options)
-        _start_with_places(model)
-        return model
+        return TinyDino(**_TINY_DINO)
+    import timm  # as above
+
     if weights == "random":
         return timm.create_model(name, pretrained=False, **options)
     if weights != "pretrained" and not is_file_name(weights):
@@ -119,23 +115,13 @@ def build_image_tower(name: str, weights: str, weights_dir: str | Path | None = 
     trunk = image_trunk(name)
     if trunk is None:
         return build_timm(name, weights, "image_tower", weights_dir, num_classes=0)
+    import timm  # as above
+
     model = timm.create_model(trunk, pretrained=False, num_classes=0)
     if weights != "random":
         source = clip_source(name, weights, "image_tower_weights")
         fill_timm(model, find_weights(source, weights_dir) or _download(name, weights, source.option))
     return model
-
-
-@torch.no_grad()
-def _start_with_places(vit: nn.Module) -> None:
-    """Sines and cosines in place of random position embeddings, half as large as they are made.
-
-    A pretrained DINO knows where its patches lie. One that does not takes long to find that roads are near below: it
-    first calls near what is dark.
-    """
-    grid, embedding = vit.patch_embed.grid_size, cast(Tensor, vit.pos_embed)  # type: ignore[union-attr]
-    places = build_sincos2d_pos_embed(list(grid), dim=embedding.shape[-1])  # type: ignore[arg-type]
-    embedding[0, -len(places) :] = 0.5 * places.to(embedding)
 
 
 def check_clip(name: str, weights: str, role: str = "clip") -> None:
@@ -147,19 +133,24 @@ def check_clip(name: str, weights: str, role: str = "clip") -> None:
     """
     if name == "tiny":
         _check_tiny(weights, role)
-    elif ":" in name or open_clip.get_model_config(name) is None:
+        return
+    import open_clip  # as above
+
+    if ":" in name or open_clip.get_model_config(name) is None:
         raise UserError(
             f"open_clip knows no architecture {name!r}: open_clip.list_models() lists them, e.g. RN50-quickgelu"
         )
-    else:
-        _check_text(name)
+    _check_text(name)
 
 
 def check_timm(name: str, weights: str, role: str) -> None:
     """As `check_clip`, of timm."""
     if name == "tiny":
         _check_tiny(weights, role)
-    elif not timm.is_model(name):
+        return
+    import timm  # as above
+
+    if not timm.is_model(name):
         similar = ", ".join(timm.list_models(f"*{name.split('_')[-1].split('.')[0]}*")[:5])
         raise UserError(f"timm knows no model {name!r}" + (f": did you mean one of {similar}" if similar else ""))
 
@@ -174,6 +165,8 @@ def _check_tiny(weights: str, role: str) -> None:
 def _check_text(name: str) -> None:
     """Raises `UserError` for a text tower that cannot read the prompts: it has another tokenizer than CLIP's, or its
     words see those after them."""
+    import open_clip  # as above
+
     text = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
     if text.get("hf_model_name") or text.get("hf_tokenizer_name") or text.get("no_causal_mask"):
         beside = f", e.g. clip='RN50-quickgelu' with image_tower={name!r}" if image_trunk(name) else ""
@@ -186,23 +179,29 @@ def _check_text(name: str) -> None:
 def _create_clip(name: str) -> nn.Module:
     """An open_clip model that starts from random numbers; where open_clip keeps the text tower apart, as CLIP's class
     has it."""
+    import open_clip  # as above
+
     with quiet():
         if _keeps_text_apart(name):
             config = open_clip.get_model_config(name) or {}
             config.pop("custom_text")
-            return CLIP(**config)
+            return open_clip.CLIP(**config)
         device = torch.get_default_device()  # "cpu", or "meta" where only shapes are wanted
         return open_clip.create_model(name, pretrained=None, load_weights=False, device=device)
 
 
 def _keeps_text_apart(name: str) -> bool:
     """Whether open_clip builds a model of another class than CLIP's, whose parts are those of CLIP's."""
+    import open_clip  # as above
+
     config = open_clip.get_model_config(name) or {}
     return bool(config.get("custom_text")) and image_trunk(name) is not None and "multimodal_cfg" not in config
 
 
 def _download(name: str, tag: str, option: str) -> Path:
     """The file of an open_clip model's published weights; `option` names the config's field in messages."""
+    import open_clip  # as above
+
     published = open_clip.get_pretrained_cfg(name, tag)
     if not published:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name))

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from timm.models import FeatureInfo
 from torch import Tensor
 
 from ..config import HybridEncoderConfig
 from ..errors import UserError
 from .channels import Channels
 from .trainable import Trainable
+
+if TYPE_CHECKING:
+    from timm.models import FeatureInfo
 
 
 @dataclass
@@ -124,6 +126,8 @@ class DepthEncoder(Trainable, ABC):
     @property
     def feature_info(self) -> FeatureInfo:
         """The drop-in maps as timm describes them: `.channels()`, `.reduction()`."""
+        from timm.models import FeatureInfo  # slow to import, and not needed by predictions
+
         maps = enumerate(zip(self.num_ch_enc, self.strides, strict=True))
         info = [{"num_chs": channels, "reduction": stride, "module": f"maps.{i}"} for i, (channels, stride) in maps]
         return FeatureInfo(info, tuple(range(len(info))))

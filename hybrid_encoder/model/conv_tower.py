@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import cast
 
-from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from .tower import Normalization, Tower
@@ -43,7 +42,7 @@ class ConvTower(Tower):
 class ClipStem(nn.Module):
     """ModifiedResNet's three convolutions and average pool, under OpenAI's tensor names."""
 
-    def __init__(self, visual: ModifiedResNet) -> None:
+    def __init__(self, visual: nn.Module) -> None:
         super().__init__()
         for name in ("conv1", "bn1", "act1", "conv2", "bn2", "act2", "conv3", "bn3", "act3", "avgpool"):
             self.add_module(name, getattr(visual, name))

@@ -154,7 +154,8 @@ class DepthModel(HubModel, nn.Module):
         """The model that `save_pretrained` wrote, on the CPU in eval mode.
 
         Args:
-            source: a folder, or a repository of the hub ("account/name").
+            source: a folder, a repository of the hub ("account/name"), or "tiny-rendered", which ships with this
+                package: one line on stderr says what it is.
             revision, token, cache_dir, local_files_only: for the hub, as in `huggingface_hub`.
 
         Raises:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import open_clip
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -38,6 +36,8 @@ def fill_clip(model: nn.Module, name: str, path: Path) -> None:
 
 def check_quick_gelu(name: str, weights: str) -> None:
     """Raises `UserError` where weights that were trained with QuickGELU would fill an architecture without it."""
+    import open_clip  # slow to import, and not needed by the tiny towers
+
     if not (open_clip.get_model_config(name) or {}).get("quick_gelu"):
         raise UserError(
             f"weights {weights!r} were trained with QuickGELU: choose the architecture {name}-quickgelu for them"
@@ -63,6 +63,8 @@ def timm_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str, i
     Raises:
         UserError: the file holds biases that the architecture lacks.
     """
+    from timm.models import adapt_input_conv  # as above
+
     found = _without_empty_biases(model, transformer_tensors(tensors), source)
     # timm keeps the translation of foreign names beside each architecture.
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)

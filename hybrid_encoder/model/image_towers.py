@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.timm_model import TimmModel
-from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from ..errors import UserError
 from .conv_tower import ClipStem, ConvTower
+from .pixels import CLIP_MEAN, CLIP_STD
 from .tower import Tower, choose_normalization, quarters
 from .vit_towers import ClipVitTower, TimmVitTower, is_timm_vit
 
@@ -23,14 +20,17 @@ def clip_image_tower(visual: nn.Module, normalization: str) -> Tower:
         UserError: an image tower of another family (ConvNeXt) that has no maps we know how to take.
     """
     own = (
-        tuple(getattr(visual, "image_mean", None) or OPENAI_DATASET_MEAN),
-        tuple(getattr(visual, "image_std", None) or OPENAI_DATASET_STD),
+        tuple(getattr(visual, "image_mean", None) or CLIP_MEAN),
+        tuple(getattr(visual, "image_std", None) or CLIP_STD),
     )
     chosen = choose_normalization(normalization, own)
-    if isinstance(visual, ModifiedResNet):
-        layers = [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
+    if all(hasattr(visual, name) for name in ("conv3", "act3", "layer1", "layer4")):  # a ModifiedResNet
+        layers: list[Any] = [getattr(visual, f"layer{number}") for number in (1, 2, 3, 4)]
         channels = tuple(layer[-1].conv3.out_channels for layer in layers)
         return ConvTower(ClipStem(visual), layers, channels, chosen)
+    from open_clip.timm_model import TimmModel  # slow to import, and not needed by the tiny towers
+    from open_clip.transformer import VisionTransformer
+
     if isinstance(visual, VisionTransformer):
         return ClipVitTower(visual, quarters(len(visual.transformer.resblocks)), chosen)
     if isinstance(visual, TimmModel) and is_timm_vit(visual.trunk):

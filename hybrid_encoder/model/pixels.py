@@ -16,6 +16,11 @@ from ..images import read_image
 
 ImageLike = np.ndarray | str | Path | Tensor | Image.Image
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and deviation of ImageNet's pixels, RGB."""
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""The same of the images that OpenAI's CLIP was trained on."""
+
 _SLACK = 0.01
 """By how much pixels may leave [0, 1]: bfloat16 and resizing round."""
 

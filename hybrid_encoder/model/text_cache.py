@@ -72,12 +72,20 @@ class TextCache:
         if _without_values(parameters.values()):
             kept = self._kept.get(name)
             return compute({}) if kept is None else kept.value
-        return self._checked(name, parameters, trained, compute)
+        if torch.compiler.is_compiling():
+            from .uncompiled import uncompiled  # brings the compiler with it, which takes seconds
 
-    @torch.compiler.disable
-    def _checked(
+            return uncompiled(self.checked, name, parameters, trained, compute)
+        return self.checked(name, parameters, trained, compute)
+
+    def checked(
         self, name: str, parameters: Mapping[str, Tensor], trained: Mapping[str, Tensor], compute: Compute
     ) -> Tensor:
+        """As `get`, outside of exports and of `torch.compile`.
+
+        Args:
+            trained: the parameters that gradients are wanted for.
+        """
         if not _are_a_module_s_own(parameters.values()):
             return compute({})
         self._by_value.update(n for n, parameter in parameters.items() if parameter.requires_grad)

@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from .pixels import PixelCheck
+from .pixels import IMAGENET_MEAN, IMAGENET_STD, PixelCheck
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -85,4 +84,4 @@ def quarters(depth: int) -> tuple[int, ...]:
 def choose_normalization(choice: str, own: Normalization) -> Normalization | None:
     """The mean and deviation of a tower under "own", "imagenet" or "none" (`HybridEncoderConfig.normalization`, and
     `normalization_of_dino`); None: values stay in [0, 1]."""
-    return {"own": own, "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD), "none": None}[choice]
+    return {"own": own, "imagenet": (IMAGENET_MEAN, IMAGENET_STD), "none": None}[choice]

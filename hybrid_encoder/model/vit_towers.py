@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import timm
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .tower import Normalization, Tower, quarters, to_patch_grid
+
+if TYPE_CHECKING:
+    from open_clip.transformer import VisionTransformer
 
 
 class ClipVitTower(Tower):
@@ -90,6 +91,8 @@ def _of_any_size(vit: nn.Module, blocks: list[int]) -> nn.Module:
     """The same transformer of timm with the same tensors, for images of any size, without what comes after its last
     block."""
     name = str(vit.pretrained_cfg["architecture"])  # type: ignore[index]
+    import timm  # slow to import, and not needed by the tiny towers
+
     twin = timm.create_model(name, num_classes=0, dynamic_img_size=True)
     for model in (vit, twin):
         model.prune_intermediate_layers(blocks, prune_norm=True, prune_head=True)  # type: ignore[operator]

@@ -8,7 +8,7 @@ import math
 import cv2
 import numpy as np
 
-from ..colormap import labelled
+from ..colormap import colorize, labelled
 
 _SHOWN = 4
 """Sequences that are drawn: with more, lines and dots hide each other."""
@@ -18,7 +18,7 @@ _WIDTH = 360
 
 def closeness_picture(image: np.ndarray, cells: np.ndarray, points: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Three labelled panels: patches of the first sequences by predicted rank, by true rank, and the closeness of every
-    cell over the image. Red is near, blue is far.
+    cell over the image. Near is bright, far is dark, in the colours of depth.
 
     Args:
         image: uint8 RGB (H, W, 3).
@@ -62,6 +62,5 @@ def _with_patches(image: np.ndarray, points: np.ndarray, ranks: np.ndarray) -> n
 
 
 def _colour(closeness: np.ndarray) -> np.ndarray:
-    """(H, W) in [0, 1] -> uint8 RGB; the nearly black ends of the scale are left out, which look alike."""
-    grey = np.round(255 * (0.1 + 0.8 * closeness)).astype(np.uint8)
-    return cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
+    """(H, W) in [0, 1] -> uint8 RGB."""
+    return colorize(closeness, 0.0, 1.0)

@@ -36,7 +36,7 @@ class Range(NamedTuple):
     remedy: str
 
 
-_RESTART = "train monodepth2 again, with --prevent_collapse, another --seed or a lower --learning_rate"
+_RESTART = "train again from the start, with --prevent_collapse, another --seed or a lower --learning_rate"
 HEALTHY = (
     Range("limit_share", 0, 0.8, "almost all depth is at --min_depth or --max_depth", _RESTART),
     Range("log_depth_spread", FLAT_SPREAD, math.inf, "depth is flat", _RESTART),

@@ -24,7 +24,7 @@ from ..data.evaluation_sets import IMPROVED_SPLITS, MAKE3D_METRES, NYU_METRES
 from ..data.sample import FrameId
 from ..engine.options import RESUMABLE, TrainingOptions
 from ..errors import UserError
-from ..options import HYBRID_ONLY, MAX_SCENE_SEED, MAX_SCENES, EncoderOptions, Options, option
+from ..options import HYBRID_ONLY, MAX_SCENE_SEED, MAX_SCENES, YES, EncoderOptions, Options, option
 from .evaluate_options import EvaluationFileOptions
 
 MAX_REACH = 100
@@ -67,7 +67,7 @@ class DataOptions(Options):
 
 
 FREE_OPTIONS = RESUMABLE | {
-    "log_dir", "model_name", "no_cuda", "num_epochs", "save_frequency", "matching_memory", "stop_on_collapse",
+    "log_dir", "model_name", "no_cuda", "num_epochs", "save_frequency", "matching_memory", "stop_on_collapse", "yes",
     "data_path", "split", "intrinsics", "stage1", "load_weights_folder", "mono_weights_folder",
 }  # fmt: skip
 """Options that may differ when a run resumes; the number of epochs only where the schedule does not depend on it. Of
@@ -102,6 +102,7 @@ class RunOptions(TrainingOptions):
     stop_on_collapse: bool = option(
         False, "stop when two validations in a row find depth flat, at a limit or upside down, or no usable motion"
     )
+    yes: bool = option(False, YES)
 
     @property
     def free(self) -> frozenset[str]:
@@ -142,7 +143,7 @@ class DepthOptions(Options):
     num_layers: Literal[18, 34, 50, 101, 152] = option(18, "layers of the ResNets")
     decoder: Literal["dpt", "unet"] | None = option(None, "default: dpt for hybrid, unet for resnet")
     head: Literal["sigmoid", "relu"] = option("sigmoid", "end of the DPT decoder; relu is the released runs'")
-    stage1: Path | None = option(None, "stage1.pth of `hybrid-encoder pretrain`, or the authors' .ckpt")
+    stage1: Path | None = option(None, "stage1.pth of `hybrid-encoder pretrain`, the authors' .ckpt, or released")
     stage1_pixels: Literal["same", "any"] = option(
         "same",
         "refuse a stage 1 that saw pixels with another mean and deviation; any: take it, as the released runs did",
@@ -218,14 +219,19 @@ class DepthOptions(Options):
 
 
 @dataclass(frozen=True)
-class Monodepth2Options(RunOptions, DataOptions, DepthOptions, EncoderOptions):
-    """All options of `hybrid-encoder train monodepth2`."""
+class CollapseOptions(Options):
+    """What keeps nets from collapsing; shared by all trainers."""
 
     prevent_collapse: bool = option(
         False,
         "for nets that start from random numbers: translations in mean depths, disparity held inside its range, and a "
         "camera that first moves forward",
     )
+
+
+@dataclass(frozen=True)
+class Monodepth2Options(CollapseOptions, RunOptions, DataOptions, DepthOptions, EncoderOptions):
+    """All options of `hybrid-encoder train monodepth2`."""
 
     def check(self) -> None:
         """Raises `UserError` for options that contradict each other, before any data is read."""
@@ -234,22 +240,28 @@ class Monodepth2Options(RunOptions, DataOptions, DepthOptions, EncoderOptions):
         check_depth_options(self)
         check_hybrid_options(self, self, self.encoder == "hybrid")
         if self.prevent_collapse:
-            self._check_prevent_collapse()
+            check_prevent_collapse(self, self)
 
-    def _check_prevent_collapse(self) -> None:
-        if self.load_weights_folder is not None:
-            raise UserError("--prevent_collapse is for nets that start from random numbers: not --load_weights_folder")
-        if self.use_stereo:
-            raise UserError("--prevent_collapse leaves the scale open, which --use_stereo knows: leave one of them out")
-        if self.head == "relu":
-            raise UserError("--prevent_collapse holds a sigmoid's disparity inside its range: leave out --head relu")
+
+def check_prevent_collapse(run: RunOptions, depth: DepthOptions) -> None:
+    """Raises `UserError` for options with which `--prevent_collapse` has no meaning.
+
+    Args:
+        depth: of the net that is trained together with the pose nets.
+    """
+    if run.load_weights_folder is not None:
+        raise UserError("--prevent_collapse is for nets that start from random numbers: not --load_weights_folder")
+    if depth.use_stereo:
+        raise UserError("--prevent_collapse leaves the scale open, which --use_stereo knows: leave one of them out")
+    if depth.head == "relu":
+        raise UserError("--prevent_collapse holds a sigmoid's disparity inside its range: leave out --head relu")
 
 
 @dataclass(frozen=True)
 class EvaluateOptions(EvaluationFileOptions, DataOptions):
     """All options of `hybrid-encoder evaluate`; the names are the original's where they mean the same."""
 
-    weights: str = option("", "folder of weights that a trainer or save_pretrained wrote, or a hub id")
+    weights: str = option("", "folder of weights that a trainer or save_pretrained wrote, a hub id, or released")
     part: Literal["test", "val", "train"] = option("test", "which file of the split")
     normalization: Literal["none", "imagenet", "own"] | None = option(
         None, "the authors' folders: how both towers saw pixels, where the folder does not show it"
@@ -278,6 +290,7 @@ class EvaluateOptions(EvaluationFileOptions, DataOptions):
     precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
     compile: bool = option(False, "compile the nets with torch.compile")
     seed: int = option(0, "seed of rendered scenes", at_least=0, at_most=MAX_SCENE_SEED)
+    yes: bool = option(False, YES)
 
     def __post_init__(self) -> None:
         check_depth_limits("min_eval_depth", self.min_eval_depth, "max_eval_depth", self.far_limit)

@@ -25,10 +25,7 @@ MIN_LANE_POINTS = 7
 def write_tusimple(root: Path, settings: SynthSettings, bar: tqdm) -> None:
     """All images, and the label files for training and validation; the bar counts images."""
     height, width = settings.clip_size
-    K = torch.tensor([[0.75 * width, 0, 0.5 * width], [0, 0.75 * width, 0.5 * height], [0, 0, 1]], dtype=torch.float64)
-    camera = Camera(height, width, K, PITCH)
-    scale = height / 720
-    rows = list(range(round(160 * scale), height, max(1, round(10 * scale))))
+    camera, rows = clip_camera(height, width), label_rows(height)
     labels: dict[str, list[str]] = {"train": [], "val": []}
     street = settings.seed * SEED_STRIDE + FIRST_CLIP
     for number in range(settings.clip_count):
@@ -45,6 +42,22 @@ def write_tusimple(root: Path, settings: SynthSettings, bar: tqdm) -> None:
         bar.update()
     for part, listed in labels.items():
         write_lines(root / f"label_data_{part}.json", listed)
+
+
+def clip_camera(height: int, width: int) -> Camera:
+    """The camera of TuSimple's kind for images of this size."""
+    K = torch.tensor([[0.75 * width, 0, 0.5 * width], [0, 0.75 * width, 0.5 * height], [0, 0, 1]], dtype=torch.float64)
+    return Camera(height, width, K, PITCH)
+
+
+def label_rows(height: int) -> list[int]:
+    """The rows of an image at which TuSimple labels lanes.
+
+    >>> label_rows(720)[:3], label_rows(720)[-1]
+    ([160, 170, 180], 710)
+    """
+    scale = height / 720
+    return list(range(round(160 * scale), height, max(1, round(10 * scale))))
 
 
 def label_lanes(lanes: list[np.ndarray], rows: list[int]) -> list[list[int]]:

@@ -65,7 +65,7 @@ def save_weights(folder: Path, model: TwoFrameDepth, optimizer: torch.optim.Opti
         "mono_encoder": encoder_extras(model.teacher.nets, *size),
     }
     with whole_folder(folder) as partial:
-        for name, net in model.files().items():
+        for name, net in model.files_to_save().items():
             tensors = encoder.original_state_dict() if net is encoder else file_entries(net)
             write_torch(partial / f"{name}.pth", {**tensors, **described.get(name, {})})
         write_torch(partial / "adam.pth", optimizer.state_dict())

@@ -17,7 +17,11 @@ MISSING_SHARE = 0.25
 
 
 def matching_poses(
-    nets: PoseNetworks, encoder: DepthEncoder | None, frames: dict[int, Tensor], known: dict[Any, Tensor]
+    nets: PoseNetworks,
+    encoder: DepthEncoder | None,
+    frames: dict[int, Tensor],
+    known: dict[Any, Tensor],
+    unit: Tensor | None = None,
 ) -> dict[int, Tensor]:
     """Poses from frame 0 to every other frame, composed of steps between neighbours; zeros where a frame is black.
 
@@ -27,6 +31,7 @@ def matching_poses(
         nets, encoder: the pose nets, and the teacher's encoder that some of them read.
         frames: (B, 3, H, W) by frame id; black stands for a frame that does not exist.
         known: poses from frame 0 that need not be predicted again.
+        unit: scalar, what the nets' translations are counted in; None: the unit of depth.
 
     Returns:
         (B, 4, 4) by frame id, without gradient.
@@ -39,7 +44,7 @@ def matching_poses(
             pose = known[frame_id].detach()
         else:
             step = -1 if frame_id < 0 else 1
-            pose = nets(encoder, {0: frames[nearer], step: frames[frame_id]})[step]
+            pose = nets(encoder, {0: frames[nearer], step: frames[frame_id]}, unit=unit)[step]
             if nearer != 0:
                 pose = compose(pose, poses[nearer])
         poses[frame_id] = pose * exist[frame_id].view(-1, 1, 1)

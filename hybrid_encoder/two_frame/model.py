@@ -20,6 +20,7 @@ from ..stage2.losses import text_bin_loss
 from ..stage2.model import DepthBatch, MonoDepth
 from ..stage2.networks import Stage1Start, asked_nets
 from ..stage2.objective import View, self_supervised_loss
+from ..stage2.prevent_collapse import HELD_WEIGHT, drift
 from ..weights.reading import load_state
 from .cost_volume import TRACKER_MOMENTUM, DepthBinTracker, Lookup
 from .encoder import build_matching_encoder
@@ -94,7 +95,9 @@ class TwoFrameDepth(nn.Module):
         super().__init__()
         self.options = options
         self.objective = options.objective()
-        self.teacher = MonoDepth(options.teacher(), options.teacher_config(config), resnet_weights)
+        self.teacher = MonoDepth(
+            options.teacher(), options.teacher_config(config), resnet_weights, options.prevent_collapse
+        )
         self.nets = asked_nets(options, config)
         self.net = build_two_frame_net(options, self.nets, resnet_weights)
         self.bins = DepthBinTracker(options.min_depth)
@@ -106,6 +109,11 @@ class TwoFrameDepth(nn.Module):
         teacher = {f"mono_{name}": net for name, net in self.teacher.files().items() if name in ("encoder", "depth")}
         poses = {name: net for name, net in self.teacher.files().items() if name.startswith("pose")}
         return {"encoder": self.net.encoder, "depth": self.net.depth, **teacher, **poses}
+
+    def files_to_save(self) -> dict[str, nn.Module]:
+        """`files`, with pose nets whose translations are in the unit of depth, as all readers of weights expect."""
+        saved = self.teacher.files_to_save()
+        return {name: saved[name] if name.startswith("pose") else net for name, net in self.files().items()}
 
     def freeze_teacher(self) -> None:
         """Stops the training of teacher and pose nets, batch-norm statistics included.
@@ -131,11 +139,14 @@ class TwoFrameDepth(nn.Module):
         with torch.autocast(batch.K.device.type, enabled=False):
             view = View.of(known, batch.K, self.objective)
         with torch.set_grad_enabled(learns):
-            features, mono = self.teacher.see_frames(batch)
-            poses = self.teacher.predict_poses(batch, features)
+            predicted = self.teacher.predict(batch)
+        features, mono, poses = predicted.features, predicted.disparities, predicted.poses
         scalars: dict[str, Tensor] = {}
         if learns or not self.training:
             scalars["teacher_loss"] = self_supervised_loss(mono, view, poses, self.objective).loss
+            if self.teacher.unit is not None:
+                scalars["drift"] = drift(mono.values())
+                scalars["teacher_loss"] = scalars["teacher_loss"] + HELD_WEIGHT * scalars["drift"]
         with torch.no_grad():
             mono_depths = {scale: self._full_depth(mono, scale) for scale in self.options.disparity_scales}
             mono_depth = self._full_depth(mono)
@@ -148,7 +159,7 @@ class TwoFrameDepth(nn.Module):
             self.bins.update(mono_depth, 0.0 if self.range_unknown else TRACKER_MOMENTUM)
         if learns:
             scalars["loss"] = scalars["loss"] + scalars["teacher_loss"]
-        taught = [(found.features, two.depth), *([(features[0], mono_depth)] if learns else [])]
+        taught = [(found.features, two.depth), *([(features, mono_depth)] if learns else [])]
         self._teach_text(scalars, taught)
         scalars.update(near_bin=self.bins.near.clone(), far_bin=self.bins.far.clone())
         if not self.training:
@@ -208,7 +219,8 @@ class TwoFrameDepth(nn.Module):
         """
         frames = {i: batch.augmented[i] for i in (0, *self.options.matching_ids)}
         assert self.teacher.poses is not None
-        relative = matching_poses(self.teacher.poses, self.teacher.encoder, frames, poses)
+        unit = None if self.teacher.unit is None else self.teacher.unit.mean_depth
+        relative = matching_poses(self.teacher.poses, self.teacher.encoder, frames, poses, unit)
         ids = self.options.matching_ids
         return torch.stack([frames[i] for i in ids], dim=1), torch.stack([relative[i] for i in ids], dim=1)
 

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..options import EncoderOptions, Options, option, parse_settings
 from ..stage2.options import (
     MAX_REACH,
+    CollapseOptions,
     DataOptions,
     DepthOptions,
     EvaluateOptions,
@@ -20,6 +21,7 @@ from ..stage2.options import (
     RunOptions,
     check_depth_options,
     check_hybrid_options,
+    check_prevent_collapse,
 )
 
 Dataset = Literal["kitti", "kitti_odom", "video", "synthetic", "cityscapes_preprocessed"]
@@ -73,7 +75,7 @@ class MatchingOptions(Options):
 
 
 @dataclass(frozen=True)
-class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, EncoderOptions):
+class ManydepthOptions(MatchingOptions, CollapseOptions, RunOptions, DataOptions, DepthOptions, EncoderOptions):
     """All options of `hybrid-encoder train manydepth`; those of single-frame depth are the two-frame net's."""
 
     dataset: Dataset = option("kitti", "what lies under --data_path")  # type: ignore[assignment]
@@ -129,6 +131,12 @@ class ManydepthOptions(MatchingOptions, RunOptions, DataOptions, DepthOptions, E
             raise UserError(
                 f"--num_matching_frames {self.num_matching_frames}: expected at least 1, or --use_future_frame"
             )
+        if self.prevent_collapse:
+            check_prevent_collapse(self, teacher)
+            if self.mono_weights_folder is not None:
+                raise UserError(
+                    "--prevent_collapse is for teachers that learn from random numbers: not --mono_weights_folder"
+                )
         if self.start_from_teacher:
             if self.mono_weights_folder is None:
                 raise UserError("--start_from_teacher needs a trained teacher: add --mono_weights_folder")

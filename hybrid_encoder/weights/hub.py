@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import huggingface_hub
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..writing import atomic_path
 from .card import CARD_MARK, model_card
+from .in_package import shipped_folder, shipped_names, what_it_is
 from .reading import check_described, load_state, read_tensors
 
 CONFIG_FILE = "config.json"
@@ -36,6 +36,7 @@ class Saved:
         kind: `hub_kind` of what was saved.
         config: config.json.
         source: names the file of tensors in messages.
+        is_shipped: whether it is one of the package's own folders, named without a path.
     """
 
     def __init__(self, source: str | Path, **hub_options: Any) -> None:
@@ -53,6 +54,9 @@ class Saved:
         self.kind = self.config["kind"]
         # Fixed names: a config cannot send the reader anywhere else.
         self.source = str(folder / TENSOR_FILE)
+        self.is_shipped = shipped_folder(source) is not None
+        if self.is_shipped:
+            print(what_it_is(str(source), self.about().get("training_data", "?")), file=sys.stderr)
 
     def tensors(self) -> dict[str, Tensor]:
         """Read anew at each call."""
@@ -68,7 +72,8 @@ class Saved:
             UserError: as `get` and `load_state`.
         """
         tensors = self.tensors() if tensors is None else tensors
-        check_described(lambda: self.get(build), tensors, self.source)
+        if not self.is_shipped:  # ours fits, and on the device "meta" PyTorch imports its compiler, for seconds
+            check_described(lambda: self.get(build), tensors, self.source)
         module = self.get(build)
         load_state(module, tensors, self.source)
         return module.eval()
@@ -145,6 +150,9 @@ class HubModel:
         Raises:
             UserError: no such account, no right to write, no network.
         """
+        import huggingface_hub  # slow to import, and not needed for folders
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, training_data)
             try:
@@ -175,16 +183,31 @@ def _check_ours(folder: Path) -> None:
 
 def looks_like_source(source: str | Path) -> bool:
     """Whether `source` names a folder or a hub repository rather than a preset."""
-    return Path(source).is_dir() or "/" in str(source) or "\\" in str(source)
+    return Path(source).is_dir() or "/" in str(source) or "\\" in str(source) or str(source) in shipped_names()
 
 
 def _local_folder(source: str | Path, hub_options: dict[str, Any]) -> Path:
     if Path(source).is_dir():
         return Path(source)
+    shipped = shipped_folder(source)
+    if shipped is not None:
+        return shipped
     if Path(source).is_file():
         raise UserError(f"{source} is a file: give the folder that holds {CONFIG_FILE} and {TENSOR_FILE}")
     if not _HUB_ID.fullmatch(str(source)):
-        raise UserError(f"{source}: no such folder, and no hub id, which would be 'account/name'")
+        shipped_with_us = ", ".join(shipped_names())
+        raise UserError(
+            f"{source}: no such folder, no hub id, which would be 'account/name', and none of the weights in this "
+            f"package ({shipped_with_us})"
+        )
+    import huggingface_hub  # as above
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
     try:
         return Path(
             huggingface_hub.snapshot_download(str(source), allow_patterns=[CONFIG_FILE, TENSOR_FILE], **hub_options)

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import open_clip
-import timm
-
 from ..config import HybridEncoderConfig
 from ..errors import UserError
 from .foundation import file_licence
@@ -25,6 +22,7 @@ _NAMES_IN_FOLDER = (
     "pytorch_model.bin",
 )
 
+_TINY = ("tiny", "random")
 _LICENCES = {
     "openai": "MIT (OpenAI CLIP)",
     "apache-2.0": "Apache-2.0",
@@ -64,11 +62,14 @@ def tower_sources(config: HybridEncoderConfig) -> list[TowerSource]:
 
 
 def _all_sources(config: HybridEncoderConfig) -> list[TowerSource]:
-    found = [clip_source(config.clip, config.clip_weights)]
+    """One entry for each tower, but for tiny ones that start from random numbers, of which nothing is published."""
+    found = []
+    if (config.clip, config.clip_weights) != _TINY:
+        found.append(clip_source(config.clip, config.clip_weights))
     if config.image_tower not in (None, "clip"):
         source_of = timm_source if image_trunk(str(config.image_tower)) is None else clip_source
         found.append(source_of(str(config.image_tower), config.image_tower_weights, "image_tower_weights"))
-    if config.dino is not None:
+    if config.dino is not None and (config.dino, config.dino_weights) != _TINY:
         found.append(timm_source(config.dino, config.dino_weights, "dino_weights"))
     return found
 
@@ -79,12 +80,16 @@ def image_trunk(architecture: str) -> str | None:
     >>> image_trunk("EVA02-B-16"), image_trunk("RN50"), image_trunk("vit_base_patch14_dinov2")
     ('eva02_base_patch16_clip_224', None, None)
     """
+    import open_clip  # slow to import, and not needed by the tiny towers
+
     config = open_clip.get_model_config(architecture) if ":" not in architecture else None
     return (config or {}).get("vision_cfg", {}).get("timm_model_name")
 
 
 def clip_source(architecture: str, weights: str, option: str = "clip_weights") -> TowerSource:
     """The published weights of an open_clip model under a tag; a file or folder has neither address nor names."""
+    import open_clip  # as above
+
     published: dict[str, Any] = {}
     if not is_file_name(weights):
         published = open_clip.get_pretrained_cfg(architecture, weights) or {}
@@ -107,6 +112,8 @@ def clip_source(architecture: str, weights: str, option: str = "clip_weights") -
 
 def timm_source(architecture: str, weights: str, option: str) -> TowerSource:
     """The published weights of a timm model; a file or folder has neither address nor names."""
+    import timm  # as above
+
     published = timm.get_pretrained_cfg(architecture) if timm.is_model(architecture) else None
     if published is None:
         return TowerSource(option, architecture, weights, (), "", None, "unknown")

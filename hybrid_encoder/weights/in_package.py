@@ -1,0 +1,40 @@
+"""The weights that the package brings along: what they are called, where they lie, what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DEFAULT = "tiny-rendered"
+"""What `hybrid-encoder predict` takes where no weights are given."""
+STAGE1_NAME = "stage1.pth"
+"""The file of stage 1 in such a folder, where one is shipped."""
+_FOLDER = Path(__file__).parent / "shipped"
+
+
+def shipped_folder(name: str | Path) -> Path | None:
+    """The folder of the shipped weights of this name; None where there are none, or something local has the name.
+
+    >>> shipped_folder("paper") is None
+    True
+    """
+    if Path(name).exists() or str(name) not in shipped_names():
+        return None
+    return _FOLDER / str(name)
+
+
+def shipped_names() -> list[str]:
+    """All names, sorted."""
+    return sorted(folder.name for folder in _FOLDER.iterdir() if folder.is_dir())
+
+
+def what_it_is(name: str, training_data: str) -> str:
+    """One line about shipped weights.
+
+    >>> what_it_is("tiny-rendered", "rendered scenes")  # doctest: +NORMALIZE_WHITESPACE
+    'tiny-rendered: a tiny model for trying out, trained on rendered scenes; its depth has no metric scale (your own
+    weights: --weights FOLDER)'
+    """
+    return (
+        f"{name}: a tiny model for trying out, trained on {training_data}; its depth has no metric scale (your own "
+        "weights: --weights FOLDER)"
+    )
