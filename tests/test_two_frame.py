@@ -151,7 +151,7 @@ def test_matching_mask_equals_the_original(original: Original) -> None:
 class Steps(nn.Module):
     """Pose nets that know each frame's place by its brightness: (0.5 + 0.01 x place)."""
 
-    def forward(self, encoder: nn.Module, frames: dict[int, Tensor]) -> dict[int, Tensor]:
+    def forward(self, encoder: nn.Module, frames: dict[int, Tensor], unit: Tensor | None = None) -> dict[int, Tensor]:
         (other,) = (i for i in frames if i != 0)
         places = {i: (image.mean((1, 2, 3)) - 0.5) * 100 for i, image in frames.items()}
         assert abs(abs(float(places[other][0] - places[0][0])) - 1) < 1e-3, "neighbours only"
