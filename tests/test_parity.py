@@ -28,7 +28,7 @@ from hybrid_encoder.released.names import decoder_tensors, encoder_tensors
 from hybrid_encoder.stage1.dataset import Stage1Batch
 from hybrid_encoder.stage1.model import Stage1Model, stage1_config
 from hybrid_encoder.stage1.options import PretrainOptions
-from hybrid_encoder.stage2 import objective
+from hybrid_encoder.stage2 import objective, poses
 from hybrid_encoder.stage2.model import DepthBatch, MonoDepth
 from hybrid_encoder.stage2.options import DepthOptions
 from hybrid_encoder.two_frame import checkpoint
@@ -268,9 +268,10 @@ def in_memory(monkeypatch: pytest.MonkeyPatch, files: dict[str, dict[str, Any]],
     def tensors(path: Path) -> dict[str, Tensor]:
         return {name: value for name, value in files[Path(path).stem].items() if isinstance(value, Tensor)}
 
-    for module in (single_frame, two_frame, checkpoint):
-        monkeypatch.setattr(module, "read_checkpoint", lambda path: files[Path(path).stem])
-        monkeypatch.setattr(module, "read_tensors", tensors)
+    for module in (single_frame, two_frame, checkpoint, poses):
+        for name, read in (("read_checkpoint", lambda path: files[Path(path).stem]), ("read_tensors", tensors)):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, read)
     return tmp_path
 
 

@@ -139,7 +139,7 @@ def test_convert_and_load_from_python(run: Path, tmp_path: Path) -> None:
         ["--encoder", "resnet", "--pose_model_type", "shared", "--scales", "0", "2"],
         ["--decoder", "unet", "--pose_model_type", "shared"],
         ["--pose_model_type", "class_token", "--scales", "0", "1", "2", "3", "--text_weight", "0.01"],
-        ["--pose_model_type", "posecnn", "--prevent_collapse", "--encoder_option", "stride4_skip=false"],
+        ["--pose_model_type", "posecnn", "--encoder_option", "stride4_skip=false"],
         ["--head", "relu", "--avg_reprojection", "--disable_automasking", "--no_ssim", "--crop_bottom", "0.1"],
         ["--precision", "bf16", "--accumulate", "2", "--clip_grad", "1", "--encoder_lr", "1e-5"],
         ["--encoder_option", "alignment=replace", "--encoder_option", "train_dino_blocks=1", "--frame_ids", "0", "1"],

@@ -177,6 +177,7 @@ def test_monodepth2_builds_what_the_recipe_says() -> None:
     task = Monodepth2Task(options, 3, cast(Any, None), HERE)
     found = stage2_entries(options, task, task.model) | encoder_entries(cast(HybridEncoder, task.model.encoder))
     assert found.pop("clip_grad") is None
+    found["frames_in_one_batch"] = task.model.options.frames_in_one_batch
     assert found == recipe_entries(Monodepth2Options)
 
 

@@ -135,7 +135,7 @@ def stated_resize(entries: Mapping[str, Any], source: str) -> Resize:
     decoder = stated_json(entries, "decoder_config", source)
     found = decoder.get("resize", "area") if decoder else "lanczos"
     if found not in get_args(Resize):
-        raise UserError(f"{source}: images were resized by {found!r}, expected one of {', '.join(get_args(Resize))}")
+        raise UserError(f"{source} says resize={found!r}: expected one of {', '.join(get_args(Resize))}")
     return cast(Resize, found)
 
 
