@@ -18,6 +18,7 @@ from typing import Any, Literal
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
 from hybrid_encoder.commands.bench import build_config, report, time_inference
@@ -69,11 +70,19 @@ class PerImageText(nn.Module):
         return F.normalize(x, dim=-1)
 
 
+def whole_clip(name: str) -> Any:
+    """open_clip's model with random weights; of the tiny sizes, too, since the tiny CLIP cannot run by itself."""
+    if name != "tiny":
+        return build_clip(name, "random")
+    vision = CLIPVisionCfg(layers=(1, 1, 1, 1), width=16, image_size=64, patch_size=None)
+    return CLIP(64, vision, CLIPTextCfg(width=32, heads=2, layers=2), quick_gelu=True)
+
+
 def compare_encoder(options: PartsOptions, device: torch.device) -> Measures:
     """Inference with cached text features, and with text for every image."""
     torch.manual_seed(0)
     config = build_config(options).replace(pyramid=False)
-    clip = build_clip(config.clip, "random")
+    clip = whole_clip(config.clip)
     encoder = HybridEncoder(config)
     encoder.language = Language(clip, config)
     decoder = DPTDecoder(encoder)
