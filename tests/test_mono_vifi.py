@@ -321,9 +321,10 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def train(clone: Path, data: Path, *more: str) -> str:
+    # Outside of the clone, all of whose Python files a run copies to its log.
     fixed = clone / "tiny.txt"
     fixed.write_text(
-        f"data_path = {data}\nlog_dir = {clone / 'logs'}\nheight = {H}\nwidth = 192\nbatch_size = 2\nnum_workers = 0\n"
+        f"data_path = {data}\nlog_dir = {clone.parent / 'logs'}\nheight = {H}\nwidth = 192\nbatch_size = 2\nnum_workers = 0\n"
         "weights_init = scratch\nuse_affine = True\nlog_frequency = 1\n"
     )
     return run(clone, "train.py", "-c", str(fixed), *more)
@@ -341,7 +342,7 @@ def test_the_real_clone_trains_resumes_evaluates_and_predicts(sharing: str, patc
     asked = (*HYBRID, "--exp_name", sharing, "--fuse_model_type", sharing, "--resume")
     assert "No checkpoint to resume" in train(clone, data, *asked, "--num_epochs", "1")
     assert "Start at eopch 1" in train(clone, data, *asked, "--num_epochs", "2")
-    checkpoint = str(clone / "logs" / sharing / "models" / "model_1.pth")
+    checkpoint = str(clone.parent / "logs" / sharing / "models" / "model_1.pth")
     nets = ("--pretrained_path", checkpoint, "--backbone", "Hybrid", "--height", str(H), "--width", "192")
     for script in ("evaluate_depth.py", "evaluate_depth_mf.py"):
         said = run(clone, script, *nets, "--num_workers", "0", "--kitti_path", str(data), "--post_process")
