@@ -324,8 +324,8 @@ def train(clone: Path, data: Path, *more: str) -> str:
     # Outside of the clone, all of whose Python files a run copies to its log.
     fixed = clone / "tiny.txt"
     fixed.write_text(
-        f"data_path = {data}\nlog_dir = {clone.parent / 'logs'}\nheight = {H}\nwidth = 192\nbatch_size = 2\nnum_workers = 0\n"
-        "weights_init = scratch\nuse_affine = True\nlog_frequency = 1\n"
+        f"data_path = {data}\nlog_dir = {clone.parent / 'logs'}\nheight = {H}\nwidth = 192\nbatch_size = 2\n"
+        "num_workers = 0\nweights_init = scratch\nuse_affine = True\nlog_frequency = 1\n"
     )
     return run(clone, "train.py", "-c", str(fixed), *more)
 
