@@ -20,8 +20,8 @@ from hybrid_encoder.model.decoder import DPTDecoder
 from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.model.nets import DecoderKind, DepthNets
 from hybrid_encoder.model.pose import ClassTokenPose
-from hybrid_encoder.options import EncoderOptions
 
+from .clone_options import asked_config
 from .old_libraries import Shadow
 
 _rates: weakref.WeakKeyDictionary[Any, float | None] = weakref.WeakKeyDictionary()
@@ -266,18 +266,9 @@ def asked_nets(options: Any, kind: DecoderKind | None, filled: bool) -> DepthNet
         kind: of the decoder; None: dpt.
         filled: whether a file of weights will fill the encoder, so that its towers need none of their own.
     """
-    config = EncoderOptions(
-        preset=options.preset,
-        clip_weights=options.clip_weights,
-        dino_weights=options.dino_weights,
-        weights_init=options.weights_init,
-        encoder_option=tuple(options.encoder_option),
-    ).config()
-    if filled or options.stage1 is not None:
-        config = config.without_downloads()
     kind = kind or "dpt"
     return DepthNets(
-        config=config.replace(pyramid=kind == "unet"),
+        config=asked_config(options, filled).replace(pyramid=kind == "unet"),
         decoder=kind,
         scales=tuple(options.scales),
         head=options.head if kind == "dpt" else "sigmoid",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from hybrid_encoder.config import check_scales
+from hybrid_encoder.config import HybridEncoderConfig, check_scales
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.options import HYBRID_ONLY
+from hybrid_encoder.options import HYBRID_ONLY, EncoderOptions
 
 
 def add_options(parser: argparse.ArgumentParser) -> Any:
@@ -28,6 +28,23 @@ def add_encoder_options(group: Any) -> None:
     group.add_argument("--dino_weights", help="DINO's weights: a file, pretrained, or random")
     group.add_argument("--stage1", help="stage1.pth of `hybrid-encoder pretrain`")
     group.add_argument("--encoder_lr", type=float, help="learning rate of the encoder, where it differs")
+
+
+def asked_config(options: Any, filled: bool) -> HybridEncoderConfig:
+    """The hybrid encoder that the options of `add_encoder_options` and `--weights_init` ask for.
+
+    Args:
+        filled: whether a file of weights will fill the encoder, as stage 1 does, so that its towers need none of their
+            own.
+    """
+    config = EncoderOptions(
+        preset=options.preset,
+        clip_weights=options.clip_weights,
+        dino_weights=options.dino_weights,
+        weights_init=options.weights_init,
+        encoder_option=tuple(options.encoder_option),
+    ).config()
+    return config.without_downloads() if filled or options.stage1 is not None else config
 
 
 def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace, any_hybrid: bool) -> None:

@@ -11,10 +11,10 @@ from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.contract import DepthEncoder
 from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.model.nets import DepthNets
-from hybrid_encoder.options import EncoderOptions
 from hybrid_encoder.stage2 import checkpoint as weights
 from hybrid_encoder.weights.reading import check_described, load_state
 
+from ..clone_options import asked_config
 from . import BACKBONE
 
 
@@ -27,15 +27,7 @@ def new_nets(names: dict[str, Any], options: Any) -> tuple[nn.Module, nn.Module]
     Raises:
         UserError: no such encoder can be built.
     """
-    config = EncoderOptions(
-        preset=options.preset,
-        clip_weights=options.clip_weights,
-        dino_weights=options.dino_weights,
-        weights_init=options.weights_init,
-        encoder_option=tuple(options.encoder_option),
-    ).config()
-    if options.stage1 is not None or options.pretrained_path or _resumes(options):
-        config = config.without_downloads()
+    config = asked_config(options, filled=bool(options.pretrained_path) or _resumes(options))
     encoder = HybridEncoder(config.replace(pyramid=True))
     if options.stage1 is not None:
         from hybrid_encoder.stage1.checkpoint import load_stage1
