@@ -205,8 +205,12 @@ def test_frames_in_one_batch(kind: str) -> None:
         assert torch.equal(predicted.features.fused[0], models[1].see(batch.frames[0])[0].fused[0])
         return
     seen = models[1].encoder.forward_features(torch.cat([batch.frames[i] for i in (0, -1, 1)]))
+    assert seen.stride4 is not None
     first = EncoderFeatures(
-        *([x[:2] for x in levels] for levels in (seen.fused, seen.aligned, seen.logits)), None, (64, 64)
+        *([x[:2] for x in levels] for levels in (seen.fused, seen.aligned, seen.logits)),
+        None,
+        (64, 64),
+        seen.stride4[:2],
     )
     assert torch.equal(predicted.disparities["disp", 0], models[1].depth(first)["disp", 0])
     read = seen.class_token if kind == "class_token" else seen.fused[-1]

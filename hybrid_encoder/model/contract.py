@@ -47,10 +47,14 @@ class EncoderFeatures:
         def part(levels: list[Tensor], index: int) -> list[Tensor]:
             return [level.chunk(parts)[index] for level in levels]
 
-        tokens = [None] * parts if self.class_token is None else self.class_token.chunk(parts)
+        nothing = [None] * parts
+        tokens = nothing if self.class_token is None else self.class_token.chunk(parts)
+        finest = nothing if self.stride4 is None else self.stride4.chunk(parts)
         return [
-            EncoderFeatures(part(self.fused, i), part(self.aligned, i), part(self.logits, i), token, self.image_size)
-            for i, token in enumerate(tokens)
+            EncoderFeatures(
+                part(self.fused, i), part(self.aligned, i), part(self.logits, i), token, self.image_size, stride4
+            )
+            for i, (token, stride4) in enumerate(zip(tokens, finest, strict=True))
         ]
 
 

@@ -80,7 +80,8 @@ class DPTDecoder(nn.Module):
                 features.aligned, self.project, self.resize, self.narrow, strict=True
             )
         ]
-        if self.skip is not None and features.stride4 is not None:
+        if self.skip is not None:
+            assert features.stride4 is not None
             size = levels[0].shape[-2:]
             levels[0] = levels[0] + _bilinear(self.skip(features.stride4), size, self.align_corners)
         height, width = features.image_size

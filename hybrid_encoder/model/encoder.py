@@ -81,8 +81,8 @@ class HybridEncoder(HubModel, DepthEncoder):
         kept = (0,) * 4 if config.alignment == "replace" else self.fused_channels
         self.aligned_channels = tuple(extra + c for c in kept)
         self.class_width = self.dino.channels[0] if self.dino else 0
-        skips = config.stride4_skip and isinstance(self.image_tower, ConvTower)
-        self.stride4_channels = self.image_tower.channels[0] if skips and self.image_tower else 0
+        tower = self.image_tower
+        self.stride4_channels = tower.channels[0] if config.stride4_skip and isinstance(tower, ConvTower) else 0
         self.num_ch_enc, self.strides = Channels(config.num_ch_enc), config.strides
         self.pyramid = Pyramid(self, config) if config.pyramid else None
         if config.alignment == "none":

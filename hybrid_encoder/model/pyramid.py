@@ -54,7 +54,8 @@ class Pyramid(nn.Module):
             x = self.project[i](levels[0] if len(levels) == 1 else torch.cat(levels, dim=1))
             size = (height // stride, width // stride)
             x = F.interpolate(x, size, mode="bilinear", align_corners=False)
-            if i < len(self.skip) and features.stride4 is not None:
+            if i < len(self.skip):
+                assert features.stride4 is not None
                 skipped = self.skip[i](features.stride4)
                 x = x + F.interpolate(skipped, size, mode="bilinear", align_corners=False)
             maps.append(F.relu(self.smooth[i](x)))

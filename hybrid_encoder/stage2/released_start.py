@@ -27,6 +27,7 @@ Nets = Mapping[str, nn.Module]
 _COMPARED = (
     "clip", "image_tower", "dino", "dino_blocks", "fusion", "convs2_output_padding", "fusion_channels", "alignment",
     "prompt", "num_tokens", "normalization", "dino_normalization", "text_norm", "position_resize", "decoder_channels",
+    "stride4_skip", "decoder_style",
 )  # fmt: skip
 """The fields of a config that say which net it is; others say what trains and how it starts."""
 
