@@ -11,8 +11,6 @@ that looks at no image. Towers start from random numbers: the table says nothing
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import math
 import statistics
 import time
@@ -21,22 +19,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from tiny_runs import HEIGHT, STEPS_PER_EPOCH, WIDTH, append_line, read_lines, tiny_options, train_and_evaluate
 
 from hybrid_encoder.commands.measuring import machine
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.stage1.checkpoint import STAGE1_FILE
 from hybrid_encoder.stage1.options import PretrainOptions
 from hybrid_encoder.stage1.training import pretrain
-from hybrid_encoder.stage2.checkpoint import load_depth_model
-from hybrid_encoder.stage2.evaluate import evaluate, prior_errors
-from hybrid_encoder.stage2.options import EvaluateOptions, Monodepth2Options
-from hybrid_encoder.stage2.training import train
 from hybrid_encoder.synthetic.files import write_synthetic
 from hybrid_encoder.synthetic.settings import SynthSettings
 
-HEIGHT, WIDTH, SCENES = 64, 192, 96
-STEPS_PER_EPOCH = SCENES * 3 // 4
-"""Steps of four samples, three samples a scene."""
 LANE_DRIVES, LANE_FRAMES = 48, 10
 """As many images with lanes as stage 1 has with exact depth."""
 
@@ -96,29 +88,15 @@ def run(arm: str, seed: int, epochs: int, out: Path) -> dict[str, Any]:
     """Trains and evaluates one arm with one seed; returns its line."""
     chosen, started = ARMS[arm], time.process_time()
     stage1 = stage1_file(chosen.stage1, seed, out) if chosen.stage1 else None
-    options = dataclasses.replace(
-        Monodepth2Options(
-            preset="tiny", dataset="synthetic", scenes=SCENES, height=HEIGHT, width=WIDTH, weights_init="scratch",
-            prevent_collapse=True, stage1=stage1, pose_model_type="class_token", scales=(0, 1, 2, 3), min_depth=0.02,
-            max_depth=20.0, batch_size=4, learning_rate=5e-4, lr_schedule="one_cycle", num_epochs=epochs,
-            save_frequency=1000, num_workers=0, log_frequency=STEPS_PER_EPOCH, device="cpu", seed=seed, log_dir=out,
-            model_name=f"{arm}_{seed}_{epochs}",
-        ),
-        **chosen.changes,
-    )  # fmt: skip
-    train(options, Processes(torch.device("cpu")))
+    name = f"{arm}_{seed}_{epochs}"
+    common = {"prevent_collapse": True, "stage1": stage1, "pose_model_type": "class_token", "learning_rate": 5e-4}
+    errors, _ = train_and_evaluate(tiny_options(seed, epochs, out, name, **{**common, **chosen.changes}))
     seconds = time.process_time() - started
-    test = EvaluateOptions(
-        dataset="synthetic", scenes=SCENES, height=HEIGHT, width=WIDTH, seed=seed, weights=str(options.folder)
-    )
-    errors = evaluate(test, load_depth_model(options.folder)).mean
     return {
         "arm": arm,
         "seed": seed,
         "steps": epochs * STEPS_PER_EPOCH,
-        "abs_rel": round(errors.abs_rel, 4),
-        "a1": round(errors.a1, 4),
-        "prior": round(prior_errors(test).mean.abs_rel, 4),
+        **errors,
         "cpu_seconds": round(seconds),
     }
 
@@ -174,16 +152,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--epochs", type=int, default=8, help=f"of {STEPS_PER_EPOCH} steps")
     given = parser.parse_args()
-    given.results.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.loads(line) for line in given.results.read_text().splitlines()] if given.results.exists() else []
+    lines = read_lines(given.results)
     done = [(line["arm"], line["seed"], line["steps"]) for line in lines]
     print(machine(torch.device("cpu")), flush=True)
     for seed in given.seeds:
         for arm in given.arms:
             if (arm, seed, given.epochs * STEPS_PER_EPOCH) not in done:
                 lines.append(run(arm, seed, given.epochs, given.out))
-                with given.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(lines[-1]) + "\n")
+                append_line(given.results, lines[-1])
     print(table(lines))
 
 
