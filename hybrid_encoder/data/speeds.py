@@ -25,7 +25,7 @@ class Speeds(NamedTuple):
 
 
 def read_speeds(path: str | Path) -> Speeds:
-    """A file with seconds and metres per second a line, split by a comma or spaces; the first line may name its columns.
+    """A file with seconds and metres per second a line, split by a comma or spaces; the first line may name them.
 
     Raises:
         UserError: missing file, no speed in it, a line of another form, times that do not grow, or speeds of no car.

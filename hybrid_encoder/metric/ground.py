@@ -1,8 +1,8 @@
 """The ground's plane in a depth map: the camera's height above it, in the unit of depth.
 
-A plane n . X = h, with n the unit normal towards the ground in camera axes (x right, y down, z ahead) and h the camera's
-height, has an inverse depth that is linear in the image: 1 / Z = n . K^-1 (u, v, 1) / h. So three numbers are fitted to
-inverse depth, whose noise is even over the image. The height gives the scale, as in Xue et al. 2020
+A plane n . X = h, with n the unit normal towards the ground in camera axes (x right, y down, z ahead) and h the height
+of the camera, has an inverse depth that is linear in the image: 1 / Z = n . K^-1 (u, v, 1) / h. So three numbers are
+fitted to inverse depth, whose noise is even over the image. The height gives the scale, as in Xue et al. 2020
 (https://arxiv.org/abs/2004.05560).
 
 A net's road is bent, and a bent road is fitted best by a tilted plane, whose height is wrong. So the tilt is drawn to

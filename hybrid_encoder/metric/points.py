@@ -44,12 +44,18 @@ def on_surface(depth: np.ndarray) -> np.ndarray:
     kept = known & (depth < FAR * np.median(depth[known]))
     for axis in (0, 1):
         for reach in (1, 2):
-            padded = np.pad(inverse, [(reach, reach) if a == axis else (0, 0) for a in (0, 1)], mode="reflect", reflect_type="odd")
-            size = depth.shape[axis]
-            before = np.take(padded, range(size), axis)
-            after = np.take(padded, range(2 * reach, size + 2 * reach), axis)
-            kept &= np.abs(before - 2 * inverse + after) <= EDGE * np.maximum(np.maximum(before, after), inverse)
+            before, after = _neighbours(inverse, axis, reach)
+            nearest = np.maximum(np.maximum(before, after), inverse)
+            kept &= np.abs(before - 2 * inverse + after) <= EDGE * nearest
     return kept
+
+
+def _neighbours(values: np.ndarray, axis: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """The values so many pixels before and after, (H, W) each; outside, the map goes on straight."""
+    size = values.shape[axis]
+    margins = [(reach, reach) if number == axis else (0, 0) for number in (0, 1)]
+    padded = np.pad(values, margins, mode="reflect", reflect_type="odd")
+    return np.take(padded, range(size), axis), np.take(padded, range(2 * reach, size + 2 * reach), axis)
 
 
 def cloud_of(image: np.ndarray, depth: np.ndarray, kept: np.ndarray, K: np.ndarray) -> Cloud:

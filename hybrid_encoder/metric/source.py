@@ -31,7 +31,7 @@ class ScaleSource:
     def __str__(self) -> str:
         if self.kind in _IN_METRES:
             return f"{self.kind.replace('_', ' ')} {self.metres:g} m"
-        return {"lidar": "LiDAR", "speed": f"the speeds of {self.file}", "poses": f"the poses of {self.file}"}[self.kind]
+        return "LiDAR" if self.kind == "lidar" else f"the {self.kind.rstrip('s')}s of {self.file}"
 
     @property
     def needs_motion(self) -> bool:

@@ -36,7 +36,7 @@ def aspect_size(size: tuple[int, ...], pixels: int) -> tuple[int, int]:
     """Height and width, multiples of 32, with nearly the proportions of an image and about so many pixels.
 
     >>> aspect_size((375, 1242), 192 * 640), aspect_size((720, 1280), 192 * 640), aspect_size((720, 1280), 96 * 320)
-    ((192, 640), (256, 448), (128, 224))
+    ((192, 640), (288, 512), (128, 224))
 
     Args:
         size: height and width of the image.

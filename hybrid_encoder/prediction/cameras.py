@@ -14,6 +14,7 @@ from ..errors import UserError, naming
 from ..evaluation.trajectory import poses_of
 from ..images import cut_bottom, kept_rows, read_image
 from ..metric.camera import intrinsics_of_view, resize_intrinsics
+from .overlap import ahead
 from .settings import PredictionSettings
 from .trajectory import CameraPath, PosePredictor, predict_path
 
@@ -37,33 +38,48 @@ class Cameras:
 
     def __init__(self, settings: PredictionSettings, poses: PosePredictor | None = None) -> None:
         self.settings, self.poses = settings, poses
+        self._check()
         self.factors: dict[Path, float] = {}
         self._paths: dict[Path, CameraPath] = {}
 
-    def intrinsics(self, size: Size) -> np.ndarray:
-        """(3, 3), pixels of whole images of this size.
-
-        Raises:
-            UserError: nobody knows them.
-        """
-        if self.settings.camera is not None:
-            return self.settings.camera.for_image(*size).K
-        if self.settings.fov is None:
+    def _check(self) -> None:
+        """Raises UserError where the settings ask for something that needs a camera or a path that nobody knows."""
+        source = self.settings.scale_from
+        if not self.knows_camera and (self.settings.points or (source and source.kind == "camera_height")):
             raise UserError(
                 "points and the camera's height need the camera: give --intrinsics fx,fy,cx,cy (pixels of the inputs), "
                 "a JSON file with K and image_size, or --fov DEGREES, how wide the images see"
             )
-        return intrinsics_of_view(self.settings.fov, *size)
+        if self.poses is None and (self.settings.trajectory or (source and source.needs_motion)):
+            raise UserError("the camera's motion is not known: give weights of a run with pose nets")
 
-    def intrinsics_of_map(self, size: Size, map_size: Size) -> np.ndarray:
+    @property
+    def knows_camera(self) -> bool:
+        """Whether the intrinsics are known."""
+        return self.settings.camera is not None or self.settings.fov is not None
+
+    @property
+    def knows_paths(self) -> bool:
+        """Whether the camera's path can be told."""
+        return self.poses is not None or self.settings.poses is not None
+
+    def intrinsics_of_map(self, size: Size, map_size: Size | None = None) -> np.ndarray:
         """(3, 3), pixels of a depth map of the rows that stay of an image.
 
         Args:
             size: of the whole image.
-            map_size: of the map.
+            map_size: of the map; None: that of the rows that stay.
+
+        Raises:
+            UserError: the intrinsics are of other images, or nobody knows them.
         """
+        if self.settings.camera is not None:
+            K = self.settings.camera.for_image(*size).K
+        else:
+            assert self.settings.fov is not None, "checked at the start"
+            K = intrinsics_of_view(self.settings.fov, *size)
         kept = (size[0], kept_rows(size[1], self.settings.crop_bottom))
-        return resize_intrinsics(self.intrinsics(size), kept, map_size)
+        return K if map_size is None else resize_intrinsics(K, kept, map_size)
 
     def seen(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
         """Frames as models see them: without lens distortion and the rows that are cut off."""
@@ -71,24 +87,19 @@ class Cameras:
         for frame in frames:
             yield frame._replace(image=cut_bottom(undistort(frame.image), self.settings.crop_bottom))
 
-    @property
-    def know_paths(self) -> bool:
-        """Whether the camera's path can be told."""
-        return self.poses is not None or self.settings.poses is not None
-
     def predicted_path(self, images: Sequence[Path], video: Path | None = None) -> CameraPath:
         """The predicted path through images that follow each other, or through a video, in the unit of depth.
 
         Raises:
-            UserError: no pose nets, or as `predict_path`.
+            UserError: as `predict_path`.
         """
         key = video or IMAGES
         if key not in self._paths:
-            if self.poses is None:
-                raise UserError("the camera's motion is not known: give weights of a run with pose nets")
+            assert self.poses is not None, "checked at the start"
             frames = read_video(video) if video else image_frames(images)
+            stream = ahead(self.seen(frames), self.settings.batch_size)
             with naming(video or f"{len(images)} images"):
-                self._paths[key] = predict_path(self.poses, self.seen(frames), self.settings.batch_size)
+                self._paths[key] = predict_path(self.poses, stream, self.settings.batch_size)
         return self._paths[key]
 
     def predicted_poses(self, images: Sequence[Path], video: Path | None = None) -> np.ndarray:

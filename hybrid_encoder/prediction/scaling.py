@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from ..data.dataset import STEREO_BASELINE
 from ..data.poses import read_poses
 from ..data.speeds import read_speeds
 from ..data.velodyne import scan_depth_of_image
-from ..data.video import read_video
+from ..data.video import read_video, until_damage
 from ..errors import UserError
 from ..images import cut_bottom
 from ..metric.ground import ground_scale
@@ -22,7 +23,7 @@ from ..metric.motion import motion_scales, steps_of, steps_of_speeds
 from ..metric.scale import FrameScale, ScaleEstimate, ScaleTracker, combine
 from ..metric.source import ScaleSource
 from ..model.disparity import disparity_to_depth
-from ..model.predictor import DepthPredictor, resize_map
+from ..model.predictor import DepthPredictor, NonFiniteWeightsError, resize_map
 from .batches import predict_batch
 from .cameras import IMAGES, Cameras, Size, image_frames
 from .trajectory import CameraPath
@@ -84,12 +85,17 @@ def scale_of_images(cameras: Cameras, model: DepthPredictor, images: Sequence[Pa
     if source.needs_motion:
         metres = known_steps(source, None, len(images))
         return _estimated(cameras, IMAGES, combine_motion(source, cameras.predicted_path(images), metres))
+    model = copy(model)  # one that keeps the frames before has not seen these
     found = []
     for path in images[:: max(len(images) // _IMAGES_LOOKED_AT, 1)]:
-        whole = next(image_frames([path]))
-        seen = next(cameras.seen([whole])).image
-        disparity = predict_batch(model, [seen], cameras.settings)[0]
-        found.append(_look(cameras, model, _Frame(disparity, whole.image.shape[1::-1], path)))
+        try:
+            whole = next(image_frames([path]))
+            disparity = predict_batch(model, [next(cameras.seen([whole])).image], cameras.settings)[0]
+            found.append(_look(cameras, model, _Frame(disparity, whole.image.shape[1::-1], path)))
+        except NonFiniteWeightsError:
+            raise
+        except UserError as error:
+            found.append(FrameScale(0.0, str(error)))
     return _estimated(cameras, IMAGES, combine(str(source), found))
 
 
@@ -116,7 +122,8 @@ def scale_of_video(cameras: Cameras, model: DepthPredictor, video: Path, size: S
     def look(disparity: np.ndarray) -> FrameScale:
         return _look(cameras, model, _Frame(disparity, size))
 
-    frames = cameras.seen(islice(read_video(video), 0, _FRAMES_LOOKED_AT * _FRAME_STEP, _FRAME_STEP))
+    stream = until_damage(read_video(video), [])
+    frames = cameras.seen(islice(stream, 0, _FRAMES_LOOKED_AT * _FRAME_STEP, _FRAME_STEP))
     found = [look(predict_batch(model, [frame.image], cameras.settings)[0]) for frame in frames]
     return _estimated(cameras, video, combine(str(source), found), look)
 

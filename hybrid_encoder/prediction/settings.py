@@ -33,6 +33,7 @@ class PredictionSettings:
         scale_from: what depth gets its scale from, in place of `scale_factor`; None: nothing.
         fov: horizontal field of view in degrees, where `camera` is not known; of whole images.
         poses: file with the camera's path, in place of the pose nets: one pose a frame, metres.
+        trajectory: write the camera's path, too; images are frames of one sequence.
         points: write coloured points, of each image, and of a video as one cloud.
         voxel: side of the cells in which a video's points are averaged, metres (or the unit of depth); None: a
             hundredth of the median depth.
@@ -54,6 +55,7 @@ class PredictionSettings:
     scale_from: ScaleSource | None = None
     fov: float | None = None
     poses: Path | None = None
+    trajectory: bool = False
     points: bool = False
     voxel: float | None = None
     colormap: str = "magma"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from ..evaluation.consistency import colour_flicker, inconsistency, move
+from ..evaluation.trajectory import motions_of
+from .cameras import Size
 from .frame_pictures import ColourScale
 from .scaling import Scale
 
@@ -26,12 +29,11 @@ class Steadiness:
 
     Args:
         poses: (N, 4, 4) of the video's frames, world from camera, in the unit that is written.
-        K: (3, 3), pixels of the depth maps.
+        intrinsics: (3, 3) for depth maps of some width and height.
     """
 
-    def __init__(self, poses: np.ndarray, K: np.ndarray) -> None:
-        self._motions = np.linalg.inv(poses[1:]) @ poses[:-1]
-        self._K = K
+    def __init__(self, poses: np.ndarray, intrinsics: Callable[[Size], np.ndarray]) -> None:
+        self._motions, self._intrinsics = motions_of(poses), intrinsics
         self._last: _Seen | None = None
         self._found: list[tuple[float, float, float, float]] = []
         self._follows = False
@@ -43,8 +45,9 @@ class Steadiness:
         self._follows |= scale.own != scale.factor
         if self._last is not None and len(self._found) < len(self._motions):
             motion, last = self._motions[len(self._found)], self._last
-            steady = move(last.factor * last.depth, seen.factor * depth, motion, self._K)
-            alone = move(last.own_factor * last.depth, seen.own_factor * depth, motion, self._K)
+            K = self._intrinsics(depth.shape[::-1])
+            steady = move(last.factor * last.depth, seen.factor * depth, motion, K)
+            alone = move(last.own_factor * last.depth, seen.own_factor * depth, motion, K)
             self._found.append(
                 (
                     inconsistency(alone),
@@ -56,10 +59,14 @@ class Steadiness:
         self._last = seen
 
     def __str__(self) -> str:
+        if not self._found:
+            return "consistency is told of two frames and more"
         alone, steady, colours_alone, colours = np.nanmean(np.array(self._found), axis=0)
-        depth = f"{alone:.1%} with each frame's own scale, {steady:.1%} with the video's" if self._follows else f"{steady:.1%}"
+        depth = f"{steady:.1%}"
+        if self._follows:
+            depth = f"{alone:.1%} with each frame's own scale, {steady:.1%} with the video's"
         return (
-            f"consistency of {len(self._found)} pairs of frames, warped by the camera's path: depth differs by {depth}; "
+            f"consistency of {len(self._found)} pairs of frames, warped along the path: depth differs by {depth}; "
             f"colours change by {colours_alone:.1%} of their range with each frame's own ends, {colours:.1%} with the "
             "video's"
         )
