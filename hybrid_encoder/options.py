@@ -182,7 +182,7 @@ YES = "with the authors' weights (released): fetch them without asking"
 """Help text of the commands' `--yes`."""
 
 SCALE_FROM = (
-    "where metres come from: camera_height=1.65 (above ground), lidar (KITTI's layout), baseline=0.54 (after stereo "
+    "metres from camera_height=1.65 (above ground), lidar (KITTI's layout), baseline=0.54 (after stereo "
     "training), speed=FILE (lines of seconds, metres per second) or poses=FILE (KITTI's form or TUM's)"
 )
 """Help text of `--scale_from`."""

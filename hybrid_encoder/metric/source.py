@@ -26,12 +26,19 @@ class ScaleSource:
     metres: float = 0.0
     """Of camera_height and baseline."""
     file: Path = Path()
-    """Of speed and poses; Path(): the data set's own."""
+    """Of speed and poses; Path(): none, the poses are the data set's own."""
 
     def __str__(self) -> str:
         if self.kind in _IN_METRES:
             return f"{self.kind.replace('_', ' ')} {self.metres:g} m"
-        return "LiDAR" if self.kind == "lidar" else f"the {self.kind.rstrip('s')}s of {self.file}"
+        if not self.has_file:
+            return "LiDAR" if self.kind == "lidar" else "known poses"
+        return f"the {self.kind.rstrip('s')}s of {self.file}"
+
+    @property
+    def has_file(self) -> bool:
+        """Whether a file holds it."""
+        return self.file != Path()
 
     @property
     def needs_motion(self) -> bool:
@@ -51,7 +58,7 @@ def read_scale_source(text: str) -> ScaleSource:
         UserError: no such source, or no length.
     """
     kind, _, value = text.partition("=")
-    if kind not in get_args(Kind) or (kind == "lidar") == bool(value):
+    if kind not in get_args(Kind) or (kind == "lidar" and value) or (kind == "speed" and not value):
         raise UserError(f"--scale_from {text}: {_EXPECTED}")
     if kind not in _IN_METRES:
         return ScaleSource(kind, file=Path(value))  # type: ignore[arg-type]

@@ -59,7 +59,7 @@ def _check_one_drive(sources: Sequence[InputFile], settings: PredictionSettings)
     source = settings.scale_from
     of_one = [
         *([f"--poses {settings.poses}"] if settings.poses is not None else []),
-        *([f"--scale_from {source.kind}={source.file}"] if source is not None and source.needs_motion else []),
+        *([f"--scale_from {source.kind}={source.file}"] if source is not None and source.has_file else []),
     ]
     if of_one and drives > 1:
         raise UserError(f"{of_one[0]} is of one drive, and these are {drives}: give one video, or the images of one")

@@ -137,6 +137,8 @@ def known_steps(source: ScaleSource, seconds: np.ndarray | None, frames: int) ->
     Raises:
         UserError: no such file, or it is of another number of frames.
     """
+    if not source.has_file:
+        raise UserError("--scale_from poses: name the file of the poses, --scale_from poses=FILE")
     if source.kind == "poses":
         poses = read_poses(source.file)
         if len(poses) != frames:
