@@ -117,8 +117,8 @@ def _lower_middle(depth: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndar
     rows = max(round(height * columns / width), 1)
     values = np.where(np.isfinite(depth) & (depth > 0), depth, 0)
     known = cv2.resize((values > 0).astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA) > _ALL
-    inverse = (1 / np.where(values > 0, values, np.inf)).astype(np.float32)
-    inverse = cv2.resize(inverse, (columns, rows), interpolation=cv2.INTER_AREA)
+    fine = (1 / np.where(values > 0, values, np.inf)).astype(np.float32)
+    inverse = cv2.resize(fine, (columns, rows), interpolation=cv2.INTER_AREA)
     K = resize_intrinsics(K, (width, height), (columns, rows))
     margin = round(columns * (1 - MIDDLE_PART) / 2)
     known[: round(rows * LOWER_PART)] = known[:, :margin] = known[:, columns - margin :] = False

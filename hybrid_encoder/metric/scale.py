@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +19,7 @@ MAX_SPREAD = 0.3
 MOMENTUM = 0.97
 """How slowly a video's scale follows its frames."""
 _SHOWN_REFUSALS = 3
+"""Reasons that are told; of those that differ in their numbers alone, one."""
 
 
 class FrameScale(NamedTuple):
@@ -64,8 +66,8 @@ def combine(source: str, found: Sequence[FrameScale]) -> ScaleEstimate:
     """
     factors = np.array([frame.factor for frame in found if not frame.refusal])
     if len(factors) < max(MIN_SHARE * len(found), 1):
-        reasons = list(dict.fromkeys(frame.refusal for frame in found if frame.refusal))
-        told = "; ".join(reasons[:_SHOWN_REFUSALS]) or "there is no frame"
+        reasons = {re.sub(r"[0-9]+", "", frame.refusal): frame.refusal for frame in found if frame.refusal}
+        told = "; ".join([*reasons.values()][:_SHOWN_REFUSALS]) or "there is no frame"
         raise UserError(
             f"no scale from {source}: {len(factors)} of {len(found)} frames tell one, at least {MIN_SHARE:.0%} are "
             f"expected. {told[:1].upper()}{told[1:]}"
