@@ -13,11 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from hybrid_encoder.cli import main
 from hybrid_encoder.colormap import COLORMAPS, colorize_disparity, write_picture
 from hybrid_encoder.data.calibration import Intrinsics
-from hybrid_encoder.data.poses import write_kitti_poses
+from hybrid_encoder.data.poses import read_poses, write_kitti_poses
 from hybrid_encoder.data.video import iterate_video
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.evaluation.trajectory import motions_of
 from hybrid_encoder.images import read_image
 from hybrid_encoder.metric.ply import write_ply
 from hybrid_encoder.metric.points import Cloud, VoxelGrid, cloud_of, on_surface
@@ -27,6 +29,7 @@ from hybrid_encoder.prediction.frame_pictures import ColourScale
 from hybrid_encoder.prediction.legend import with_legend
 from hybrid_encoder.prediction.paths import predict_paths
 from hybrid_encoder.prediction.settings import PredictionSettings
+from hybrid_encoder.stage2.stereo_training import check_learnt_from_stereo
 from hybrid_encoder.synthetic.sequence import SyntheticSequence, render_sequence
 
 HEIGHT, WIDTH, FRAMES = 64, 192, 6
@@ -141,6 +144,41 @@ def test_a_fused_video_lies_on_the_surfaces(
     assert "over the video" in told
     assert "consistency of 5 pairs of frames" in told
     assert "with each frame's own scale" in told
+
+
+class KnownMotions:
+    """Pose nets that are exact but for the unit."""
+
+    height, width, resize = HEIGHT, WIDTH, "area"
+
+    def __init__(self, drive: SyntheticSequence) -> None:
+        self.left = list(motions_of(drive.T_world_camera.numpy().astype(np.float64)))
+
+    def motions(self, earlier: Tensor, later: Tensor) -> Tensor:
+        found = np.stack([self.left.pop(0) for _ in earlier])
+        found[:, :3, 3] /= UNIT
+        return torch.from_numpy(found)
+
+
+@pytest.mark.parametrize("kind", ["speed", "poses"])
+def test_speed_and_poses_make_a_videos_depth_path_and_points_metric(
+    kind: str, drive: SyntheticSequence, recorded: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out, poses = recorded / "out", drive.T_world_camera.numpy().astype(np.float64)
+    speed = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1).mean() * 10
+    (recorded / "speed.txt").write_text(f"0 {speed}\n1 {speed}\n")
+    source = ScaleSource(kind, file=recorded / {"speed": "speed.txt", "poses": "poses.txt"}[kind])  # type: ignore[arg-type]
+    asked = replace(settings(drive), scale_from=source, trajectory=True)
+    predict_paths(Exact(drive), [recorded / "drive.avi"], out, asked, poses=KnownMotions(drive))
+    told = capsys.readouterr().out
+    assert f"the {'speed' if kind == 'speed' else 'pose'}s of " in told
+    assert "from 5 of 5 frames" in told
+    assert float(told.split("txt: ")[1].split(" m per")[0]) == pytest.approx(UNIT, rel=0.02)
+    path = read_poses(out / "drive_trajectory_kitti.txt")
+    assert path[:, :3, 3] == pytest.approx((np.linalg.inv(poses[0]) @ poses)[:, :3, 3], rel=0.03, abs=0.03)
+    points, _ = read_ply(out / "drive.ply")
+    world = points.astype(np.float64) @ poses[0, :3, :3].T + poses[0, :3, 3]
+    assert np.median(distances(world, drive, range(FRAMES))) < 0.1
 
 
 def test_a_path_of_another_video_is_refused(drive: SyntheticSequence, recorded: Path) -> None:
@@ -274,3 +312,36 @@ def test_a_video_keeps_its_proportions(recorded: Path) -> None:
     predict_paths(model, [recorded / "drive.avi"], recorded / "out", replace(QUIET, keep_aspect=True))
     assert model.sizes == [(4, 3, 96, 288), (2, 3, 96, 288)]
     assert len(list(iterate_video(recorded / "out" / "drive_depth.mp4"))) == FRAMES
+
+
+def test_the_command_takes_the_options(drive: SyntheticSequence, recorded: Path, capsys: pytest.CaptureFixture) -> None:
+    out, K = recorded / "out", drive.K.numpy()
+    given = [
+        "predict",
+        str(recorded / "images" / "1.png"),
+        "--out",
+        str(out),
+        "--points",
+        "--no_pairs",
+        "--keep_aspect",
+    ]
+    camera = ",".join(f"{value:.2f}" for value in (K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
+    assert main([*given, "--intrinsics", camera, "--scale_from", "camera_height=1.65", "--colormap", "viridis"]) == 0
+    assert "scale from camera height 1.65 m" in capsys.readouterr().out
+    assert sorted(path.name for path in out.iterdir()) == ["1.ply", "1_depth.png", "1_disp.png"]
+    assert main([*given, "--scale_from", "height"]) == 2
+    assert "expected camera_height=METRES, lidar" in capsys.readouterr().err
+
+
+def test_a_baseline_needs_weights_that_learnt_from_stereo(tmp_path: Path) -> None:
+    weights = tmp_path / "models" / "weights_0"
+    weights.mkdir(parents=True)
+    (weights / "encoder.pth").write_bytes(b"")
+    check_learnt_from_stereo(str(tmp_path))
+    (tmp_path / "models" / "opt.json").write_text('{"use_stereo": true}')
+    check_learnt_from_stereo(str(weights))
+    (tmp_path / "models" / "opt.json").write_text('{"use_stereo": false}')
+    for folder in (tmp_path, weights):
+        with pytest.raises(UserError, match="learnt from one camera"):
+            check_learnt_from_stereo(str(folder))
+    check_learnt_from_stereo("tiny-rendered")

@@ -19,6 +19,7 @@ from ..stage2.metric_scale import estimate_scale, metric_result
 from ..stage2.odometry import evaluate_poses
 from ..stage2.poses import load_pose_model
 from ..stage2.prediction_files import stored_disparities, write_only
+from ..stage2.stereo_training import check_learnt_from_stereo
 from ..two_frame.checkpoint import is_two_frame, load_two_frame_model
 from ..two_frame.evaluate import open_and_predict
 from ..two_frame.options import TwoFrameEvaluateOptions
@@ -58,6 +59,8 @@ def _judge(
     if options.scale_from is None:
         return judge(options, data, predictions), ""
     source = read_scale_source(options.scale_from)
+    if source.kind == "baseline":
+        check_learnt_from_stereo(options.weights)
     poses = None
     if source.needs_motion and not options.weights:
         raise UserError(f"--scale_from {options.scale_from} needs the pose nets of --weights")

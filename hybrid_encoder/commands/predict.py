@@ -15,6 +15,7 @@ from ..prediction.inputs import find_inputs
 from ..prediction.paths import predict_paths
 from ..prediction.settings import PredictionSettings
 from ..stage2.poses import PoseModel, load_pose_model
+from ..stage2.stereo_training import check_learnt_from_stereo
 from ..two_frame.checkpoint import is_two_frame, load_two_frame_model
 from ..two_frame.predict import predict_two_frame
 from .convert import open_depth_model, refuse_normalization
@@ -26,6 +27,8 @@ def run(options: PredictOptions) -> None:
     """Predicts, and says how many files were written."""
     options = replace(options, weights=local_weights(options.weights, options.yes))
     settings = _settings(options)
+    if settings.scale_from is not None and settings.scale_from.kind == "baseline":
+        check_learnt_from_stereo(options.weights)
     if options.weights.lower().endswith(SUFFIX):
         written = predict_paths(_open_onnx(options), options.inputs, options.out, settings)
     else:

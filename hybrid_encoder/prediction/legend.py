@@ -66,12 +66,12 @@ def _ticks(limits: tuple[float, float], length: int, font_scale: float) -> list[
 
 
 def round_depths(near: float, far: float) -> list[float]:
-    """The numbers 1, 2, 3 and 5 times powers of ten from near to far, growing.
+    """The numbers 1, 1.5, 2, 3, 4, 5 and 7 times powers of ten from near to far, growing.
 
     >>> round_depths(1.8, 31.0)
-    [2.0, 3.0, 5.0, 10.0, 20.0, 30.0]
+    [2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0]
     """
     first, last = math.floor(math.log10(near)), math.floor(math.log10(far))
     powers = [10.0**exponent for exponent in range(first, last + 1)]
-    depths = [factor * power for power in powers for factor in (1, 2, 3, 5)]
+    depths = [factor * power for power in powers for factor in (1, 1.5, 2, 3, 4, 5, 7)]
     return [depth for depth in depths if near <= depth <= far]
