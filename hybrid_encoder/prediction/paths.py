@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from ..model.disparity import disparity_to_depth, is_flat
 from ..model.predictor import DepthPredictor, NonFiniteWeightsError, check_finite, predict_disparities, resize_map
 from ..writing import NO_ROOM, not_written
 from .inputs import InputFile, find_inputs, output_stems
+from .overlap import Later, ahead
 from .pictures import COARSE_BELOW, write_image
 from .settings import PredictionSettings
 from .video import write_video
@@ -79,7 +81,8 @@ def predict_paths(
     if run.failed:
         raise UserError(
             f"{len(run.failed)} of {len(jobs)} files could not be read or written, the other "
-            f"{len(jobs) - len(run.failed)} are written to {out}:\n" + "\n".join(run.failed)
+            f"{len(jobs) - len(run.failed)} are written to {out}:\n"
+            + "\n".join(run.failed[job.source.path] for job in jobs if job.source.path in run.failed)
         )
     return run.written
 
@@ -123,35 +126,45 @@ class _Run:
     out: Path
     settings: PredictionSettings
     written: list[Path] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
     farthest: float = 0.0
     """The largest depth so far."""
     flat: int = 0
     """Depth maps so far, of images and of frames, that show one depth everywhere."""
 
     def predict_images(self, jobs: Sequence[_Job]) -> None:
-        settings, undistort = self.settings, Undistorter(self.settings.camera)
-        with tqdm(total=len(jobs), desc="images", unit="image", disable=not settings.progress or not jobs) as bar:
-            for start in range(0, len(jobs), settings.batch_size):
-                batch = jobs[start : start + settings.batch_size]
-                readable: list[tuple[np.ndarray, _Job]] = []
-                for job in batch:
-                    with self._noted(job):
-                        image = undistort(read_image(job.source.path))
-                        readable.append((cut_bottom(image, settings.crop_bottom), job))
+        settings, size = self.settings, self.settings.batch_size
+        with (
+            tqdm(total=len(jobs), desc="images", unit="image", disable=not settings.progress or not jobs) as bar,
+            Later(size) as later,
+        ):
+            stream = ahead(self._read(jobs), size)
+            while batch := list(islice(stream, size)):
+                readable = [(image, job) for image, job in batch if image is not None]
                 if readable:
                     disparities = check_finite(predict_disparities(self.model, [image for image, _ in readable]))
                     self._make_folder()
                     for disparity, (image, job) in zip(disparities, readable, strict=True):
-                        self.flat += is_flat(disparity)
-                        with self._noted(job):
-                            self._write_image(resize_map(disparity, *image.shape[:2]), job)
+                        later(self._write_image, disparity, image.shape[:2], job)
                 bar.update(len(batch))
 
-    def _write_image(self, disparity: np.ndarray, job: _Job) -> None:
-        depth = self.settings.scale_factor * disparity_to_depth(disparity, self.model.min_depth, self.model.max_depth)
-        self.written += write_image(disparity, depth, job.targets)
-        self.farthest = max(self.farthest, float(depth.max()))
+    def _read(self, jobs: Sequence[_Job]) -> Iterator[tuple[np.ndarray | None, _Job]]:
+        """The image of each job as the model is to see it; None where it cannot be read."""
+        undistort = Undistorter(self.settings.camera)
+        for job in jobs:
+            image: np.ndarray | None = None
+            with self._noted(job):
+                image = cut_bottom(undistort(read_image(job.source.path)), self.settings.crop_bottom)
+            yield image, job
+
+    def _write_image(self, small: np.ndarray, size: tuple[int, int], job: _Job) -> None:
+        """Writes inverse depth (h, w), as the model gave it, at the image's height and width."""
+        self.flat += is_flat(small)
+        with self._noted(job):
+            disparity, limits = resize_map(small, *size), (self.model.min_depth, self.model.max_depth)
+            depth = self.settings.scale_factor * disparity_to_depth(disparity, *limits)
+            self.written += write_image(disparity, depth, job.targets)
+            self.farthest = max(self.farthest, float(depth.max()))
 
     def predict_video(self, job: _Job, for_video: ForVideo | None) -> None:
         settings, path, undistort = self.settings, job.source.path, Undistorter(self.settings.camera)
@@ -164,7 +177,8 @@ class _Run:
             )
             kept = info._replace(height=kept_rows(info.height, settings.crop_bottom))
             target = job.targets["video"]
-            with tqdm(frames, path.name, info.frames or None, unit="frame", disable=not settings.progress) as bar:
+            stream = ahead(frames, settings.batch_size)
+            with tqdm(stream, path.name, info.frames or None, unit="frame", disable=not settings.progress) as bar:
                 try:
                     self.flat += write_video(model, bar, kept, target, settings)
                 except OSError as error:
@@ -190,4 +204,4 @@ class _Run:
             no_room = isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_ROOM
             if job.source.named or no_room:
                 raise
-            self.failed.append(str(error))
+            self.failed[job.source.path] = str(error)

@@ -21,6 +21,7 @@ from ..evaluation.trajectory import poses_of
 from ..images import cut_bottom, read_image, resize_image
 from .inputs import InputFile, find_inputs, output_stems
 from .map_picture import Path2D, draw_map
+from .overlap import ahead
 from .settings import PredictionSettings
 
 
@@ -101,7 +102,8 @@ def _write(
             yield cut_bottom(undistort(frame.image), settings.crop_bottom)
 
     with naming(name):
-        poses = poses_of(predict_motions(model, images(), settings.batch_size))
+        stream = ahead(images(), settings.batch_size)
+        poses = poses_of(predict_motions(model, stream, settings.batch_size))
     poses[:, :3, 3] *= settings.scale_factor
     tum, kitti, picture = (target.with_name(target.name + ending) for ending in ("_tum.txt", "_kitti.txt", ".png"))
     write_tum_poses(tum, poses, seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..errors import UserError
 from ..model.disparity import is_flat
 from ..model.predictor import DepthPredictor, check_finite, predict_disparities, resize_map
 from ..writing import atomic_path
+from .overlap import Later
 from .settings import PredictionSettings
 
 SCALE_MOMENTUM = 0.9
@@ -51,26 +53,41 @@ def write_video(
     """
     damage: list[UserError] = []
     stream = _until_damage(frames, damage)
-    limits: np.ndarray | None = None
-    count = flat = 0
     with atomic_path(target) as partial, opencv_path(partial) as name:
-        with VideoWriter(name, info, target, settings.video_codec) as video:
+        with VideoWriter(name, info, target, settings.video_codec) as video, Later(settings.batch_size) as later:
+            pairs = _Pairs(video)
             while batch := list(islice(stream, settings.batch_size)):
                 disparities = check_finite(predict_disparities(model, [frame.image for frame in batch]))
-                for (image, seconds), small in zip(batch, disparities, strict=True):
-                    disparity = resize_map(small, *image.shape[:2])
-                    now = np.array(color_range(disparity))
-                    limits = now if limits is None else SCALE_MOMENTUM * limits + (1 - SCALE_MOMENTUM) * now
-                    colours = colorize_disparity(disparity, (limits[0], limits[1]))
-                    video.write(side_by_side(image, colours), seconds)
-                    count += 1
-                    flat += is_flat(small)
-        if not count:
+                for frame, disparity in zip(batch, disparities, strict=True):
+                    later(pairs.write, frame, disparity)
+        if not pairs.count:
             raise damage[0] if damage else UserError(f"no frame for the video {target}")
         video.check_written()
     if damage:
-        raise UserError(f"{damage[0]}\nThe {count} frames before that are in {target}") from damage[0]
-    return flat
+        raise UserError(f"{damage[0]}\nThe {pairs.count} frames before that are in {target}") from damage[0]
+    return pairs.flat
+
+
+@dataclass
+class _Pairs:
+    """Frames and the colours of their depth on the way into a video, on one slowly moving scale."""
+
+    video: VideoWriter
+    count: int = 0
+    flat: int = 0
+    """How many frames' depth is flat."""
+    limits: np.ndarray | None = None
+    """Ends of the colour scale."""
+
+    def write(self, frame: VideoFrame, small: np.ndarray) -> None:
+        """A frame with its inverse depth (h, w), as the model gave it."""
+        disparity = resize_map(small, *frame.image.shape[:2])
+        now = np.array(color_range(disparity))
+        self.limits = now if self.limits is None else SCALE_MOMENTUM * self.limits + (1 - SCALE_MOMENTUM) * now
+        colours = colorize_disparity(disparity, (self.limits[0], self.limits[1]))
+        self.video.write(side_by_side(frame.image, colours), frame.seconds)
+        self.count += 1
+        self.flat += is_flat(small)
 
 
 def _until_damage(frames: Iterable[VideoFrame], damage: list[UserError]) -> Iterator[VideoFrame]:
