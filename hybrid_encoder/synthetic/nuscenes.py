@@ -94,8 +94,9 @@ def ground_about(street: RigStreet) -> Ground:
 
 def write_map(mask: MapMask, street: RigStreet, ground: Ground) -> None:
     """The street's road from above: 255 on road, 0 elsewhere, north above."""
-    x = np.arange(ground.west + mask.cell / 2, ground.east, mask.cell)
-    z = np.arange(ground.south + mask.cell / 2, ground.north, mask.cell)
+    columns, rows = (round(metres / mask.cell) for metres in (ground.east - ground.west, ground.north - ground.south))
+    x = ground.west + (np.arange(columns) + 0.5) * mask.cell
+    z = ground.south + (np.arange(rows) + 0.5) * mask.cell
     road = is_road(street.scene, x[None], z[::-1, None])
     write_image(mask.path, road.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 0])
 

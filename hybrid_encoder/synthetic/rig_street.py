@@ -20,6 +20,8 @@ from .vehicles import Course, vehicle
 
 START, AROUND = 80.0, 85.0
 """The vehicle's first z, and how far the street leads on from its last, metres."""
+VERGES = ((0.3, 0.42, 0.18), (0.42, 0.44, 0.2), (0.5, 0.45, 0.36))
+"""Colours of open land: none is asphalt's, so that a picture shows where the road ends."""
 SPACE = 10.0
 """What the vehicle keeps free before and behind itself on its lane, metres."""
 
@@ -51,7 +53,7 @@ def draw_rig_scene(dice: Dice, frames: int) -> Scene:
         solids += furnish(dice, road, street, ego)
     solids += draw_lanes(dice, road, ego, (frames, end))
     scene = in_daylight(dice, road, solids, draw_poses(dice, road, ego, frames))
-    return dataclasses.replace(scene, side_streets=sides, all_round=True)
+    return dataclasses.replace(scene, verge=dice.choice(VERGES), side_streets=sides, all_round=True)
 
 
 def draw_side_streets(dice: Dice, road: Road) -> tuple[SideStreet, ...]:
@@ -145,6 +147,6 @@ def draw_lanes(dice: Dice, road: Road, ego: Ego, extent: tuple[int, float]) -> l
         while z < end - 6:
             is_free = lane != own or abs(z - ego.start) > SPACE
             if is_free and -8 < z + speed * frames < end - 6:
-                solids += vehicle(dice, road, Course(lane + dice.uniform(-0.25, 0.25), z, facing, speed))
+                solids += vehicle(dice, road, Course(lane + dice.uniform(-0.15, 0.15), z, facing, speed))
             z += SPACE + gap * dice.uniform(0.3, 1.7)
     return solids
