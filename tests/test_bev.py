@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
-from hybrid_encoder.bev.dataset import RigDataset, mirrored
+from hybrid_encoder.bev.checkpoint import LAST_FILE, load_bev, save_bev, weights_file
+from hybrid_encoder.bev.dataset import RigDataset, mirrored, to_batch
 from hybrid_encoder.bev.geometry import bin_depths, frustum_points
 from hybrid_encoder.bev.grid import BevGrid
 from hybrid_encoder.bev.maps import MapSettings
@@ -20,19 +26,49 @@ from hybrid_encoder.bev.nets import BevNets
 from hybrid_encoder.bev.options import BevEvaluateOptions, BevOptions
 from hybrid_encoder.bev.overlap import best_constant, iou, overlap, ring_masks
 from hybrid_encoder.bev.start import open_run, starting_encoder
+from hybrid_encoder.bev.training import BevTask, train
 from hybrid_encoder.bev.views import ViewAugmentation, draw_view, plain_view
+from hybrid_encoder.cli import main
 from hybrid_encoder.config import preset
+from hybrid_encoder.data.nuscenes import NuScenesSource
 from hybrid_encoder.data.rig import RigCamera, RigSample
+from hybrid_encoder.engine.processes import Processes
+from hybrid_encoder.engine.record import read_metrics
+from hybrid_encoder.engine.signals import Interrupted
 from hybrid_encoder.errors import UserError
+from hybrid_encoder.images import read_image
 from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.model.nets import DepthNets
 from hybrid_encoder.stage1.checkpoint import STAGE1_FILE, save_stage1
 from hybrid_encoder.stage2.checkpoint import encoder_extras, save_weights, weights_folder
+from hybrid_encoder.synthetic.nuscenes import write_rigs
+from hybrid_encoder.synthetic.settings import RigSettings
+from hybrid_encoder.weights.reading import read_checkpoint
 
 TINY = preset("tiny").replace(pyramid=False)
 AHEAD = np.array([[0.0, 0, 1, 1.5], [-1, 0, 0, 0.2], [0, -1, 0, 1.6], [0, 0, 0, 1]])
 """A camera that looks ahead from 1.5 m in front of the rear axle, 0.2 m to the left, 1.6 m high."""
+HERE = Processes(torch.device("cpu"))
 GRID = BevGrid(-8, 8, -8, 8, 1.0)
+
+
+@pytest.fixture(scope="module")
+def rigs(module_path: Path) -> Path:
+    """Eight rendered rigs: six to train on, two to validate on."""
+    write_rigs(module_path / "rigs", RigSettings(seed=0, scenes=4, frames=2, height=32, width=96, progress=False))
+    return module_path / "rigs"
+
+
+@pytest.fixture(scope="module")
+def run(rigs: Path, module_path: Path) -> BevOptions:
+    """A finished run of two epochs of three steps."""
+    options = BevOptions(
+        data_path=rigs, preset="tiny", weights_init="scratch", out=module_path / "run", epochs=2, batch_size=2,
+        height=32, width=96, extent=16.0, cell=1.0, near=2.0, far=20.0, bins=6, channels=8, bev_channels=8,
+        num_workers=0, device="cpu", log_frequency=1, lr=5e-3,
+    )  # fmt: skip
+    assert 0 <= train(options, HERE)["mean_iou"] <= 1
+    return options
 
 
 def nets(**changes: object) -> BevNets:
@@ -237,3 +273,111 @@ def test_rigs_with_other_cameras_and_without_a_map_are_named(tmp_path: Path) -> 
         dataset[0]
     with pytest.raises(UserError, match="ascending"):
         BevEvaluateOptions(data_path=tmp_path, weights=tmp_path, ranges=(20.0, 10.0)).check()
+
+
+def test_an_interrupted_run_resumes_bit_for_bit(
+    run: BevOptions, module_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(run, out=module_path / "resumed")
+
+    def stop(_: BevTask, epoch: int, step: int) -> None:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BevTask, "start_step", stop)
+        with pytest.raises(Interrupted, match="step 5"):
+            train(options, HERE)
+    metrics = train(options, HERE)
+    whole, resumed = (read_checkpoint(weights_file(one.out, LAST_FILE)) for one in (run, options))
+    assert whole["metrics"] == resumed["metrics"] == metrics
+    assert all(torch.equal(value, resumed["model"][name]) for name, value in whole["model"].items())
+    lines = [list(read_metrics(one.out)) for one in (run, options)]
+    losses = [[line["loss"] for line in found if line["kind"] == "train"] for found in lines]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 6
+
+
+def test_a_run_with_other_maps_is_another_run(run: BevOptions) -> None:
+    with pytest.raises(UserError, match=r"extent was 16\.0, is 12\.0"):
+        train(replace(run, extent=12.0), HERE)
+
+
+def test_evaluation_says_what_counting_cells_says(
+    run: BevOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, maps = load_bev(run.out), MapSettings(BevGrid(-16, 16, -16, 16, 1.0))
+    training, validation = (NuScenesSource(run.data_path, part) for part in ("train", "val"))
+    mean = np.mean([maps.draw(training[index]) for index in range(6)], axis=0)
+    assert np.allclose(saved.mean_maps.numpy(), mean)
+    dataset = RigDataset(validation, [0, 1], (32, 96), maps)
+    batch = to_batch(default_collate([dataset[0], dataset[1]]), HERE.device)
+    with torch.no_grad():
+        logits = saved.model.logits(batch.images, batch.intrinsics, batch.camera_to_ego)
+        middle = logits.movedim(1, 0).flatten(1).median(dim=1).values
+        saved.model.decoder.out.bias -= middle  # so that some cells are drawn and some are not
+    save_bev(tmp_path / "half.pth", saved.model, saved.mean_maps, {})
+
+    command = ["evaluate", "bev", "--weights", str(tmp_path / "half.pth"), "--data_path", str(run.data_path)]
+    assert main([*command, "--ranges", "12", "30", "--num_workers", "0", "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    drawn = (logits > middle[:, None, None]).numpy()
+    truth = np.stack([maps.draw(validation[index]) for index in range(2)]).astype(bool)
+    near = np.hypot(*np.mgrid[-15.5:16:1, -15.5:16:1]) < 12
+    for row, k in ((1, 0), (3, 1)):
+        constant = np.broadcast_to(best_constant(mean[k]), truth[:, k].shape)
+        for line, found in ((printed[row], drawn[:, k]), (printed[row + 1], constant)):
+            columns = [np.ones_like(near), near, ~near]
+            expected = [(found & truth[:, k] & c).sum() / ((found | truth[:, k]) & c).sum() for c in columns]
+            assert [float(value) for value in line.split()[-3:]] == pytest.approx(expected, abs=2e-3)
+            assert 0 < expected[0] < 1
+    assert printed[-1] == "2 samples"
+
+
+def test_pictures_show_images_beside_the_maps(run: BevOptions, tmp_path: Path) -> None:
+    command = ["predict", "bev", "--weights", str(run.out), "--data_path", str(run.data_path), "--samples", "1"]
+    assert main([*command, "--part", "train", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    (picture,) = tmp_path.iterdir()
+    rig = NuScenesSource(run.data_path, "train")[0]
+    assert picture.name == f"{rig.scene}_{rig.token}.jpg"
+    pixels = read_image(picture)
+    strip = 256 // 12
+    # six images of 256 x 768 in two rows of three, then two maps of 512 x 512 brought to the rows' height
+    side = round((512 + 512 // 12) and 512 * (2 * (256 + strip)) / (512 + 512 // 12))
+    assert pixels.shape == (2 * (256 + strip), 3 * 768 + 2 * side, 3)
+    front = cv2.resize(read_image(rig.cameras[1].image), (768, 256))
+    assert np.abs(pixels[strip : strip + 256, 768 : 2 * 768].astype(float) - front).mean() < 4
+
+
+def test_a_damaged_file_of_weights_is_named(run: BevOptions, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no models/bev\.pth: give the folder of a run of `train bev`"):
+        load_bev(tmp_path)
+    content = read_checkpoint(weights_file(run.out))
+    torch.save(
+        {**content, "bev_nets": content["bev_nets"].replace('"stride": 16', '"stride": 5')}, tmp_path / "stride.pth"
+    )
+    with pytest.raises(UserError, match="does not describe BEV nets"):
+        load_bev(tmp_path / "stride.pth")
+    torch.save({"model": content["model"]}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="is no BEV model"):
+        load_bev(tmp_path / "other.pth")
+
+
+def test_a_missing_image_is_named_before_anything_is_written(run: BevOptions, tmp_path: Path) -> None:
+    shutil.copytree(run.data_path, tmp_path / "rigs")
+    image = NuScenesSource(tmp_path / "rigs", "train")[3].cameras[2].image
+    image.unlink()
+    with pytest.raises(UserError, match=image.name):
+        train(replace(run, data_path=tmp_path / "rigs", out=tmp_path / "run"), HERE)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bf16_changes_little() -> None:
+    model = BevModel(nets(), HybridEncoder(TINY)).eval()
+    with torch.no_grad():
+        exact = model(batch())["loss"]
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = model(batch())["loss"]
+    assert rough.dtype == torch.float32
+    assert torch.isclose(rough, exact, rtol=0.02)
+    assert rough != exact
