@@ -161,7 +161,7 @@ def _add(parser: argparse.ArgumentParser, field: Any, hint: Any) -> None:
 def _help(spec: Option, default: Any) -> str:
     """The help text with the default, where there is one to tell, as argparse wants it."""
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-    untold = spec.required or spec.positional or default is None or default is False or default == ()
+    untold = spec.required or spec.positional or default is None or default is False or default in ("", ())
     return (spec.help if untold else f"{spec.help} (default: {shown})".lstrip()).replace("%", "%%")
 
 

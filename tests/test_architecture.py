@@ -18,7 +18,7 @@ LAYERS = (
     ("evaluation", "prediction"),
     ("stage1",),
     ("stage2",),
-    ("two_frame",),
+    ("two_frame", "bev"),
     ("adapters", "patches"),
     ("commands",),
     ("cli", "__init__"),

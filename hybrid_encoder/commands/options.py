@@ -40,10 +40,13 @@ class SynthOptions(Options):
 
     out: Path = option(Path(), "folder to write, new or empty", positional=True, writes="folder")
     seed: int = option(0, "seed of the scenes", at_least=0, at_most=MAX_SCENE_SEED)
-    sequences: int = option(12, "drives", at_least=3, at_most=MAX_SCENES // 4)
-    frames: int = option(12, "frames of a drive", at_least=3, at_most=100_000)
-    height: int = option(375, "image height of the KITTI layout", at_least=32, at_most=4096)
-    width: int = option(1242, "image width of the KITTI layout", at_least=32, at_most=4096)
+    layout: Literal["kitti", "nuscenes"] = option(
+        "kitti", "kitti: drives as KITTI raw, and TuSimple's lanes; nuscenes: rigs of six cameras, with boxes and maps"
+    )
+    sequences: int = option(12, "drives, or scenes of rigs", at_least=3, at_most=MAX_SCENES // 4)
+    frames: int = option(12, "frames of a drive, or keyframes of a scene", at_least=1, at_most=100_000)
+    height: int | None = option(None, "image height (default: 375; nuscenes: 128)", at_least=32, at_most=4096)
+    width: int | None = option(None, "image width (default: 1242; nuscenes: 352)", at_least=32, at_most=4096)
 
 
 @dataclass(frozen=True)
