@@ -10,6 +10,7 @@ from ..data.video_source import runs_without_gap
 from ..errors import UserError
 from ..images import kept_rows, read_image
 from ..model.predictor import DepthPredictor
+from ..prediction.cameras import Cameras
 from ..prediction.inputs import find_inputs
 from ..prediction.paths import predict_paths
 from ..prediction.settings import PredictionSettings
@@ -42,17 +43,16 @@ def predict_two_frame(
         UserError: as `predict_paths`; a video or sequence without a camera.
     """
     settings = settings or PredictionSettings()
-    camera = settings.camera
+    cameras = Cameras(settings, poses)
     found = find_inputs(inputs)
-    if camera is None and (sequence or any(file.is_video for file in found)):
+    if not cameras.knows_camera and (sequence or any(file.is_video for file in found)):
         raise UserError(
-            "a two-frame model needs the camera of a video: give --intrinsics fx,fy,cx,cy (pixels of its frames) or a "
-            "JSON file with K and image_size; single images need none"
+            "a two-frame model needs the camera of a video: give --intrinsics fx,fy,cx,cy (pixels of its frames), a "
+            "JSON file with K and image_size, or --fov DEGREES; single images need none"
         )
 
     def follow(width: int, height: int) -> DepthPredictor:
-        assert camera is not None
-        K = camera.for_image(width, height).K
+        K = cameras.intrinsics_of_map((width, height))
         return model.video(K, width, kept_rows(height, settings.crop_bottom))
 
     predictor: DepthPredictor = model
