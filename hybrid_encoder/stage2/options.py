@@ -233,6 +233,12 @@ class CollapseOptions(Options):
 class Monodepth2Options(CollapseOptions, RunOptions, DataOptions, DepthOptions, EncoderOptions):
     """All options of `hybrid-encoder train monodepth2`."""
 
+    learn_intrinsics: bool = option(
+        False,
+        "video: learn the focal length, from that of --intrinsics on; one camera for all clips, the principal point "
+        "stays. Clips without curves do not tell it: the run says so at its end",
+    )
+
     def check(self) -> None:
         """Raises `UserError` for options that contradict each other, before any data is read."""
         check_image_size(self.height, self.width)
@@ -241,6 +247,15 @@ class Monodepth2Options(CollapseOptions, RunOptions, DataOptions, DepthOptions, 
         check_hybrid_options(self, self, self.encoder == "hybrid")
         if self.prevent_collapse:
             check_prevent_collapse(self, self)
+        if self.learn_intrinsics:
+            self._check_learn_intrinsics()
+
+    def _check_learn_intrinsics(self) -> None:
+        """Raises `UserError` where no focal length can be learnt."""
+        if self.dataset != "video":
+            raise UserError(f"--learn_intrinsics is for --dataset video: the cameras of {self.dataset} are known")
+        if len(self.frame_ids) < 2:
+            raise UserError("--learn_intrinsics learns from motion: add frames of other times, --frame_ids 0 -1 1")
 
 
 def check_prevent_collapse(run: RunOptions, depth: DepthOptions) -> None:
@@ -249,8 +264,10 @@ def check_prevent_collapse(run: RunOptions, depth: DepthOptions) -> None:
     Args:
         depth: of the net that is trained together with the pose nets.
     """
-    if run.load_weights_folder is not None:
-        raise UserError("--prevent_collapse is for nets that start from random numbers: not --load_weights_folder")
+    if run.load_weights_folder is not None and any(run.load_weights_folder.rglob("pose.pth")):
+        raise UserError(
+            "--prevent_collapse is for pose nets that start from random numbers: not --load_weights_folder with pose.pth"
+        )
     if depth.use_stereo:
         raise UserError("--prevent_collapse leaves the scale open, which --use_stereo knows: leave one of them out")
     if depth.head == "relu":

@@ -28,7 +28,16 @@ from ..errors import UserError, naming
 from ..model.disparity import disp_to_depth
 from ..released.single_frame import is_released
 from ..synthetic.sequence import SyntheticSource
-from .checkpoint import check_same_depth, encoder_extras, load_weights, newest_weights, save_weights, weights_folder
+from .camera import RATE
+from .checkpoint import (
+    check_same_depth,
+    encoder_extras,
+    files_there,
+    load_weights,
+    newest_weights,
+    save_weights,
+    weights_folder,
+)
 from .frames import Part, open_source
 from .health import unhealthy
 from .inputs import run_inputs
@@ -116,22 +125,25 @@ def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
 
 def build_model(options: Monodepth2Options) -> MonoDepth:
     """The nets with the weights that the options name: pretrained towers, then stage 1, then a weights folder."""
-    model = MonoDepth(options, *starting_weights(options), options.prevent_collapse)
+    model = MonoDepth(options, *starting_weights(options), options.prevent_collapse, options.learn_intrinsics)
     if options.load_weights_folder is not None:
         folder = newest_weights(options.load_weights_folder)
         if is_released(folder):
             load_released_weights(model.files(), folder)
         else:
             check_same_depth(model.nets, folder / "encoder.pth")
-            load_weights(folder, model.files())
+            load_weights(folder, files_there(model.files(), folder))
     return model
 
 
 def build_optimizer(model: MonoDepth, options: Monodepth2Options) -> torch.optim.Optimizer:
     """AdamW with the hybrid encoder, Adam with a ResNet, as published; the encoder's rate may differ."""
-    others = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("encoder.")]
+    apart = ("encoder.", "camera.")
+    others = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith(apart)]
     groups = model.encoder.parameter_groups(options.lr_of_encoder(options.learning_rate))
     groups.append({"params": others, "lr": options.learning_rate})
+    if model.camera is not None:
+        groups.append({"params": [model.camera.log_factor], "lr": RATE * options.learning_rate, "weight_decay": 0.0})
     if options.decay_on == "all":
         groups = one_group_a_rate(groups)
     kind = torch.optim.AdamW if options.encoder == "hybrid" else torch.optim.Adam
