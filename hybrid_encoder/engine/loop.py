@@ -99,7 +99,7 @@ class _Loop:
         try:
             if self.options.validate_first and self.step == 0:
                 self._validate(0)
-            while self.epoch < self.options.epochs:
+            while not self._is_finished():
                 self._train_epoch()
                 self._end_epoch()
             if non_finite := self.validation.non_finite():
@@ -116,6 +116,10 @@ class _Loop:
             raise
         finally:
             self.recorder.close()
+
+    def _is_finished(self) -> bool:
+        """Whether the last epoch is done, or has become so by early stop."""
+        return self.epoch >= self.options.epochs or self.validation.stops_after(self.validation.since_best)
 
     def _train_epoch(self) -> None:
         sampler, total = self.loader.sampler, self.steps_per_epoch
@@ -197,13 +201,13 @@ class _Loop:
         if self.stepper.in_a_row and (non_finite := self.validation.non_finite()):
             raise self._not_finite(f"{non_finite} of validation were not finite")
         is_best = self.validation.is_best()
+        stops = not is_best and self.validation.stops_after(self.validation.since_best + 1)
         if self.processes.is_main and (
-            is_best or done == self.options.epochs or done % self.options.save_frequency == 0
+            is_best or stops or done == self.options.epochs or done % self.options.save_frequency == 0
         ):
             self.folder.check()
             self.task.save(self.epoch, self.validation.metrics, is_best)
-        if is_best:
-            self.validation.keep_best()
+        self.validation.end_epoch(is_best)
         self.epoch, self.step_in_epoch = done, 0
         if not self.task.schedule_per_step:
             with warnings.catch_warnings():
@@ -211,6 +215,8 @@ class _Loop:
                 warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")
                 self.task.scheduler.step()
         self.checkpointer.save()
+        if stops and self.processes.is_main:
+            print(f"early stop after epoch {done}: the best epoch was {self.options.early_stop} before", flush=True)
         if self.options.stop_on_warning and self.validation.warnings_in_a_row >= WARNINGS_TO_STOP:
             raise UserError(f"the run stops after epoch {done}, its state is saved: {warning}")
 
@@ -228,6 +234,7 @@ class _Loop:
         if not metrics:
             return
         self._record("val", epoch, metrics)
+        self.recorder.pictures(self.step, self.validation.pictures)
         if self.processes.is_main:
             listed = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             print(f"validation after epoch {epoch}: {listed}", flush=True)
@@ -252,6 +259,7 @@ class _Loop:
             "step": self.step,
             "skipped": self.stepper.skipped,
             "best": self.validation.best,
+            "since_best": self.validation.since_best,
             "metrics": self.validation.metrics,
             "warnings_in_a_row": self.validation.warnings_in_a_row,
             "lines": self.recorder.lines,
@@ -266,11 +274,11 @@ class _Loop:
             self.epoch, self.step_in_epoch, self.step = state["epoch"], state["step_in_epoch"], state["step"]
             self.validation.best, self.validation.metrics = state["best"], state["metrics"]
             self.validation.warnings_in_a_row = state.get("warnings_in_a_row", 0)  # which older states lack
+            self.validation.since_best = state.get("since_best", 0)
             if isinstance(self.loader, SampleLoader):
                 self.loader.problems = list(state["problems"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{folder} holds a run of another architecture or version: {error}") from error
         if self.processes.is_main:
-            finished = self.epoch >= self.options.epochs
-            where = "the run is finished" if finished else f"resuming at epoch {self.epoch + 1}"
+            where = "the run is finished" if self._is_finished() else f"resuming at epoch {self.epoch + 1}"
             print(f"{where}, step {self.step} ({folder})", flush=True)

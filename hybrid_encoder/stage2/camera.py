@@ -1,8 +1,9 @@
 """The camera's focal length, learnt together with depth and motion (`--learn_intrinsics`; "Depth from Videos in the
 Wild", https://arxiv.org/abs/1904.04998).
 
-One number is learnt: a factor on the focal lengths that the run starts from. Pixels are taken to be square, one camera to
-have taken all clips, and the principal point stays where it was: it trades places with small rotations.
+One number is learnt: a factor on the focal lengths that the run starts from. One camera is taken to have made all clips,
+with pixels as wide and high as they were said to be, and the principal point stays: it trades places with small
+rotations.
 
 Rotation alone tells a focal length (section 4.1 there). Where the camera moves straight on, another focal length with
 another sideways motion gives the same pixels, and the same depth. Where it turns by w, pixels shift by f w, which tells
@@ -26,6 +27,8 @@ from .geometry import pose_matrix
 
 RATE = 10.0
 """Learning rate of the factor's logarithm, as a multiple of the run's."""
+HELD = 0.25
+"""Share of a run's epochs in which the factor is held, while depth and motion are learnt."""
 LIMIT = math.log(4.0)
 """Farthest that the factor's logarithm gets from its start."""
 PROBE = 1.25

@@ -61,6 +61,13 @@ class DataOptions(Options):
     crop_bottom: float = option(
         0.0, "share of the source image cut off below, e.g. 0.07 for a bonnet", at_least=0, at_most=MAX_CROP_BOTTOM
     )
+    min_motion: float = option(
+        0.0,
+        "video: leave out frames in which the picture has moved less than this share of its width since the last one "
+        "kept, e.g. 0.005: where the car stands or crawls",
+        at_least=0,
+        at_most=0.2,
+    )
     height: int = option(192, "image height, a multiple of 32", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
     width: int = option(640, "image width, a multiple of 32", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
     scenes: int = option(40, "rendered training sequences (synthetic)", at_least=1, at_most=MAX_SCENES)
@@ -264,9 +271,11 @@ def check_prevent_collapse(run: RunOptions, depth: DepthOptions) -> None:
     Args:
         depth: of the net that is trained together with the pose nets.
     """
-    if run.load_weights_folder is not None and any(run.load_weights_folder.rglob("pose.pth")):
+    folder = run.load_weights_folder
+    if folder is not None and any(path.is_file() for at in ("", "models/*/") for path in folder.glob(f"{at}pose.pth")):
         raise UserError(
-            "--prevent_collapse is for pose nets that start from random numbers: not --load_weights_folder with pose.pth"
+            "--prevent_collapse is for pose nets that start from random numbers: not with the pose.pth of "
+            "--load_weights_folder"
         )
     if depth.use_stereo:
         raise UserError("--prevent_collapse leaves the scale open, which --use_stereo knows: leave one of them out")

@@ -8,8 +8,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
@@ -28,7 +30,7 @@ from ..errors import UserError, naming
 from ..model.disparity import disp_to_depth
 from ..released.single_frame import is_released
 from ..synthetic.sequence import SyntheticSource
-from .camera import RATE
+from .camera import HELD, RATE
 from .checkpoint import (
     check_same_depth,
     encoder_extras,
@@ -44,6 +46,7 @@ from .inputs import run_inputs
 from .model import DepthBatch, MonoDepth, to_batch
 from .networks import starting_weights
 from .options import Monodepth2Options, RunOptions
+from .pictures import middle_sample, sample_pictures
 from .released_start import load_released_weights
 from .validation import depth_metrics, mean_scalars
 
@@ -73,7 +76,9 @@ class Monodepth2Task:
         return names
 
     def start_step(self, epoch: int, step: int) -> None:
-        """Nothing changes on the way."""
+        """A focal length is learnt once there is some motion to learn it from."""
+        if self.model.camera is not None:
+            self.model.camera.requires_grad_(epoch >= HELD * self.options.num_epochs)
 
     def validate(self, processes: Processes) -> dict[str, float]:
         """The loss on the validation part, and the depth error where the truth is known."""
@@ -88,6 +93,13 @@ class Monodepth2Task:
 
         metrics.update(depth_metrics(predict, dataset, dataset.source, self.options))
         return metrics
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """What the nets make of a validation sample."""
+        dataset = self.val_loader.dataset
+        assert isinstance(dataset, SelfSupervisedDataset)
+        device = next(self.model.parameters()).device
+        return sample_pictures(self.model, middle_sample(dataset, lambda batch: self.to_device(batch, device)))
 
     def save(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
         """Weights of the epoch, and of the best one under `weights_best`."""
@@ -120,7 +132,7 @@ def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
     sources = {"train": frames_of(loader), "val": frames_of(val_loader)}
     weights = {"stage1": options.stage1, "load_weights_folder": options.load_weights_folder}
     inputs = run_inputs(options, sources, options.all_frame_ids, weights)
-    return fit(task, loader, loop_options(options, inputs), processes)
+    return fit(task, loader, replace(loop_options(options, inputs), pictures=task.pictures), processes)
 
 
 def build_model(options: Monodepth2Options) -> MonoDepth:
