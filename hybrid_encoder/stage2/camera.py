@@ -1,8 +1,8 @@
 """The camera's focal length, learnt together with depth and motion (`--learn_intrinsics`; "Depth from Videos in the
 Wild", https://arxiv.org/abs/1904.04998).
 
-One number is learnt: a factor on the focal lengths that the run starts from. One camera is taken to have made all clips,
-with pixels as wide and high as they were said to be, and the principal point stays: it trades places with small
+One number is learnt: a factor on the focal lengths that the run starts from. One camera is taken to have made all
+clips, with pixels as wide and high as they were said to be, and the principal point stays: it trades places with small
 rotations.
 
 Rotation alone tells a focal length (section 4.1 there). Where the camera moves straight on, another focal length with
@@ -16,15 +16,21 @@ Lens distortion bends pictures, too: what is learnt from a lens whose straight l
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ..data.dataset import FrameSource
 from ..data.sample import FrameId
+from ..engine.record import read_metrics
 from .geometry import pose_matrix
 
+CAMERA_FILE = "intrinsics.json"
+"""Beside the weights of an epoch: what was learnt by then, as `--intrinsics` takes it."""
 RATE = 10.0
 """Learning rate of the factor's logarithm, as a multiple of the run's."""
 HELD = 0.25
@@ -83,6 +89,22 @@ def recounted(pose: Tensor, factor: Tensor) -> Tensor:
     skew = (pose[:, :3, :3] - pose[:, :3, :3].transpose(1, 2)) / 2
     axis_angle = torch.stack([skew[:, 2, 1], skew[:, 0, 2], skew[:, 1, 0]], dim=1)
     return pose_matrix(in_pixels(axis_angle, factor), in_pixels(pose[:, :3, 3], factor))
+
+
+def learnt_camera(camera: LearntCamera, source: FrameSource) -> str:
+    """The intrinsics learnt as JSON that `read_intrinsics` takes, in pixels of the source's frames."""
+    height, width = source.read(0, 0).shape[:2]
+    K = with_focal_factor(torch.from_numpy(source.intrinsics(0)).double(), camera.factor.detach().cpu().double())
+    return json.dumps({"K": K.tolist(), "image_size": [width, height], "note": "focal length learnt"}) + "\n"
+
+
+def describe_camera(run: Path) -> str:
+    """What a run has found, and whether to trust it, in two lines."""
+    validations = [line for line in read_metrics(run) if line["kind"] == "val"]
+    share, reason = validations[-1]["focal_length"], doubt(validations)
+    degrees = 2 * math.degrees(math.atan(0.5 / share))
+    found = f"focal length learnt: {share:.3f} of the width, {degrees:.0f} degrees ({CAMERA_FILE} beside the weights)"
+    return f"{found}\nthe focal length is refused: {reason}" if reason else found
 
 
 def _across(factor: Tensor) -> Tensor:

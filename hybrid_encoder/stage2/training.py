@@ -30,7 +30,8 @@ from ..errors import UserError, naming
 from ..model.disparity import disp_to_depth
 from ..released.single_frame import is_released
 from ..synthetic.sequence import SyntheticSource
-from .camera import HELD, RATE
+from ..writing import write_text
+from .camera import CAMERA_FILE, HELD, RATE, describe_camera, learnt_camera
 from .checkpoint import (
     check_same_depth,
     encoder_extras,
@@ -107,7 +108,10 @@ class Monodepth2Task:
         extras = encoder_extras(self.model.nets, options.height, options.width)
         extras["use_stereo"] = options.use_stereo
         for name in (str(epoch), *(["best"] if best else [])):
-            save_weights(weights_folder(options.folder, name), self.model.files_to_save(), self.optimizer, extras)
+            folder = weights_folder(options.folder, name)
+            save_weights(folder, self.model.files_to_save(), self.optimizer, extras)
+            if self.model.camera is not None:
+                write_text(folder / CAMERA_FILE, learnt_camera(self.model.camera, frames_of(self.val_loader)))
 
     def extra_state(self) -> dict[str, Any]:
         return {}
@@ -132,7 +136,10 @@ def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
     sources = {"train": frames_of(loader), "val": frames_of(val_loader)}
     weights = {"stage1": options.stage1, "load_weights_folder": options.load_weights_folder}
     inputs = run_inputs(options, sources, options.all_frame_ids, weights)
-    return fit(task, loader, replace(loop_options(options, inputs), pictures=task.pictures), processes)
+    metrics = fit(task, loader, replace(loop_options(options, inputs), pictures=task.pictures), processes)
+    if task.model.camera is not None and processes.is_main:
+        print(describe_camera(options.folder))
+    return metrics
 
 
 def build_model(options: Monodepth2Options) -> MonoDepth:
