@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
-from pathlib import Path
 
-from ..data.calibration import read_intrinsics
+from ..data.calibration import intrinsics_text, read_intrinsics
 from ..engine.inference import inference, prepare
 from ..engine.loop import Interrupted
 from ..engine.processes import Processes, choose_device
@@ -19,6 +17,7 @@ from ..prediction.settings import PredictionSettings
 from ..stage2.camera import CAMERA_FILE, doubt
 from ..stage2.checkpoint import load_depth_model, weights_folder
 from ..stage2.training import train
+from ..writing import write_text
 from .fit_plan import GUESSED_FOV, Plan, make_plan, unknowable
 from .fit_report import FitOutcome, verdict, write_report
 from .options import FitOptions
@@ -50,10 +49,9 @@ def _run(options: FitOptions) -> None:
         print(describe(plan, plan.seconds(group), measured), flush=True)
         before = plan.before(group)
         train(plan.stage2, group)
-    best = weights_folder(plan.stage2.folder, "best")
-    after = load_depth_model(best).to(group.device)
+    after = load_depth_model(weights_folder(plan.stage2.folder, "best")).to(group.device)
     after.save_pretrained(options.out / "weights", f"{len(plan.train)} frames of {', '.join(options.inputs)}")
-    doubtful = _keep_camera(plan, best)
+    doubtful = _keep_camera(plan)
     outcome = FitOutcome(plan, before, after, doubtful, time.perf_counter() - started, resumed)
     write_report(outcome)
     print(verdict(outcome)[1])
@@ -90,13 +88,13 @@ def _describe_camera(options: FitOptions) -> str:
     return f"not given: the focal length is learnt, from a guess of {GUESSED_FOV:g} degrees on"
 
 
-def _keep_camera(plan: Plan, weights: Path) -> str:
-    """Copies the camera that was learnt into the fit's folder, where it can be trusted; returns why it cannot be."""
+def _keep_camera(plan: Plan) -> str:
+    """Writes the camera that was learnt into the fit's folder, where it can be trusted; returns why it cannot be."""
     kept = plan.options.out / CAMERA_FILE
     kept.unlink(missing_ok=True)
     if not plan.stage2.learn_intrinsics:
         return ""
     reason = doubt([line for line in read_metrics(plan.stage2.folder) if line["kind"] == "val"])
     if not reason:
-        shutil.copyfile(weights / CAMERA_FILE, kept)
+        write_text(kept, intrinsics_text(plan.learnt_camera().K, plan.size))
     return reason

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..config import SIZE_MULTIPLE
+from ..data.calibration import Intrinsics, intrinsics_text, read_intrinsics
 from ..data.video import video_info
 from ..data.video_source import VideoSource
 from ..engine.processes import Processes
@@ -21,7 +22,8 @@ from ..images import read_image
 from ..model.depth_model import DepthModel
 from ..model.nets import DepthNets
 from ..prediction.inputs import InputFile, find_inputs
-from ..stage2.checkpoint import load_depth_model
+from ..stage2.camera import CAMERA_FILE
+from ..stage2.checkpoint import load_depth_model, weights_folder
 from ..stage2.frames import open_source
 from ..stage2.options import Monodepth2Options
 from ..stage2.training import build_model, build_optimizer
@@ -49,12 +51,14 @@ class Plan:
         options: of the command.
         stage2: of its training.
         start: what its depth net starts from, in words.
+        size: (width, height) of the clips' frames.
         train, val: its frames, and those that are held out.
     """
 
     options: FitOptions
     stage2: Monodepth2Options
     start: str
+    size: tuple[int, int]
     train: VideoSource
     val: VideoSource
 
@@ -62,6 +66,10 @@ class Plan:
     def steps_per_epoch(self) -> int:
         """Steps of an epoch."""
         return len(self.train) // self.stage2.batch_size
+
+    def learnt_camera(self) -> Intrinsics:
+        """What the best epoch knew of the camera, for the clips' frames as they are."""
+        return read_intrinsics(weights_folder(self.stage2.folder, "best") / CAMERA_FILE).for_image(*self.size)
 
     def before(self, group: Processes) -> DepthModel:
         """The depth model as training starts."""
@@ -126,7 +134,8 @@ def make_plan(options: FitOptions) -> Plan:
     assert isinstance(val, VideoSource)
     epochs = options.num_epochs or min(max(round(_STEPS * stage2.batch_size / len(train)), 3), _MOST_EPOCHS)
     patience = options.early_stop or max(epochs // 4, 3)
-    return Plan(options, dataclasses.replace(stage2, num_epochs=epochs, early_stop=patience), described, train, val)
+    stage2 = dataclasses.replace(stage2, num_epochs=epochs, early_stop=patience)
+    return Plan(options, stage2, described, size, train, val)
 
 
 def unknowable(options: FitOptions) -> list[str]:
@@ -173,7 +182,7 @@ def _write_camera(options: FitOptions, size: tuple[int, int], start: Path) -> Pa
     focal = width / 2 / math.tan(math.radians(options.fov or GUESSED_FOV) / 2)
     K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
     path = start / "intrinsics.json"
-    write_text(path, json.dumps({"K": K.tolist(), "image_size": [width, height]}) + "\n")
+    write_text(path, intrinsics_text(K, size))
     return path
 
 

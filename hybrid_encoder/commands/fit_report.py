@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..colormap import color_range, colorize_disparity, resize_to_height
-from ..data.calibration import read_intrinsics
 from ..engine.processes import choose_device
 from ..engine.record import read_metrics
 from ..images import cut_bottom
 from ..model.depth_model import DepthModel
 from ..model.predictor import DepthPredictor, predict_disparities, resize_map
 from ..stage2.camera import CAMERA_FILE
-from ..stage2.checkpoint import weights_folder
 from ..stage2.health import unhealthy
 from .demo_report import PHOTOMETRIC_TITLE, TILE_HEIGHT
 from .fit_plan import Plan, unknowable
@@ -110,11 +108,11 @@ def _camera(outcome: FitOutcome) -> str:
     _, best = outcome.validations()
     if outcome.doubtful:
         return f"The focal length is refused: {outcome.doubtful}. Or give --fov DEGREES or --intrinsics."
-    learnt = read_intrinsics(weights_folder(plan.stage2.folder, "best") / CAMERA_FILE)
-    assert learnt.image_size is not None
-    fx, fy = learnt.K[0, 0], learnt.K[1, 1]
-    size = "x".join(map(str, learnt.image_size))
-    return f"Learnt: fx {fx:.0f}, fy {fy:.0f} pixels of frames of {size}, {best['focal_length']:.3f} of the width."
+    K, (width, height) = plan.learnt_camera().K, plan.size
+    return (
+        f"Learnt: fx {K[0, 0]:.0f}, fy {K[1, 1]:.0f} pixels of frames of {width}x{height}, that is "
+        f"{best['focal_length']:.3f} of the width ({CAMERA_FILE})."
+    )
 
 
 def _tiles(outcome: FitOutcome) -> list[tuple[str, np.ndarray]]:

@@ -16,7 +16,6 @@ Lens distortion bends pictures, too: what is learnt from a lens whose straight l
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..data.calibration import intrinsics_text
 from ..data.dataset import FrameSource
 from ..data.sample import FrameId
 from ..engine.record import read_metrics
@@ -95,7 +95,7 @@ def learnt_camera(camera: LearntCamera, source: FrameSource) -> str:
     """The intrinsics learnt as JSON that `read_intrinsics` takes, in pixels of the source's frames."""
     height, width = source.read(0, 0).shape[:2]
     K = with_focal_factor(torch.from_numpy(source.intrinsics(0)).double(), camera.factor.detach().cpu().double())
-    return json.dumps({"K": K.tolist(), "image_size": [width, height], "note": "focal length learnt"}) + "\n"
+    return intrinsics_text(K.numpy(), (width, height))
 
 
 def describe_camera(run: Path) -> str:
