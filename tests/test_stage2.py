@@ -336,8 +336,14 @@ def test_a_run_that_prevents_collapse_moves_forward_resumes_and_teaches_two_fram
     assert (-ours[1][:, 2, 3].mean() / depth).item() == pytest.approx(FIRST_MOTION, rel=0.5)
 
 
-@pytest.mark.parametrize("changes", [{"load_weights_folder": Path()}, {"use_stereo": True}, {"head": "relu"}])
-def test_prevent_collapse_is_refused_where_it_means_nothing(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changes", [{"load_weights_folder": "run"}, {"use_stereo": True}, {"head": "relu"}])
+def test_prevent_collapse_is_refused_where_it_means_nothing(changes: dict[str, Any], tmp_path: Path) -> None:
+    weights = tmp_path / "run" / "models" / "weights_0"
+    weights.mkdir(parents=True)
+    if "load_weights_folder" in changes:
+        changes = {"load_weights_folder": tmp_path / "run"}
+        Monodepth2Options(**SMALL, prevent_collapse=True, **changes).check()  # without pose nets it is fine
+    (weights / "pose.pth").touch()
     with pytest.raises(UserError, match="--prevent_collapse"):
         Monodepth2Options(**SMALL, prevent_collapse=True, **changes).check()
 
