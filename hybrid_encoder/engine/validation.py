@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,3 +87,14 @@ class Validation:
     def non_finite(self) -> str:
         """Names of the last metrics that are not finite, for messages."""
         return ", ".join(name for name, value in self.metrics.items() if not math.isfinite(value))
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs of it."""
+        names = ("best", "metrics", "warnings_in_a_row", "since_best")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes what `state` gave."""
+        self.best, self.metrics = state["best"], state["metrics"]
+        self.warnings_in_a_row = state.get("warnings_in_a_row", 0)  # which older states lack, and the next one, too
+        self.since_best = state.get("since_best", 0)

@@ -31,9 +31,9 @@ from .geometry import pose_matrix
 
 CAMERA_FILE = "intrinsics.json"
 """Beside the weights of an epoch: what was learnt by then, as `--intrinsics` takes it."""
-RATE = 10.0
+RATE = 5.0
 """Learning rate of the factor's logarithm, as a multiple of the run's."""
-HELD = 0.25
+HELD = 0.4
 """Share of a run's epochs in which the factor is held, while depth and motion are learnt."""
 LIMIT = math.log(4.0)
 """Farthest that the factor's logarithm gets from its start."""
