@@ -12,6 +12,7 @@ from ..engine.processes import Processes, choose_device
 from ..engine.record import read_metrics
 from ..engine.threads import suitable_threads
 from ..errors import UserError
+from ..prediction.inputs import find_inputs
 from ..prediction.paths import predict_paths
 from ..prediction.settings import PredictionSettings
 from ..stage2.camera import CAMERA_FILE, doubt
@@ -40,8 +41,9 @@ def run(options: FitOptions) -> None:
 
 def _run(options: FitOptions) -> None:
     started = time.perf_counter()
-    if not options.inputs:
-        raise UserError("nothing to fit: name a video, several, or a folder of frames")
+    find_inputs(options.inputs)
+    if options.intrinsics is not None and options.fov is not None:
+        raise UserError("--fov is for cameras without --intrinsics: leave one of them out")
     fixed = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "device")}
     resumed = prepare_folder(options.out, "fit", fixed, ("start", "run", "depth", "weights"))
     plan, group = make_plan(options), Processes(choose_device(options.device))

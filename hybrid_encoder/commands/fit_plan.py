@@ -93,10 +93,8 @@ def make_plan(options: FitOptions) -> Plan:
     """Looks at the clips and the weights, and writes what training starts from to the folder `start`.
 
     Raises:
-        UserError: options that contradict each other, or clips, weights or a camera that cannot be used.
+        UserError: clips, weights or a camera that cannot be used.
     """
-    if options.intrinsics is not None and options.fov is not None:
-        raise UserError("--fov is for cameras without --intrinsics: leave one of them out")
     files = find_inputs(options.inputs)
     size = _frame_size(files[0])
     start = options.out / "start"
