@@ -41,6 +41,23 @@ _PIXELS = 96 * 320
 """Of a frame where nets start from random numbers."""
 _STEPS = 600
 _MOST_EPOCHS = 60
+_ONLY_THE_LAST = 1_000_000
+"""Epochs between two saved ones, besides the best and the last."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the depth net starts from.
+
+    Attributes:
+        nets: the options that build such nets.
+        pixels: of the images that it saw.
+        described: what it is, in words.
+    """
+
+    nets: dict[str, Any]
+    pixels: int
+    described: str
 
 
 @dataclass(frozen=True)
@@ -96,35 +113,14 @@ def make_plan(options: FitOptions) -> Plan:
         UserError: clips, weights or a camera that cannot be used.
     """
     files = find_inputs(options.inputs)
-    size = _frame_size(files[0])
-    start = options.out / "start"
-    start.mkdir(parents=True, exist_ok=True)
-    nets, seen, described = _write_start(options, start)
-    stage2 = Monodepth2Options(
-        dataset="video",
-        data_path=_data_path(options, files, start),
-        intrinsics=options.intrinsics or str(_write_camera(options, size, start)),
-        learn_intrinsics=options.intrinsics is None and options.fov is None,
-        crop_bottom=options.crop_bottom,
-        min_motion=options.min_motion,
-        **dict(zip(("height", "width"), _net_size(options, size, seen), strict=True)),
-        **nets,
-        weights_init="scratch",
-        load_weights_folder=None if options.weights == NO_WEIGHTS else start,
-        # The pose net is new and small, so that it learns from the clip alone; no ResNet has to be fetched for it.
-        pose_model_type="posecnn",
-        prevent_collapse=nets.get("head") != "relu",
-        stop_on_collapse=True,
-        log_dir=options.out,
-        model_name="run",
-        lr_schedule="one_cycle",
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        num_workers=0,
-        log_frequency=10,
-        save_frequency=1_000_000,
-        device=options.device,
-        seed=options.seed,
+    size, folder = _frame_size(files[0]), options.out / "start"
+    folder.mkdir(parents=True, exist_ok=True)
+    start = _write_start(options, folder)
+    stage2 = dataclasses.replace(
+        _training_options(options, start, _net_size(options, size, start.pixels)),
+        data_path=_data_path(options, files, folder),
+        intrinsics=options.intrinsics or str(_write_camera(options, size, folder)),
+        load_weights_folder=None if options.weights == NO_WEIGHTS else folder,
     )
     stage2.check()
     train, val = (open_source(stage2, part, stage2.frame_ids) for part in ("train", "val"))
@@ -133,7 +129,39 @@ def make_plan(options: FitOptions) -> Plan:
     epochs = options.num_epochs or min(max(round(_STEPS * stage2.batch_size / len(train)), 3), _MOST_EPOCHS)
     patience = options.early_stop or max(epochs // 4, 3)
     stage2 = dataclasses.replace(stage2, num_epochs=epochs, early_stop=patience)
-    return Plan(options, stage2, described, size, train, val)
+    return Plan(options, stage2, start.described, size, train, val)
+
+
+def _training_options(options: FitOptions, start: Start, size: tuple[int, int]) -> Monodepth2Options:
+    """The options of training but for its files and its length.
+
+    Args:
+        size: (height, width) of the nets' images.
+    """
+    return Monodepth2Options(
+        dataset="video",
+        learn_intrinsics=options.intrinsics is None and options.fov is None,
+        crop_bottom=options.crop_bottom,
+        min_motion=options.min_motion,
+        height=size[0],
+        width=size[1],
+        **start.nets,
+        weights_init="scratch",
+        # The pose net is new and small, so that it learns from the clip alone; no ResNet has to be fetched for it.
+        pose_model_type="posecnn",
+        prevent_collapse=start.nets.get("head") != "relu",
+        stop_on_collapse=True,
+        log_dir=options.out,
+        model_name="run",
+        lr_schedule="one_cycle",
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        num_workers=0,
+        log_frequency=10,
+        save_frequency=_ONLY_THE_LAST,
+        device=options.device,
+        seed=options.seed,
+    )
 
 
 def unknowable(options: FitOptions) -> list[str]:
@@ -195,23 +223,16 @@ def _multiple(side: float) -> int:
     return max(round(side / SIZE_MULTIPLE), 1) * SIZE_MULTIPLE
 
 
-def _write_start(options: FitOptions, start: Path) -> tuple[dict[str, Any], int, str]:
-    """Writes the depth net that training starts from in the trainer's layout.
-
-    Returns:
-        The options that build such nets; the pixels of the images that it saw; what it is, in words.
-    """
+def _write_start(options: FitOptions, folder: Path) -> Start:
+    """Writes the depth net that training starts from in the trainer's layout."""
     if options.weights == NO_WEIGHTS:
-        return (
-            {"preset": "tiny", "min_depth": 0.02, "max_depth": 20.0, "scales": (0, 1, 2, 3)},
-            _PIXELS,
-            "random numbers",
-        )
+        nets = {"preset": "tiny", "min_depth": 0.02, "max_depth": 20.0, "scales": (0, 1, 2, 3)}
+        return Start(nets, _PIXELS, "random numbers")
     model = open_depth_model(shipped_folder(options.weights) or options.weights)
     for name, content in trainer_files(model).items():
-        if not (start / f"{name}.pth").exists():
-            write_torch(start / f"{name}.pth", content)
-    return net_options(model.nets), model.height * model.width, options.weights
+        if not (folder / f"{name}.pth").exists():
+            write_torch(folder / f"{name}.pth", content)
+    return Start(net_options(model.nets), model.height * model.width, options.weights)
 
 
 def net_options(nets: DepthNets) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Recorder:
             for line in kept:
                 self._add_to_tensorboard(line)
 
-    def scalars(self, kind: str, step: int, epoch: int, values: dict[str, Any]) -> None:
+    def scalars(self, kind: str, step: int, epoch: int, values: Mapping[str, Any]) -> None:
         """One line {"kind", "step", "epoch", ...values, "time"}, and a TensorBoard scalar `kind/name` of every
         number."""
         if self.folder is None:

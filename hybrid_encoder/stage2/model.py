@@ -207,12 +207,13 @@ class MonoDepth(nn.Module):
     def _evidence(self, predicted: Prediction, view: View, objective: Objective) -> dict[str, Tensor]:
         """What a batch in evaluation says of the learnt focal length, for `doubt`."""
         losses = []
+        height, width = objective.depth.shape[-2:]
         for factor in (view.K.new_tensor(PROBE), view.K.new_tensor(1 / PROBE)):
             other = replace(view, K=with_focal_factor(view.K, factor))
             poses = {i: pose if i == "s" else recounted(pose, factor) for i, pose in predicted.poses.items()}
             losses.append(self_supervised_loss(predicted.disparities, other, poses, self.objective).photometric)
         return {
-            "bend": bend(view.K, predicted.poses, objective.depth.shape[-2:]),
+            "bend": bend(view.K, predicted.poses, (height, width)),
             "focal_evidence": torch.stack(losses).min() / objective.photometric - 1,
         }
 
