@@ -73,7 +73,8 @@ def test_a_fit_leaves_weights_depth_and_a_report(finished: Finished) -> None:
         "drive frame",
     ):
         assert part in page.text, part
-    assert not (out / "intrinsics.json").exists(), "what is refused is not left for others to take"
+    refused = [*out.glob("intrinsics.json"), *(out / "depth").glob("*.ply")]
+    assert not refused, "a camera that is refused is not left for others to take, nor points made by it"
 
 
 def test_a_fit_says_at_the_start_how_long_it_takes_and_what_it_cannot_know(finished: Finished) -> None:
@@ -82,7 +83,7 @@ def test_a_fit_says_at_the_start_how_long_it_takes_and_what_it_cannot_know(finis
         "frames: 7 to train on, 1 held out, 64x32; 2 others hardly move and are left out",
         "start: tiny-rendered",
         "the focal length is learnt, from a guess of 60 degrees on",
-        "minutes of training (2 epochs of 1 steps)",
+        "time: at most 1 min of training (2 epochs of 1 steps)",
         "not known afterwards: metres",
         "not known afterwards: lens distortion",
     ):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
+from dataclasses import replace
 
 from ..data.calibration import intrinsics_text, read_intrinsics
 from ..engine.inference import inference, prepare
@@ -11,12 +13,13 @@ from ..engine.loop import Interrupted
 from ..engine.processes import Processes, choose_device
 from ..engine.record import read_metrics
 from ..engine.threads import suitable_threads
-from ..errors import UserError
+from ..model.depth_model import DepthModel
 from ..prediction.inputs import find_inputs
 from ..prediction.paths import predict_paths
 from ..prediction.settings import PredictionSettings
 from ..stage2.camera import CAMERA_FILE, doubt
 from ..stage2.checkpoint import load_depth_model, weights_folder
+from ..stage2.poses import load_pose_model
 from ..stage2.training import train
 from ..writing import write_text
 from .fit_plan import GUESSED_FOV, Plan, make_plan, unknowable
@@ -26,8 +29,8 @@ from .whole_run import REPORT_FILE, prepare_folder
 
 
 def run(options: FitOptions) -> None:
-    """Runs everything; leaves `weights`, `depth`, `run`, `report.html` and, where the focal length was learnt and can
-    be trusted, `intrinsics.json`.
+    """Runs everything; leaves `weights`, `depth` with coloured points where the camera is known, `run`, `report.html`
+    and, where the focal length was learnt and can be trusted, `intrinsics.json`.
 
     Raises:
         UserError: clips, weights or options that cannot be used; or training that collapsed.
@@ -42,8 +45,7 @@ def run(options: FitOptions) -> None:
 def _run(options: FitOptions) -> None:
     started = time.perf_counter()
     find_inputs(options.inputs)
-    if options.intrinsics is not None and options.fov is not None:
-        raise UserError("--fov is for cameras without --intrinsics: leave one of them out")
+    settings = _settings(options)
     fixed = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "device")}
     resumed = prepare_folder(options.out, "fit", fixed, ("start", "run", "depth", "weights"))
     plan, group = make_plan(options), Processes(choose_device(options.device))
@@ -54,17 +56,35 @@ def _run(options: FitOptions) -> None:
     after = load_depth_model(weights_folder(plan.stage2.folder, "best")).to(group.device)
     after.save_pretrained(options.out / "weights", f"{len(plan.train)} frames of {', '.join(options.inputs)}")
     doubtful = _keep_camera(plan)
+    _predict(plan, after, replace(settings, points=not doubtful), group)
     outcome = FitOutcome(plan, before, after, doubtful, time.perf_counter() - started, resumed)
-    write_report(outcome)
-    print(verdict(outcome)[1])
-    print(f"report: {options.out / REPORT_FILE}", flush=True)
-    camera = None if options.intrinsics is None else read_intrinsics(options.intrinsics)
-    settings = PredictionSettings(
-        batch_size=options.batch_size, crop_bottom=options.crop_bottom, camera=camera, video_codec=options.video_codec
-    )
-    with inference(group.device, "float32"):
-        predict_paths(prepare(after, group.device), options.inputs, options.out / "depth", settings)
+    write_report(outcome)  # last: a fit with a report is finished
     print(f"depth: {options.out / 'depth'}; weights: {options.out / 'weights'}")
+    print(verdict(outcome)[1])
+    print(f"report: {options.out / REPORT_FILE}")
+
+
+def _predict(plan: Plan, model: DepthModel, settings: PredictionSettings, group: Processes) -> None:
+    """Writes the depth of the clips and, where the camera is known, their points."""
+    options, poses = plan.options, None
+    if settings.points and plan.stage2.learn_intrinsics:
+        settings = replace(settings, camera=read_intrinsics(options.out / CAMERA_FILE))
+    if settings.points and any(file.is_video for file in find_inputs(options.inputs)):
+        poses = prepare(load_pose_model(weights_folder(plan.stage2.folder, "best")), group.device)
+    with inference(group.device, "float32"):
+        ready = prepare(model, group.device)
+        predict_paths(ready, options.inputs, options.out / "depth", settings, poses=poses)
+
+
+def _settings(options: FitOptions) -> PredictionSettings:
+    """How the clips are predicted, as far as that is known at the start."""
+    return PredictionSettings(
+        batch_size=options.batch_size,
+        crop_bottom=options.crop_bottom,
+        camera=None if options.intrinsics is None else read_intrinsics(options.intrinsics),
+        fov=options.fov,
+        video_codec=options.video_codec,
+    )
 
 
 def describe(plan: Plan, seconds: float, threads: str) -> str:
@@ -75,7 +95,7 @@ def describe(plan: Plan, seconds: float, threads: str) -> str:
         f"frames: {len(plan.train)} to train on, {len(plan.val)} held out, {stage2.width}x{stage2.height}{thinned}",
         f"start: {plan.start}; the pose net starts anew",
         f"camera: {_describe_camera(options)}",
-        f"time: at most {seconds / 60:.0f} minutes of training ({stage2.num_epochs} epochs of {plan.steps_per_epoch} "
+        f"time: at most {math.ceil(seconds / 60)} min of training ({stage2.num_epochs} epochs of {plan.steps_per_epoch} "
         f"steps), less where the held-out loss gets no better for {stage2.early_stop} epochs; {threads}",
         *(f"not known afterwards: {what}" for what in unknowable(options)),
     ]

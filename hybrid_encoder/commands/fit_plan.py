@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..config import SIZE_MULTIPLE
@@ -19,6 +18,7 @@ from ..data.video_source import VideoSource
 from ..engine.processes import Processes
 from ..errors import UserError
 from ..images import read_image
+from ..metric.camera import intrinsics_of_view
 from ..model.depth_model import DepthModel
 from ..model.nets import DepthNets
 from ..prediction.inputs import InputFile, find_inputs
@@ -204,11 +204,8 @@ def _data_path(options: FitOptions, files: list[InputFile], start: Path) -> Path
 
 def _write_camera(options: FitOptions, size: tuple[int, int], start: Path) -> Path:
     """A file with the intrinsics of a field of view: square pixels, the principal point in the middle."""
-    width, height = size
-    focal = width / 2 / math.tan(math.radians(options.fov or GUESSED_FOV) / 2)
-    K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
     path = start / "intrinsics.json"
-    write_text(path, intrinsics_text(K, size))
+    write_text(path, intrinsics_text(intrinsics_of_view(options.fov or GUESSED_FOV, *size), size))
     return path
 
 

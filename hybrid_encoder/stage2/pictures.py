@@ -46,7 +46,7 @@ def sample_pictures(model: MonoDepth, batch: DepthBatch) -> dict[str, np.ndarray
         f"frame_{source}_warped": rgb(warped),
         "auto_mask": rgb(objective.auto_mask.float().expand(-1, 3, -1, -1)),
     }
-    config = model.nets.config
+    config = model.encoder.config
     if config is not None and config.ranking != "unknown":
         cells = cast(HybridEncoder, model.encoder).closeness(batch.augmented[0][:1])
         pictures["closeness_by_language"] = colorize_disparity(cells[0].cpu().numpy())
