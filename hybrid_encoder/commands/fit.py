@@ -95,8 +95,9 @@ def describe(plan: Plan, seconds: float, threads: str) -> str:
         f"frames: {len(plan.train)} to train on, {len(plan.val)} held out, {stage2.width}x{stage2.height}{thinned}",
         f"start: {plan.start}; the pose net starts anew",
         f"camera: {_describe_camera(options)}",
-        f"time: at most {math.ceil(seconds / 60)} min of training ({stage2.num_epochs} epochs of {plan.steps_per_epoch} "
-        f"steps), less where the held-out loss gets no better for {stage2.early_stop} epochs; {threads}",
+        f"time: at most {math.ceil(seconds / 60)} min of training ({stage2.num_epochs} epochs of "
+        f"{plan.steps_per_epoch} steps), less where the held-out loss gets no better for {stage2.early_stop} epochs; "
+        f"{threads}",
         *(f"not known afterwards: {what}" for what in unknowable(options)),
     ]
     return "\n".join(lines)
