@@ -143,7 +143,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(tmp_path: Pat
         fit.run(FitOptions(inputs=("drive.mp4",), out=tmp_path / "fit"))
     write_picture(tmp_path / "0.png", np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(UserError, match="leave one of them out"):
-        fit.run(FitOptions(inputs=(str(tmp_path),), fov=60.0, intrinsics="1,1,1,1", out=tmp_path / "fit"))
+        fit.run(FitOptions(inputs=(str(tmp_path),), fov=60.0, intrinsics="90,90,16,16", out=tmp_path / "fit"))
     assert not (tmp_path / "fit").exists()
 
 
