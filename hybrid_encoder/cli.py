@@ -19,6 +19,7 @@ from .commands.options import (
     DemoOptions,
     ExportModelOptions,
     ExportOptions,
+    FitOptions,
     InfoOptions,
     PatchOptions,
     PredictOptions,
@@ -36,7 +37,7 @@ from .stage2.options import Monodepth2Options
 from .two_frame.options import ManydepthOptions, TwoFrameEvaluateOptions
 
 EXIT_USER_ERROR = 2
-WAITING = ("demo", "predict")
+WAITING = ("demo", "fit", "predict")
 """Commands whose threads mostly wait: nets are small, or run between reading and writing."""
 TWO_WORDS = ("evaluate bev", "predict bev")
 """Names of commands."""
@@ -110,6 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
         _fill(command, name.replace("-", "_").replace(" ", "_"), options)
 
     add("demo", DemoOptions, "the whole pipeline on rendered scenes, with a report, in minutes on a CPU")
+    add("fit", FitOptions, "learn depth from your own drive: from a video to weights, a depth video and a report")
     add("synth", SynthOptions, "write rendered driving scenes in the layouts of KITTI raw and TuSimple, or of nuScenes")
     add("pretrain", PretrainOptions, "stage 1: rank patches from close to distant against text")
     train = commands.add_parser("train", help="stage 2: self-supervised depth from video; or a bird's-eye-view model")

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from hybrid_encoder.colormap import write_picture
 from hybrid_encoder.data.augment import color_jitter
 from hybrid_encoder.data.calibration import (
     Intrinsics,
@@ -28,6 +29,7 @@ from hybrid_encoder.data.dataset import SelfSupervisedDataset
 from hybrid_encoder.data.kitti import KittiOdometrySource, KittiRawSource
 from hybrid_encoder.data.loader import EpochSampler, LoaderOptions, make_loader
 from hybrid_encoder.data.splits import SplitEntry, find_split, read_split
+from hybrid_encoder.data.still_frames import moving_frames
 from hybrid_encoder.data.video import iterate_video, read_video, video_info
 from hybrid_encoder.data.video_source import VideoSource, runs_without_gap
 from hybrid_encoder.errors import UserError
@@ -956,3 +958,41 @@ def test_no_jitter_changes_nothing() -> None:
     assert torch.equal(result[[0, 2]], images[[0, 2]])
     assert not torch.equal(result[1], images[1])
     assert color_jitter(images, torch.tensor([[1.0, 1, 1, 0]]).expand(3, 4)).data_ptr() != images.data_ptr()
+
+
+def sliding(tmp_path: Path, places: list[int]) -> Path:
+    """A folder of frames, 80 x 160, that look at a wide random picture from so many pixels on."""
+    noise = np.random.default_rng(0).integers(0, 256, (20, 90, 3), dtype=np.uint8)
+    wide = cv2.resize(noise, (360, 80), interpolation=cv2.INTER_CUBIC)
+    for number, place in enumerate(places):
+        write_picture(tmp_path / f"{number:03d}.png", np.ascontiguousarray(wide[:, place : place + 160]))
+    return tmp_path
+
+
+def test_frames_that_hardly_move_are_left_out_and_neighbours_are_those_that_stay(tmp_path: Path) -> None:
+    """Two pixels of 160 are 1.25 %: after a stand, and of a crawl by one pixel every second frame, stays."""
+    places = [0, 2, 4, 4, 4, 4, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 22]
+    path, camera = sliding(tmp_path, places), read_intrinsics("90,90,80,40")
+    train = VideoSource(path, camera, min_motion=0.01)
+    assert train.left_out == 5
+    kept = [int(train.name(index).split()[-1]) for index in range(len(train))]
+    assert kept == [1, 2, 6, 8, 10, 11, 12]
+    after_stand = kept.index(2)
+    expected = read_image(path / "006.png")
+    np.testing.assert_array_equal(train.read(after_stand, 1), expected)
+    assert [places[number] for number in kept] == [2, 4, 6, 8, 10, 12, 14]
+    with pytest.raises(UserError, match=r"without 16 frames that hardly move, has 1 frames"):
+        VideoSource(path, camera, min_motion=0.2)
+
+
+def test_a_real_car_that_brakes_is_thinned_where_it_stands(real_data: Path) -> None:
+    frames = sorted((real_data / "kitti_raw").glob("*/*/image_02/data/*.jpg"))
+    small = [cv2.resize(read_image(file), (160, 48), interpolation=cv2.INTER_AREA) for file in frames]
+
+    class Shown:
+        def read(self, number: int) -> np.ndarray:
+            return small[number]
+
+    kept = list(moving_frames(Shown(), range(len(small)), 0.002))
+    assert kept[:50] == list(range(50)), "it moves"
+    assert sum(number >= 68 for number in kept) <= 1, "it stands"

@@ -13,9 +13,10 @@ import torch
 
 from hybrid_encoder import UserError
 from hybrid_encoder.commands import demo
-from hybrid_encoder.commands.demo_report import REPORT_FILE, verdict
+from hybrid_encoder.commands.demo_report import verdict
 from hybrid_encoder.commands.options import DemoOptions
 from hybrid_encoder.commands.report import Curve, Report
+from hybrid_encoder.commands.whole_run import REPORT_FILE
 from hybrid_encoder.engine.signals import Interrupted
 from hybrid_encoder.engine.threads import suitable_threads, wait_asleep
 from hybrid_encoder.evaluation import DepthErrors

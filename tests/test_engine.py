@@ -29,14 +29,15 @@ from hybrid_encoder.engine import folder as folders
 from hybrid_encoder.engine import state as states
 from hybrid_encoder.engine.failures import explain
 from hybrid_encoder.engine.folder import exclusive
-from hybrid_encoder.engine.loop import Interrupted
+from hybrid_encoder.engine.loop import Interrupted, LoopOptions
 from hybrid_encoder.engine.output import steady_output
 from hybrid_encoder.engine.processes import Processes, processes
 from hybrid_encoder.engine.record import METRICS_FILE, read_metrics
 from hybrid_encoder.engine.same_run import check_same_run, fixed_options, folder_digests
-from hybrid_encoder.engine.signals import end_in_order
+from hybrid_encoder.engine.signals import Stop, end_in_order
 from hybrid_encoder.engine.state import load_state, save_state
 from hybrid_encoder.engine.step import Stepper
+from hybrid_encoder.engine.validation import Validation
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.stage1.inputs import stage1_inputs
 from hybrid_encoder.stage1.ordered_points import open_sources
@@ -46,7 +47,7 @@ from hybrid_encoder.stage2.inputs import run_inputs
 from hybrid_encoder.stage2.options import FREE_OPTIONS, Monodepth2Options
 from hybrid_encoder.writing import whole_folder
 
-from .toy_run import BATCH, SAMPLES, At, ToyModel, ToyTask, differences, run, signal_at
+from .toy_run import ALONE, BATCH, SAMPLES, At, ToyModel, ToyTask, differences, run, signal_at
 
 STEPS = SAMPLES // BATCH
 UNTIMED = ("time", "images_per_second", "loading_share")
@@ -991,3 +992,30 @@ def test_gradients_are_clipped_where_asked(clip_grad: float | None, norm: float)
     stepper.run(optimizer, torch.tensor([3.0, 4.0]), ["sample"], 0, 1)
     stepper.finish(optimizer)
     assert float(net.weight.norm()) == pytest.approx(norm, rel=1e-4)
+
+
+def test_early_stop_waits_for_a_better_epoch_and_a_stopped_run_stays_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The best is epoch 2, and two follow that are no better."""
+    errors = [4.0, 3.0, 3.5, 3.0, 1.0]
+    monkeypatch.setattr(ToyTask, "validate", lambda self, _: {"error": errors[self.scheduler.last_epoch]})
+    options: dict[str, Any] = {"epochs": 5, "save_frequency": 9}
+    with pytest.raises(Interrupted):
+        run(tmp_path, signal_at(3 * STEPS + 2), early_stop=2, **options)
+    task = run(tmp_path, early_stop=2, **options)
+    assert task.saved == [(0, True), (1, True), (3, False)], "the last epoch is saved, too"
+    assert "early stop after epoch 4: the best epoch was 2 before" in capsys.readouterr().out
+    assert run(tmp_path, early_stop=2, **options).model.calls == 0
+    assert "the run is finished" in capsys.readouterr().out
+    assert run(tmp_path, early_stop=3, **options).saved[-1] == (4, True), "a longer wait resumes the run"
+
+
+def test_the_loss_chooses_where_validation_lacks_the_metric() -> None:
+    validation = Validation(ToyTask(None, False), ALONE, Stop(), LoopOptions(Path(), 1, best=("ranking", "max")))
+    for metrics, is_best in (({"loss": 2.0}, True), ({"loss": 3.0}, False), ({"loss": 1.0}, True)):
+        validation.metrics = metrics
+        assert validation.is_best() == is_best
+        validation.end_epoch(is_best)
+    assert (validation.best, validation.since_best) == (1.0, 0)
+    assert not validation.stops_after(9)

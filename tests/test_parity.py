@@ -168,7 +168,9 @@ def stage_2_step(model: MonoDepth, dtype: torch.dtype = torch.float32) -> tuple[
     still = torch.eye(4, dtype=dtype)[None]
     batch = DepthBatch(cast(Any, compared), cast(Any, seen), INTRINSICS.to(dtype), still, ["x"])
     predicted = model.predict(batch)
-    found = model.objective_of(batch, predicted)
+    found = objective.self_supervised_loss(
+        predicted.disparities, model.view_of(batch), predicted.poses, model.objective
+    )
     found.loss.backward()
     return found, predicted
 

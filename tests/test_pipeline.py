@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hybrid_encoder import UserError, create_encoder
 from hybrid_encoder.cli import main
@@ -93,6 +94,16 @@ def test_stage2_starts_from_stage1(stage1: Path, scenes: Path, tmp_path: Path) -
     started = torch.load(tmp_path / "mdp/models/weights_0/encoder.pth", weights_only=True)
     assert torch.equal(started["fusion.project.1.weight"], trained["fusion.project.1.weight"])
     assert torch.equal(started["image_tower.layer4.0.conv3.weight"], trained["image_tower.layer4.0.conv3.weight"])
+    assert _pictures(stage1) == ["patches_and_closeness"]
+    assert "closeness_by_language" in _pictures(tmp_path / "mdp"), "stage 1 says how its patches were ranked"
+
+
+def _pictures(run: Path) -> list[str]:
+    """The names of the pictures that TensorBoard shows of a run."""
+    events = EventAccumulator(str(run / "tensorboard" / "pictures"))
+    events.Reload()
+    names: list[str] = events.Tags()["images"]
+    return names
 
 
 def test_evaluate_prints_the_seven_metrics(

@@ -13,7 +13,7 @@ from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.contract import EncoderFeatures
 from hybrid_encoder.model.disparity import disp_to_depth
-from hybrid_encoder.model.pose import ClassTokenPose, PoseDecoder, start_forward, with_scaled_translation
+from hybrid_encoder.model.pose import ClassTokenPose, PoseDecoder, start_forward, with_scaled_motion
 from hybrid_encoder.stage2.checkpoint import load_weights, save_weights
 from hybrid_encoder.stage2.geometry import axis_angle_to_rotation, pose_matrix, project, scale_intrinsics, warp
 from hybrid_encoder.stage2.health import health_metrics, unhealthy
@@ -261,7 +261,7 @@ def test_a_head_starts_forward_and_its_translation_scales(head: PoseDecoder | Cl
             return net(*maps[..., 0, 0])
         return net([[each] for each in maps[: len(net.net[1].weight[0]) // 256]])
 
-    scaled = with_scaled_translation(head, 3.0)
+    scaled = with_scaled_motion(head, torch.tensor([1.0, 1, 1, 3, 3, 3]))
     (angle, translation), (same, larger) = answer(head), answer(scaled)
     assert torch.equal(angle, same)
     torch.testing.assert_close(larger, 3 * translation)
@@ -336,8 +336,14 @@ def test_a_run_that_prevents_collapse_moves_forward_resumes_and_teaches_two_fram
     assert (-ours[1][:, 2, 3].mean() / depth).item() == pytest.approx(FIRST_MOTION, rel=0.5)
 
 
-@pytest.mark.parametrize("changes", [{"load_weights_folder": Path()}, {"use_stereo": True}, {"head": "relu"}])
-def test_prevent_collapse_is_refused_where_it_means_nothing(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changes", [{"load_weights_folder": "run"}, {"use_stereo": True}, {"head": "relu"}])
+def test_prevent_collapse_is_refused_where_it_means_nothing(changes: dict[str, Any], tmp_path: Path) -> None:
+    weights = tmp_path / "run" / "models" / "weights_0"
+    weights.mkdir(parents=True)
+    if "load_weights_folder" in changes:
+        changes = {"load_weights_folder": tmp_path / "run"}
+        Monodepth2Options(**SMALL, prevent_collapse=True, **changes).check()  # without pose nets it is fine
+    (weights / "pose.pth").touch()
     with pytest.raises(UserError, match="--prevent_collapse"):
         Monodepth2Options(**SMALL, prevent_collapse=True, **changes).check()
 

@@ -130,11 +130,7 @@ def convert_as(options: ConvertOptions) -> list[Path]:
         model.save_pretrained(out, options.training_data)
         return [out / name for name in (TENSOR_FILE, CONFIG_FILE, CARD_FILE)]
     assert isinstance(model, DepthModel)
-    extras = encoder_extras(model.nets, model.height, model.width)
-    contents: dict[str, dict[str, Any]] = {
-        "encoder": {**model.encoder.state_dict(), **extras, "use_stereo": False},
-        "depth": dict(model.decoder.state_dict()),
-    }
+    contents = trainer_files(model)
     if not options.teacher and Path(source).is_dir() and not (Path(source) / CONFIG_FILE).is_file():
         folder = newest_weights(Path(source))
         contents["encoder"]["use_stereo"] = bool(read_checkpoint(folder / "encoder.pth").get("use_stereo", False))
@@ -142,6 +138,15 @@ def convert_as(options: ConvertOptions) -> list[Path]:
     for name, content in contents.items():
         write_torch(out / f"{name}.pth", content)
     return [out / f"{name}.pth" for name in contents]
+
+
+def trainer_files(model: DepthModel) -> dict[str, dict[str, Any]]:
+    """What the files of a depth model hold in the layout of trainers, by their names; none of pose nets."""
+    extras = encoder_extras(model.nets, model.height, model.width)
+    return {
+        "encoder": {**model.encoder.state_dict(), **extras, "use_stereo": False},
+        "depth": dict(model.decoder.state_dict()),
+    }
 
 
 def _pose_entries(folder: Path, normalization: str | None) -> dict[str, dict[str, Any]]:

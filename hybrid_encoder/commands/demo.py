@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
 import sys
 import time
 from pathlib import Path
-
-import torch
 
 from ..config import preset
 from ..engine.loop import Interrupted
 from ..engine.processes import Processes, choose_device
 from ..engine.threads import suitable_threads
 from ..errors import UserError
-from ..model.depth_model import DepthModel
 from ..stage1.checkpoint import STAGE1_FILE, open_stage1
 from ..stage1.options import PretrainOptions
 from ..stage1.training import pretrain
 from ..stage2.checkpoint import load_depth_model
 from ..stage2.evaluate import evaluate, prior_errors
 from ..stage2.options import EvaluateOptions, Monodepth2Options
-from ..stage2.training import build_model, train
+from ..stage2.training import train
 from ..weights.in_package import DEFAULT, STAGE1_NAME, shipped_folder
-from ..writing import write_text
-from .demo_report import REPORT_FILE, Outcome, names_and_errors, write_report
+from .demo_report import Outcome, names_and_errors, write_report
 from .options import DemoOptions
-
-_MARKER = ".hybrid-encoder-demo"
-"""The file by which a demo's folder is known; holds the options, by which the same command resumes."""
+from .whole_run import REPORT_FILE, prepare_folder, untrained
 
 
 def run(options: DemoOptions) -> None:
@@ -63,7 +55,7 @@ def _run(options: DemoOptions) -> None:
     stage2 = _stage2_options(options, stage1)
     with suitable_threads() as measured:
         print(f"stage 2: self-supervised depth from video ({measured})", flush=True)
-        before = _untrained(stage2, group)
+        before = untrained(stage2, group)
         train(stage2, group)
         print("evaluation on held-out scenes", flush=True)
         test = EvaluateOptions(
@@ -83,38 +75,10 @@ def _run(options: DemoOptions) -> None:
     print(f"report: {options.out / REPORT_FILE}")
 
 
-def _untrained(stage2: Monodepth2Options, group: Processes) -> DepthModel:
-    """The depth model as stage 2 starts."""
-    torch.manual_seed(stage2.seed)
-    nets = build_model(stage2)
-    model = DepthModel(nets.encoder, nets.depth, stage2.height, stage2.width, stage2.min_depth, stage2.max_depth)
-    return model.eval().to(group.device)
-
-
 def _prepare_folder(options: DemoOptions) -> bool:
-    """Makes the demo's folder, or empties it of what another demo left.
-
-    Returns:
-        Whether it holds a demo with these options that was stopped.
-
-    Raises:
-        UserError: it is a file, or holds something else.
-    """
-    out, marker = options.out, options.out / _MARKER
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: choose a folder with --out")
-    if out.exists() and any(out.iterdir()) and not marker.exists():
-        raise UserError(f"{out} holds other files: choose another folder with --out")
+    """As `prepare_folder`."""
     fixed = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "device")}
-    described = json.dumps(fixed)
-    stopped = marker.exists() and marker.read_text() == described and not (out / REPORT_FILE).exists()
-    if not stopped:
-        for run in ("stage1", "stage2"):
-            shutil.rmtree(out / run, ignore_errors=True)
-        (out / REPORT_FILE).unlink(missing_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(marker, described)
-    return stopped
+    return prepare_folder(options.out, "demo", fixed, ("stage1", "stage2"))
 
 
 def _shipped_stage1(options: DemoOptions) -> Path | None:

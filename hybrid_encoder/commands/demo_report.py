@@ -11,7 +11,6 @@ import numpy as np
 
 from ..colormap import color_range, colorize_depth, colorize_disparity, resize_to_height, tile_grid, write_picture
 from ..engine.processes import choose_device
-from ..engine.record import read_metrics
 from ..evaluation import DepthErrors
 from ..model.depth_model import DepthModel
 from ..model.predictor import DepthPredictor, predict_disparities
@@ -21,11 +20,12 @@ from ..stage2.options import EvaluateOptions
 from ..synthetic.sequence import SyntheticSource
 from .measuring import machine
 from .options import DemoOptions
-from .report import Curve, Report
+from .report import Report, run_curve
+from .whole_run import REPORT_FILE
 
-REPORT_FILE = "report.html"
 TILE_HEIGHT = 144
 """Pixels of a picture in the report: the nets' own size is too small to look at."""
+PHOTOMETRIC_TITLE = "how badly neighbouring frames explain each image (training loss)"
 _ROWS = {
     "prior": "mean depth of the training scenes, which looks at no image",
     "before": "before stage 2",
@@ -133,8 +133,8 @@ def _report_training(report: Report, outcome: Outcome) -> None:
     folder = Path(outcome.test.weights)
     report.curves(
         [
-            _curve(folder, "photometric", "train", "how badly neighbouring frames explain each image (training loss)"),
-            _curve(folder, "abs_rel", "val", "mean relative error (AbsRel) on validation scenes").with_line(
+            run_curve(folder, "photometric", "train", PHOTOMETRIC_TITLE),
+            run_curve(folder, "abs_rel", "val", "mean relative error (AbsRel) on validation scenes").with_line(
                 outcome.errors["prior"].abs_rel, "best guess without an image"
             ),
         ]
@@ -158,8 +158,8 @@ def _report_stage1(report: Report, outcome: Outcome) -> None:
     for picture in found.pictures:
         report.picture(picture, "Points on lanes and, right, every cell of the image; near is bright, far is dark.")
     lines = [
-        _curve(folder, "loss", "train", "training loss"),
-        _curve(folder, "ranking_accuracy", "val", "pairs in the right order on validation scenes (chance 0.5)"),
+        run_curve(folder, "loss", "train", "training loss"),
+        run_curve(folder, "ranking_accuracy", "val", "pairs in the right order on validation scenes (chance 0.5)"),
     ]
     if all(len(line.values) > 1 for line in lines):
         report.curves(lines)
@@ -204,9 +204,3 @@ class DepthPictures:
 def _known(truth: np.ndarray) -> np.ndarray:
     """Pixels whose depth is shown: known, and not the sky."""
     return (truth > 0) & (truth < 80)
-
-
-def _curve(folder: Path, name: str, kind: str, title: str) -> Curve:
-    """A metric of a run over its steps."""
-    points = [(line["step"], line[name]) for line in read_metrics(folder) if line["kind"] == kind and name in line]
-    return Curve(title, [float(step) for step, _ in points], [float(value) for _, value in points])

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..config import MAX_CROP_BOTTOM, MAX_SIDE, SIZE_MULTIPLE
 from ..engine.options import MAX_WORKERS
-from ..options import MAX_SCENE_SEED, MAX_SCENES, SCALE_FROM, YES, Options, option
+from ..options import MAX_SCENE_SEED, MAX_SCENES, MAX_SEED, SCALE_FROM, YES, Options, option
 from ..weights.in_package import DEFAULT
 
 
@@ -32,6 +32,52 @@ class DemoOptions(Options):
     learning_rate: float = option(5e-4, "learning rate of stage 2", at_least=0)
     device: str = option("cpu", "auto, cpu, cuda or cuda:N")
     seed: int = option(0, "seed of scenes and weights", at_least=0, at_most=MAX_SCENE_SEED)
+
+
+@dataclass(frozen=True)
+class FitOptions(Options):
+    """All options of `hybrid-encoder fit`."""
+
+    inputs: tuple[str, ...] = option((), "a video, several of one camera, or a folder of frames", positional=True)
+    out: Path = option(
+        Path("fit"),
+        "folder for weights, depth and report.html; a fit that was stopped there is resumed, a finished one replaced",
+        writes="folder",
+    )
+    intrinsics: str | None = option(
+        None, "fx,fy,cx,cy in pixels of the frames, or a JSON file; without it and --fov the focal length is learnt"
+    )
+    fov: float | None = option(None, "horizontal field of view in degrees, where the intrinsics are not known", above=0)
+    weights: str = option(
+        DEFAULT, "depth model to start from: folder of weights or hub id; none: tiny nets of random numbers"
+    )
+    crop_bottom: float = option(
+        0.0, "share of the height cut off below, e.g. 0.07 for a bonnet", at_least=0, at_most=MAX_CROP_BOTTOM
+    )
+    min_motion: float = option(
+        0.005,
+        "leave out frames in which the picture has moved less than this share of its width since the last one kept",
+        at_least=0,
+        at_most=0.2,
+    )
+    height: int | None = option(
+        None,
+        "image height (default, with width: as many pixels as the weights saw, in the proportions of the frames)",
+        at_least=SIZE_MULTIPLE,
+        at_most=MAX_SIDE,
+    )
+    width: int | None = option(None, "image width", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
+    num_epochs: int | None = option(None, "epochs at most (default: as many as take about 600 steps)", at_least=1)
+    early_stop: int | None = option(
+        None, "epochs in a row without a better held-out loss that end it (default: a quarter of all)", at_least=1
+    )
+    batch_size: int = option(4, "samples of a step", at_least=1)
+    learning_rate: float = option(5e-4, "learning rate", at_least=0)
+    video_codec: Literal["browser", "mpeg4"] = option(
+        "browser", "browser: H.264 or VP9, which browsers play; mpeg4: written much faster"
+    )
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    seed: int = option(0, "seed of weights, order and augmentation", at_least=0, at_most=MAX_SEED)
 
 
 @dataclass(frozen=True)

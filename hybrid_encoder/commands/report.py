@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from ..colormap import colorize
+from ..engine.record import read_metrics
 from ..errors import UserError
 from ..writing import atomic_path
 
@@ -61,6 +62,16 @@ class Curve:
     def with_line(self, value: float, name: str) -> Curve:
         """The same curve beside a value to compare with."""
         return dataclasses.replace(self, line=(value, name))
+
+
+def run_curve(folder: Path, name: str, kind: str, title: str) -> Curve:
+    """A metric of the run in a folder over its steps.
+
+    Args:
+        kind: "train" or "val".
+    """
+    points = [(line["step"], line[name]) for line in read_metrics(folder) if line["kind"] == kind and name in line]
+    return Curve(title, [float(step) for step, _ in points], [float(value) for _, value in points])
 
 
 class Report:

@@ -131,6 +131,11 @@ def read_intrinsics(value: str | Path) -> Intrinsics:
     return _read_json(Path(text))
 
 
+def intrinsics_text(K: np.ndarray, image_size: tuple[int, int]) -> str:
+    """JSON that `read_intrinsics` takes: (3, 3) in pixels of images of (width, height)."""
+    return json.dumps({"K": K.tolist(), "image_size": list(image_size)}) + "\n"
+
+
 def _read_json(path: Path) -> Intrinsics:
     origin = f"intrinsics file {path}"
     try:

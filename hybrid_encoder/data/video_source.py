@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median_low
@@ -17,6 +17,7 @@ from ..errors import UserError, naming
 from ..images import IMAGE_SUFFIXES, known_suffixes, natural_order, read_image
 from .calibration import Intrinsics, Undistorter
 from .sample import FrameId
+from .still_frames import moving_frames
 from .video import VIDEO_SUFFIXES
 from .video_cache import DecodedVideo
 
@@ -43,15 +44,14 @@ class Frames(Protocol):
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames that follow each other without a gap: those from `start` to before `stop` of a file or folder."""
+    """Frames of a file or folder that follow each other without a gap, by their numbers in it."""
 
     name: str
     frames: Frames
-    start: int
-    stop: int
+    numbers: Sequence[int]
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return len(self.numbers)
 
 
 class VideoSource:
@@ -59,7 +59,11 @@ class VideoSource:
 
     A video file is decoded once, to plain pixels in `cache_folder()`, from which frames are read at random. The images
     of a folder are read as they are, in natural order (9 before 10); a gap in their numbers ends a clip. Where lens
-    distortion is known, frames come out free of it, with the same K.
+    distortion is known, frames come out free of it, with the same K. Where frames are left out because the picture has
+    hardly moved, the neighbours of a frame are the next ones that are not.
+
+    Attributes:
+        left_out: how many frames those are.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class VideoSource:
         part: Literal["train", "val", "test"] = "train",
         size: tuple[int, int] | None = None,
         progress: bool = True,
+        min_motion: float = 0.0,
     ) -> None:
         """
         Args:
@@ -80,6 +85,8 @@ class VideoSource:
             size: (height, width) that samples will have: a video file's frames are stored no larger than that needs,
                 their proportions kept. None stores them as they are.
             progress: show a bar while a video is decoded.
+            min_motion: leave out frames whose picture has moved less than that since the last one, as a share of its
+                width (`moving_frames`).
 
         Raises:
             UserError: missing or damaged input, too few frames, intrinsics that do not fit, no room for the pixels.
@@ -92,16 +99,20 @@ class VideoSource:
             if self.path.is_dir()
             else [_clip_of_file(self.path, intrinsics, size, progress)]
         )
+        total = sum(map(len, clips))
+        if min_motion:
+            clips = [replace(clip, numbers=[*moving_frames(clip.frames, clip.numbers, min_motion)]) for clip in clips]
+        self.left_out = total - sum(map(len, clips))
         offsets = [frame_id for frame_id in frame_ids if frame_id != "s"]
-        self._targets = _targets(clips, offsets, part, self.path)
+        self._targets = _targets(clips, offsets, part, self._named())
 
     def __len__(self) -> int:
         return len(self._targets)
 
     def name(self, index: int) -> str:
         """The file or folder and the frame's number in it, counted from 0."""
-        clip, number = self._targets[index]
-        return f"{clip.name} frame {number}"
+        clip, place = self._targets[index]
+        return f"{clip.name} frame {clip.numbers[place]}"
 
     def read(self, index: int, frame_id: FrameId) -> np.ndarray:
         """uint8 RGB (h, w, 3), without lens distortion where it is known.
@@ -111,8 +122,8 @@ class VideoSource:
         """
         if frame_id == "s":
             raise UserError(f"{self.path}: a video has no second camera, so there is no frame s")
-        clip, number = self._targets[index]
-        return clip.frames.read(number + frame_id)
+        clip, place = self._targets[index]
+        return clip.frames.read(clip.numbers[place + frame_id])
 
     def intrinsics(self, index: int) -> np.ndarray:
         """(3, 3) float32, pixels of the frames that `read` returns."""
@@ -121,6 +132,10 @@ class VideoSource:
     def stereo_sign(self, index: int) -> int:
         """-1: there is but one camera, and it counts as the left one."""
         return -1
+
+    def _named(self) -> str:
+        """The path, and how many of its frames were left out, for messages."""
+        return f"{self.path}, without {self.left_out} frames that hardly move," if self.left_out else str(self.path)
 
 
 def runs_without_gap(stems: Sequence[str]) -> list[range]:
@@ -159,7 +174,7 @@ def _step(before: str, after: str) -> int | None:
 
 def _clip_of_file(path: Path, intrinsics: Intrinsics, size: tuple[int, int] | None, progress: bool) -> Clip:
     video = DecodedVideo(path, intrinsics, size, progress)
-    return Clip(path.name, video, 0, len(video))
+    return Clip(path.name, video, range(len(video)))
 
 
 def _clips_of_folder(folder: Path, intrinsics: Intrinsics, size: tuple[int, int] | None, progress: bool) -> list[Clip]:
@@ -169,7 +184,7 @@ def _clips_of_folder(folder: Path, intrinsics: Intrinsics, size: tuple[int, int]
         runs = runs_without_gap([file.stem for file in images])
         if len(runs) > 1:
             _log.warning("%s: gaps in the numbers of its %d frames make %d clips of it", folder, len(images), len(runs))
-        return [Clip(folder.name, frames, run.start, run.stop) for run in runs]
+        return [Clip(folder.name, frames, run) for run in runs]
     clips = []
     for file in sorted(videos, key=natural_order):
         with naming(file.name):
@@ -216,11 +231,12 @@ class _FrameFolder:
         return self._undistort(image)
 
 
-def _targets(clips: Sequence[Clip], offsets: Sequence[int], part: str, path: Path) -> list[tuple[Clip, int]]:
-    """The frames of a part that have all their neighbours within their clip and within the part.
+def _targets(clips: Sequence[Clip], offsets: Sequence[int], part: str, named: str) -> list[tuple[Clip, int]]:
+    """The frames of a part that have all their neighbours within their clip and within the part, by their place in it.
 
     Args:
         offsets: of the neighbours and of the frame itself, 0.
+        named: what the clips are of, for messages.
 
     Raises:
         UserError: no frame of training, or none of validation.
@@ -233,7 +249,7 @@ def _targets(clips: Sequence[Clip], offsets: Sequence[int], part: str, path: Pat
         begin = 0
         for clip in clips:
             start, stop = max(first - begin, 0), min(end - begin, len(clip))
-            yield from ((clip, clip.start + number) for number in range(start + before, stop - after))
+            yield from ((clip, place) for place in range(start + before, stop - after))
             begin += len(clip)
 
     border = total - max(round(total * HELD_OUT), span)
@@ -245,7 +261,7 @@ def _targets(clips: Sequence[Clip], offsets: Sequence[int], part: str, path: Pat
             "" if len(clips) == 1 else f" in {len(clips)} clips without a gap, the longest of {max(map(len, clips))}"
         )
         raise UserError(
-            f"{path} has {total} frames{in_clips}, too few: expected at least {2 * span}, so that a frame of training "
+            f"{named} has {total} frames{in_clips}, too few: expected at least {2 * span}, so that a frame of training "
             f"and one of validation have the neighbours {list(offsets)}"
         )
     return train if part == "train" else val

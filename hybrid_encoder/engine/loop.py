@@ -89,7 +89,7 @@ class _Loop:
         self.stepper.skipped = state["skipped"] if state else 0
         self.reporter = Reporter(folder, processes, state["lines"] if state else 0)
         if state is not None:
-            self.reporter.resumed(self.step, self.epoch, options.epochs)
+            self.reporter.resumed(self.step, self.epoch, self._is_finished())
         for name, text in options.notes.items():
             if processes.is_main:
                 write_text(options.folder / name, text)
@@ -98,7 +98,7 @@ class _Loop:
         try:
             if self.options.validate_first and self.step == 0:
                 self._validate(0)
-            while self.epoch < self.options.epochs:
+            while not self._is_finished():
                 self._train_epoch()
                 self._end_epoch()
             if non_finite := self.validation.non_finite():
@@ -115,6 +115,10 @@ class _Loop:
             raise
         finally:
             self.reporter.recorder.close()
+
+    def _is_finished(self) -> bool:
+        """Whether the last epoch is done, or has become so by early stop."""
+        return self.epoch >= self.options.epochs or self.validation.stops_after(self.validation.since_best)
 
     def _train_epoch(self) -> None:
         sampler, total = self.loader.sampler, self.steps_per_epoch
@@ -188,21 +192,23 @@ class _Loop:
         if self.stepper.in_a_row and (non_finite := self.validation.non_finite()):
             raise self._not_finite(f"{non_finite} of validation were not finite")
         is_best = self.validation.is_best()
-        due = done == self.options.epochs or done % self.options.save_frequency == 0
+        stops = not is_best and self.validation.stops_after(self.validation.since_best + 1)
+        due = stops or done == self.options.epochs or done % self.options.save_frequency == 0
         if self.processes.is_main and (is_best or due):
             self.folder.check()
             self.task.save(self.epoch, self.validation.metrics, is_best)
-        if is_best:
-            self.validation.keep_best()
+        self.validation.end_epoch(is_best)
         self.epoch, self.step_in_epoch = done, 0
         if not self.task.schedule_per_step:
             step_schedule(self.task.scheduler)
         self.checkpointer.save()
+        if stops:
+            self.reporter.stopped_early(done, self.validation.since_best)
         if self.options.stop_on_warning and self.validation.warnings_in_a_row >= WARNINGS_TO_STOP:
             raise UserError(f"the run stops after epoch {done}, its state is saved: {warning}")
 
     def _validate(self, epoch: int) -> None:
-        self.reporter.validated(self.step, epoch, self.validation.run(self.stepper.model))
+        self.reporter.validated(self.step, epoch, self.validation.run(self.stepper.model), self.validation.pictures)
 
     def _not_finite(self, what: str) -> UserError:
         """The error that ends a run whose numbers are not finite."""

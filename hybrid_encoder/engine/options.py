@@ -34,6 +34,12 @@ class TrainingOptions(Options):
         False, "compute the nets' feature maps again in the backward pass: less memory, about a third more time"
     )
     sync_bn: bool = option(False, "batch norm over all processes' samples (several GPUs)")
+    early_stop: int | None = option(
+        None,
+        "stop after so many epochs in a row without a better validation: by ranking accuracy in stage 1, in stage 2 by "
+        "AbsRel where the truth is known, else by the loss",
+        at_least=1,
+    )
     accumulate: int = option(1, "batches whose gradients are added up before the optimiser moves", at_least=1)
     log_frequency: int = option(20, "steps between two logged ones", at_least=1)
     save_minutes: float = option(30.0, "minutes after which a run's state is saved within an epoch, too", at_least=0)
@@ -59,7 +65,7 @@ class TrainingOptions(Options):
 RESUMABLE = frozenset(
     {
         "recipe", "device", "num_workers", "compile", "checkpoint_activations", "log_frequency", "save_minutes",
-        "resume", "max_bad_steps", "skip_bad",
+        "resume", "max_bad_steps", "skip_bad", "early_stop",
     }
 )  # fmt: skip
 """Training options that may differ when a run resumes: they do not change what it computes, or may be changed during

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import UserError
 from ..writing import write_text
 
@@ -35,15 +37,14 @@ class Recorder:
         self.folder = folder
         self.lines = 0
         self._writer: Any = None
+        self._picture_writer: Any = None
         if folder is not None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and not needed by readers
-
             kept = list(read_metrics(folder))[:lines]
             write_text(folder / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
             self.lines = len(kept)
             events = folder / "tensorboard"
             _delete_own_events(events)
-            self._writer = SummaryWriter(str(events))
+            self._writer = _summary_writer(events)
             write_text(events / _EVENT_FILES, Path(self._writer.file_writer.event_writer._file_name).name + "\n")
             for line in kept:
                 self._add_to_tensorboard(line)
@@ -59,11 +60,22 @@ class Recorder:
         self.lines += 1
         self._add_to_tensorboard(line)
 
+    def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """TensorBoard images, uint8 RGB (H, W, 3) by name: in a folder of their own, which a resumed run keeps."""
+        if self.folder is None or not pictures:
+            return
+        if self._picture_writer is None:
+            self._picture_writer = _summary_writer(self.folder / "tensorboard" / "pictures")
+        for name, picture in pictures.items():
+            self._picture_writer.add_image(name, picture, step, dataformats="HWC")
+
     def close(self) -> None:
         """Flushes what is still in memory."""
-        if self._writer is not None:
+        for writer in (self._writer, self._picture_writer):
+            if writer is None:
+                continue
             try:
-                self._writer.close()
+                writer.close()
             except OSError as error:  # every scalar is in metrics.jsonl, too
                 print(f"TensorBoard's last events could not be written ({error.strerror})", file=sys.stderr)
 
@@ -71,6 +83,12 @@ class Recorder:
         for name, value in line.items():
             if name not in ("kind", "step", "epoch", "time") and isinstance(value, int | float):
                 self._writer.add_scalar(f"{line['kind']}/{name}", value, line["step"], walltime=line["time"])
+
+
+def _summary_writer(folder: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, and not needed by readers
+
+    return SummaryWriter(str(folder))
 
 
 def _delete_own_events(folder: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -42,11 +43,14 @@ class Reporter:
         with bar:
             yield EpochReport(self, epoch, bar)
 
-    def validated(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """The metrics of a validation after so many epochs; none are not told."""
+    def validated(
+        self, step: int, epoch: int, metrics: Mapping[str, float], pictures: Mapping[str, np.ndarray]
+    ) -> None:
+        """The metrics of a validation after so many epochs, and pictures for TensorBoard; none are not told."""
         if not metrics:
             return
         self.record("val", step, epoch, metrics)
+        self.recorder.pictures(step, pictures)
         listed = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         self._print(f"validation after epoch {epoch}: {listed}")
 
@@ -56,9 +60,13 @@ class Reporter:
             self.record("warning", step, epoch, {"warning": warning})
             self._print(f"warning after epoch {epoch}: {warning}", sys.stderr)
 
-    def resumed(self, step: int, epoch: int, epochs: int) -> None:
+    def stopped_early(self, epoch: int, waited: int) -> None:
+        """That the run ends before its last epoch, after so many that were no better."""
+        self._print(f"early stop after epoch {epoch}: the best epoch was {waited} before")
+
+    def resumed(self, step: int, epoch: int, finished: bool) -> None:
         """Where a saved state continues."""
-        where = "the run is finished" if epoch >= epochs else f"resuming at epoch {epoch + 1}"
+        where = "the run is finished" if finished else f"resuming at epoch {epoch + 1}"
         self._print(f"{where}, step {step} ({self.folder.path})")
 
     def record(self, kind: str, step: int, epoch: int, values: Mapping[str, Any]) -> None:

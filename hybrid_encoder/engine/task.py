@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -101,11 +102,16 @@ class LoopOptions:
     max_bad_steps: int = 10
     seed: int = 0
     best: tuple[str, str] | None = None
-    """Which metric of validation chooses the best epoch, and "min" or "max"."""
+    """Which metric of validation chooses the best epoch, and "min" or "max"; the least loss does where validation has
+    no such metric."""
+    early_stop: int | None = None
+    """Stop after so many epochs in a row without a better one."""
     warn: Callable[[Mapping[str, float]], str] | None = None
     """Says in one line what is wrong with a run by the metrics of a validation, and what helps; empty: nothing is."""
     stop_on_warning: bool = False
     """Stop where two validations in a row have such a line."""
+    pictures: Callable[[], Mapping[str, np.ndarray]] | None = None
+    """Makes pictures after each validation for TensorBoard, uint8 RGB (H, W, 3) by name."""
     smallest_map: int | None = None
     """Values of a channel in a batch's smallest feature map, which batch norm averages over; None: not known."""
     same_run: Mapping[str, Any] = field(default_factory=dict)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,15 +20,19 @@ class Validation:
 
     Attributes:
         metrics: of the last validation, averaged over processes.
+        pictures: of the last validation, in the first process.
         best: the best value so far of the metric that chooses the best epoch.
+        since_best: epochs since then.
         warnings_in_a_row: how many of the last validations found something wrong with the run.
     """
 
     def __init__(self, task: Task, processes: Processes, stop: Stop, options: LoopOptions) -> None:
         self.task, self.processes, self.stop = task, processes, stop
-        self.chosen_by, self.warn = options.best, options.warn
+        self.options, self.warn = options, options.warn
         self.metrics: dict[str, float] = {}
+        self.pictures: Mapping[str, np.ndarray] = {}
         self.best: float | None = None
+        self.since_best = 0
         self.warnings_in_a_row = 0
 
     def run(self, model: nn.Module) -> dict[str, float]:
@@ -45,22 +50,33 @@ class Validation:
             torch.manual_seed(0)
             with self.stop.at_once():
                 metrics = self.task.validate(self.processes)
+                if self.options.pictures is not None and self.processes.is_main:
+                    self.pictures = self.options.pictures()
         self.metrics = self.processes.mean(metrics)
         return self.metrics
 
     def is_best(self) -> bool:
         """Whether the last metrics are better than the best value so far."""
-        if self.chosen_by is None:
-            return False
-        name, direction = self.chosen_by
+        name, sign = self._choice()
         value = self.metrics.get(name, math.nan)
-        sign = 1 if direction == "min" else -1
         return math.isfinite(value) and (self.best is None or sign * value < sign * self.best)
 
-    def keep_best(self) -> None:
-        """Takes the last metrics for the best ones."""
-        if self.chosen_by is not None:
-            self.best = self.metrics[self.chosen_by[0]]
+    def end_epoch(self, is_best: bool) -> None:
+        """Counts an epoch; takes its metrics for the best ones where they are."""
+        self.since_best = 0 if is_best else self.since_best + 1
+        if is_best:
+            self.best = self.metrics[self._choice()[0]]
+
+    def stops_after(self, epochs: int) -> bool:
+        """Whether so many epochs without a better one are as many as `LoopOptions.early_stop` waits for."""
+        return self.options.early_stop is not None and epochs >= self.options.early_stop
+
+    def _choice(self) -> tuple[str, int]:
+        """The metric that chooses the best epoch, and 1 where less of it is better, else -1."""
+        name, direction = self.options.best or ("", "min")
+        if self.options.best is not None and name not in self.metrics:
+            name, direction = "loss", "min"
+        return name, 1 if direction == "min" else -1
 
     def warning(self) -> str:
         """What is wrong with the run by the last metrics, in one line; empty: nothing is. Counts them."""
@@ -74,9 +90,11 @@ class Validation:
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs of it."""
-        return {"best": self.best, "metrics": self.metrics, "warnings_in_a_row": self.warnings_in_a_row}
+        names = ("best", "metrics", "warnings_in_a_row", "since_best")
+        return {name: getattr(self, name) for name in names}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes what `state` gave."""
         self.best, self.metrics = state["best"], state["metrics"]
-        self.warnings_in_a_row = state.get("warnings_in_a_row", 0)  # which older states lack
+        self.warnings_in_a_row = state.get("warnings_in_a_row", 0)  # which older states lack, and the next one, too
+        self.since_best = state.get("since_best", 0)

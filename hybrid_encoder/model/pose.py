@@ -120,10 +120,11 @@ def start_forward(head: PoseHead, distance: float) -> None:
 
 
 @torch.no_grad()
-def with_scaled_translation(head: PoseHead, factor: float) -> PoseHead:
-    """A copy of a head that answers with translations larger by a factor, and the same rotations."""
+def with_scaled_motion(head: PoseHead, factors: Tensor) -> PoseHead:
+    """A copy of a head that answers with other motions: axis-angle and translation times six factors."""
     scaled = copy.deepcopy(head)
     assert scaled.last.bias is not None
     for values in (scaled.last.weight, scaled.last.bias):
-        values.unflatten(0, (-1, 6))[:, 3:] *= factor
+        numbers = values.unflatten(0, (-1, 6))
+        numbers *= factors.to(values).view(6, *[1] * (numbers.ndim - 2))
     return scaled

@@ -131,6 +131,7 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
         clip_grad=options.clip_grad,
         validate_first=True,
         best=("ranking_accuracy", "max"),
+        pictures=lambda: dict(zip(("patches_and_closeness",), _pictures(task, processes.device), strict=False)),
         smallest_map=(loader.batch_size or 1) * (options.height // SIZE_MULTIPLE) * (options.width // SIZE_MULTIPLE),
         same_run=fixed_options(options, FREE_OPTIONS),
         inputs=stage1_inputs([("train", train_source), ("val", val_source)]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -137,6 +138,15 @@ def stated_resize(entries: Mapping[str, Any], source: str) -> Resize:
     if found not in get_args(Resize):
         raise UserError(f"{source} says resize={found!r}: expected one of {', '.join(get_args(Resize))}")
     return cast(Resize, found)
+
+
+def files_there(files: Mapping[str, nn.Module], folder: Path) -> dict[str, nn.Module]:
+    """The nets that a folder has files for: all, or all but the pose nets, which `convert` leaves out where there are
+    none, and which then start anew."""
+    if (folder / "pose.pth").is_file():
+        return dict(files)
+    print(f"{folder} holds no pose.pth: the pose nets start anew", file=sys.stderr)
+    return {name: net for name, net in files.items() if not name.startswith("pose")}
 
 
 def load_weights(folder: Path, files: Mapping[str, nn.Module]) -> None:

@@ -49,7 +49,7 @@ def open_source(
             raise UserError("--dataset video needs --intrinsics fx,fy,cx,cy or a JSON file with K and image_size")
         check_crop_bottom(options.crop_bottom)
         size = (math.ceil(options.height / (1 - options.crop_bottom)), options.width)  # the rows that stay suffice
-        return VideoSource(options.data_path, camera, frame_ids, part, size)
+        return VideoSource(options.data_path, camera, frame_ids, part, size, min_motion=options.min_motion)
     entries = part_entries(options.split, options.data_path, part)
     source = KittiRawSource if options.dataset == "kitti" else KittiOdometrySource
     return source(options.data_path, entries, frame_ids, options.png, camera, skip_bad)

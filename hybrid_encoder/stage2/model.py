@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from ..data.sample import FrameId
 from ..model.contract import EncoderFeatures
 from ..model.depth_model import decode
 from ..model.disparity import disp_to_depth
-from ..model.pose import start_forward, with_scaled_translation
+from ..model.pose import start_forward, with_scaled_motion
+from .camera import PROBE, LearntCamera, bend, recounted, with_focal_factor
 from .health import health_metrics
 from .losses import text_bin_loss
 from .networks import PoseNetworks, Stage1Start, asked_nets, build_encoder
@@ -79,16 +80,23 @@ class MonoDepth(nn.Module):
         config: of a hybrid encoder.
         resnet_weights: "pretrained" (ImageNet), "random", or a file.
         prevent_collapse: for nets that start from random numbers; there is a frame of another time then.
+        learn_intrinsics: learn the focal length, too; there is a frame of another time then.
 
     Attributes:
         nets: which depth nets these are.
         encoder, depth: the depth net.
         poses: the pose nets.
         unit: what their translations are counted in; None: the unit of depth.
+        camera: the focal length that is learnt; None: that of the samples holds.
     """
 
     def __init__(
-        self, options: DepthOptions, config: HybridEncoderConfig, resnet_weights: str, prevent_collapse: bool = False
+        self,
+        options: DepthOptions,
+        config: HybridEncoderConfig,
+        resnet_weights: str,
+        prevent_collapse: bool = False,
+        learn_intrinsics: bool = False,
     ) -> None:
         super().__init__()
         self.options = options
@@ -102,6 +110,7 @@ class MonoDepth(nn.Module):
             assert self.poses is not None
             self.unit = MotionUnit()
             start_forward(self.poses.pose, FIRST_MOTION)
+        self.camera = LearntCamera() if learn_intrinsics else None
 
     def files(self) -> dict[str, nn.Module]:
         """The nets by the name of their checkpoint file."""
@@ -113,10 +122,15 @@ class MonoDepth(nn.Module):
         return files
 
     def files_to_save(self) -> dict[str, nn.Module]:
-        """`files`, with pose nets whose translations are in the unit of depth, as all readers of weights expect."""
+        """`files`, with pose nets that answer in radians and in the unit of depth, as all readers of weights expect."""
         files = self.files()
-        if self.unit is not None and self.poses is not None:
-            files["pose"] = with_scaled_translation(self.poses.pose, float(self.unit.mean_depth))
+        if self.poses is not None and not (self.unit is None and self.camera is None):
+            factors = torch.ones(6)
+            if self.unit is not None:
+                factors[3:] *= self.unit.mean_depth.cpu()
+            if self.camera is not None:
+                factors[[0, 1, 3, 4]] /= self.camera.factor.detach().cpu()
+            files["pose"] = with_scaled_motion(self.poses.pose, factors)
         return files
 
     def see(self, image: Tensor) -> tuple[EncoderFeatures, dict[tuple[str, int], Tensor]]:
@@ -136,14 +150,18 @@ class MonoDepth(nn.Module):
         return features, decode(self.encoder, self.depth, features[0])
 
     def predict_poses(
-        self, batch: DepthBatch, features: Mapping[int, EncoderFeatures], unit: Tensor | None = None
+        self,
+        batch: DepthBatch,
+        features: Mapping[int, EncoderFeatures],
+        unit: Tensor | None = None,
+        focal: Tensor | None = None,
     ) -> dict[FrameId, Tensor]:
-        """(B, 4, 4) from frame 0 to each source, from the features that `see_frames` gives and the unit of
-        translations."""
+        """(B, 4, 4) from frame 0 to each source, from the features that `see_frames` gives, the unit of translations
+        and the learnt factor of the focal length."""
         poses: dict[FrameId, Tensor] = {}
         if self.poses is not None:
             timed = {frame_id: batch.augmented[frame_id] for frame_id in self.options.frame_ids}
-            poses.update(self.poses(self.encoder, timed, features, unit))
+            poses.update(self.poses(self.encoder, timed, features, unit, focal))
         if "s" in batch.frames:
             poses["s"] = batch.stereo_T
         return poses
@@ -155,18 +173,19 @@ class MonoDepth(nn.Module):
         if self.unit is not None:
             scaled, _ = disp_to_depth(disparities["disp", 0].float(), self.options.min_depth, self.options.max_depth)
             unit = self.unit(scaled)
-        return Prediction(features[0], disparities, self.predict_poses(batch, features, unit))
+        focal = None if self.camera is None else self.camera.factor
+        return Prediction(features[0], disparities, self.predict_poses(batch, features, unit, focal))
 
-    def objective_of(self, batch: DepthBatch, predicted: Prediction) -> Objective:
-        """The self-supervised loss of a batch."""
+    def view_of(self, batch: DepthBatch) -> View:
+        """A batch as the loss needs it, with the camera as it is known by now."""
         with torch.autocast(batch.K.device.type, enabled=False):
-            view = View.of(batch.frames, batch.K, self.objective)
-        return self_supervised_loss(predicted.disparities, view, predicted.poses, self.objective)
+            K = batch.K if self.camera is None else self.camera(batch.K)
+            return View.of(batch.frames, K, self.objective)
 
     def forward(self, batch: DepthBatch) -> dict[str, Tensor]:
         """Scalars: "loss", its parts, the mean depth; in evaluation mode also what `health_metrics` finds."""
-        predicted = self.predict(batch)
-        objective = self.objective_of(batch, predicted)
+        predicted, view = self.predict(batch), self.view_of(batch)
+        objective = self_supervised_loss(predicted.disparities, view, predicted.poses, self.objective)
         low, high = self.options.min_depth, self.options.max_depth
         scalars = objective.scalars()
         scalars["mean_depth"] = objective.depth.mean()
@@ -177,9 +196,26 @@ class MonoDepth(nn.Module):
         if self.unit is not None:
             scalars["drift"] = drift(predicted.disparities.values())
             scalars["loss"] = scalars["loss"] + HELD_WEIGHT * scalars["drift"]
+        if self.camera is not None:
+            scalars["focal_length"] = (view.K[:, 0, 0] / objective.depth.shape[-1]).mean()
         if not self.training:
             scalars.update(health_metrics(objective.depth, predicted.poses, low, high))
+            if self.camera is not None:
+                scalars.update(self._evidence(predicted, view, objective))
         return scalars
+
+    def _evidence(self, predicted: Prediction, view: View, objective: Objective) -> dict[str, Tensor]:
+        """What a batch in evaluation says of the learnt focal length, for `doubt`."""
+        losses = []
+        height, width = objective.depth.shape[-2:]
+        for factor in (view.K.new_tensor(PROBE), view.K.new_tensor(1 / PROBE)):
+            other = replace(view, K=with_focal_factor(view.K, factor))
+            poses = {i: pose if i == "s" else recounted(pose, factor) for i, pose in predicted.poses.items()}
+            losses.append(self_supervised_loss(predicted.disparities, other, poses, self.objective).photometric)
+        return {
+            "bend": bend(view.K, predicted.poses, (height, width)),
+            "focal_evidence": torch.stack(losses).min() / objective.photometric - 1,
+        }
 
     def disparity(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, 1, H, W) disparity of the finest scale."""

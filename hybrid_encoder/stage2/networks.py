@@ -17,6 +17,7 @@ from ..model.nets import DepthNets
 from ..model.pose import ClassTokenPose, PoseCNN, PoseDecoder, PoseHead
 from ..model.resnet import ResnetEncoder
 from ..stage1.checkpoint import load_stage1
+from .camera import in_pixels
 from .geometry import pose_matrix
 from .options import DepthOptions
 
@@ -116,6 +117,7 @@ class PoseNetworks(nn.Module):
         frames: dict[int, Tensor],
         features: Mapping[int, EncoderFeatures] | None = None,
         unit: Tensor | None = None,
+        focal: Tensor | None = None,
     ) -> dict[int, Tensor]:
         """Poses from frame 0 to every other frame.
 
@@ -126,6 +128,7 @@ class PoseNetworks(nn.Module):
             frames: (B, 3, H, W) by frame id, 0 among them.
             features: the encoder's, by frame id, where they exist already.
             unit: scalar, what translations are counted in; None: the unit of depth.
+            focal: scalar, the learnt factor of the focal length, where motions are counted in pixels (`camera`).
 
         Returns:
             (B, 4, 4) by frame id.
@@ -136,6 +139,9 @@ class PoseNetworks(nn.Module):
         axis_angles, translations = (found[:, 0, 0].chunk(len(pairs)) for found in self.motions(pairs))
         if unit is not None:
             translations = tuple(translation * unit for translation in translations)
+        if focal is not None:
+            axis_angles = tuple(in_pixels(axis_angle, focal) for axis_angle in axis_angles)
+            translations = tuple(in_pixels(translation, focal) for translation in translations)
         return {
             frame_id: pose_matrix(axis_angle, translation, invert=frame_id < 0)
             for frame_id, axis_angle, translation in zip(others, axis_angles, translations, strict=True)

@@ -61,6 +61,13 @@ class DataOptions(Options):
     crop_bottom: float = option(
         0.0, "share of the source image cut off below, e.g. 0.07 for a bonnet", at_least=0, at_most=MAX_CROP_BOTTOM
     )
+    min_motion: float = option(
+        0.0,
+        "video: leave out frames in which the picture has moved less than this share of its width since the last one "
+        "kept, e.g. 0.005: where the car stands or crawls",
+        at_least=0,
+        at_most=0.2,
+    )
     height: int = option(192, "image height, a multiple of 32", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
     width: int = option(640, "image width, a multiple of 32", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
     scenes: int = option(40, "rendered training sequences (synthetic)", at_least=1, at_most=MAX_SCENES)
@@ -233,6 +240,12 @@ class CollapseOptions(Options):
 class Monodepth2Options(CollapseOptions, RunOptions, DataOptions, DepthOptions, EncoderOptions):
     """All options of `hybrid-encoder train monodepth2`."""
 
+    learn_intrinsics: bool = option(
+        False,
+        "video: learn the focal length, from that of --intrinsics on; one camera for all clips, the principal point "
+        "stays. Clips without curves do not tell it: the run says so at its end",
+    )
+
     def check(self) -> None:
         """Raises `UserError` for options that contradict each other, before any data is read."""
         check_image_size(self.height, self.width)
@@ -241,6 +254,15 @@ class Monodepth2Options(CollapseOptions, RunOptions, DataOptions, DepthOptions, 
         check_hybrid_options(self, self, self.encoder == "hybrid")
         if self.prevent_collapse:
             check_prevent_collapse(self, self)
+        if self.learn_intrinsics:
+            self._check_learn_intrinsics()
+
+    def _check_learn_intrinsics(self) -> None:
+        """Raises `UserError` where no focal length can be learnt."""
+        if self.dataset != "video":
+            raise UserError(f"--learn_intrinsics is for --dataset video: the cameras of {self.dataset} are known")
+        if len(self.frame_ids) < 2:
+            raise UserError("--learn_intrinsics learns from motion: add frames of other times, --frame_ids 0 -1 1")
 
 
 def check_prevent_collapse(run: RunOptions, depth: DepthOptions) -> None:
@@ -249,8 +271,12 @@ def check_prevent_collapse(run: RunOptions, depth: DepthOptions) -> None:
     Args:
         depth: of the net that is trained together with the pose nets.
     """
-    if run.load_weights_folder is not None:
-        raise UserError("--prevent_collapse is for nets that start from random numbers: not --load_weights_folder")
+    folder = run.load_weights_folder
+    if folder is not None and any(path.is_file() for at in ("", "models/*/") for path in folder.glob(f"{at}pose.pth")):
+        raise UserError(
+            "--prevent_collapse is for pose nets that start from random numbers: not with the pose.pth of "
+            "--load_weights_folder"
+        )
     if depth.use_stereo:
         raise UserError("--prevent_collapse leaves the scale open, which --use_stereo knows: leave one of them out")
     if depth.head == "relu":

@@ -8,8 +8,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
@@ -28,13 +30,24 @@ from ..errors import UserError, naming
 from ..model.disparity import disp_to_depth
 from ..released.single_frame import is_released
 from ..synthetic.sequence import SyntheticSource
-from .checkpoint import check_same_depth, encoder_extras, load_weights, newest_weights, save_weights, weights_folder
+from ..writing import write_text
+from .camera import CAMERA_FILE, HELD, RATE, describe_camera, learnt_camera
+from .checkpoint import (
+    check_same_depth,
+    encoder_extras,
+    files_there,
+    load_weights,
+    newest_weights,
+    save_weights,
+    weights_folder,
+)
 from .frames import Part, open_source
 from .health import unhealthy
 from .inputs import run_inputs
 from .model import DepthBatch, MonoDepth, to_batch
 from .networks import starting_weights
 from .options import Monodepth2Options, RunOptions
+from .pictures import middle_sample, sample_pictures
 from .released_start import load_released_weights
 from .validation import depth_metrics, mean_scalars
 
@@ -64,7 +77,9 @@ class Monodepth2Task:
         return names
 
     def start_step(self, epoch: int, step: int) -> None:
-        """Nothing changes on the way."""
+        """A focal length is learnt once there is some motion to learn it from."""
+        if self.model.camera is not None:
+            self.model.camera.requires_grad_(epoch >= HELD * self.options.num_epochs)
 
     def validate(self, processes: Processes) -> dict[str, float]:
         """The loss on the validation part, and the depth error where the truth is known."""
@@ -80,13 +95,23 @@ class Monodepth2Task:
         metrics.update(depth_metrics(predict, dataset, dataset.source, self.options))
         return metrics
 
+    def pictures(self) -> dict[str, np.ndarray]:
+        """What the nets make of a validation sample."""
+        dataset = self.val_loader.dataset
+        assert isinstance(dataset, SelfSupervisedDataset)
+        device = next(self.model.parameters()).device
+        return sample_pictures(self.model, middle_sample(dataset, lambda batch: self.to_device(batch, device)))
+
     def save(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
         """Weights of the epoch, and of the best one under `weights_best`."""
         options = self.options
         extras = encoder_extras(self.model.nets, options.height, options.width)
         extras["use_stereo"] = options.use_stereo
         for name in (str(epoch), *(["best"] if best else [])):
-            save_weights(weights_folder(options.folder, name), self.model.files_to_save(), self.optimizer, extras)
+            folder = weights_folder(options.folder, name)
+            save_weights(folder, self.model.files_to_save(), self.optimizer, extras)
+            if self.model.camera is not None:
+                write_text(folder / CAMERA_FILE, learnt_camera(self.model.camera, frames_of(self.val_loader)))
 
     def extra_state(self) -> dict[str, Any]:
         return {}
@@ -111,27 +136,33 @@ def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
     sources = {"train": frames_of(loader), "val": frames_of(val_loader)}
     weights = {"stage1": options.stage1, "load_weights_folder": options.load_weights_folder}
     inputs = run_inputs(options, sources, options.all_frame_ids, weights)
-    return fit(task, loader, loop_options(options, inputs), processes)
+    metrics = fit(task, loader, replace(loop_options(options, inputs), pictures=task.pictures), processes)
+    if task.model.camera is not None and processes.is_main:
+        print(describe_camera(options.folder))
+    return metrics
 
 
 def build_model(options: Monodepth2Options) -> MonoDepth:
     """The nets with the weights that the options name: pretrained towers, then stage 1, then a weights folder."""
-    model = MonoDepth(options, *starting_weights(options), options.prevent_collapse)
+    model = MonoDepth(options, *starting_weights(options), options.prevent_collapse, options.learn_intrinsics)
     if options.load_weights_folder is not None:
         folder = newest_weights(options.load_weights_folder)
         if is_released(folder):
             load_released_weights(model.files(), folder)
         else:
             check_same_depth(model.nets, folder / "encoder.pth")
-            load_weights(folder, model.files())
+            load_weights(folder, files_there(model.files(), folder))
     return model
 
 
 def build_optimizer(model: MonoDepth, options: Monodepth2Options) -> torch.optim.Optimizer:
     """AdamW with the hybrid encoder, Adam with a ResNet, as published; the encoder's rate may differ."""
-    others = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("encoder.")]
+    apart = ("encoder.", "camera.")
+    others = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith(apart)]
     groups = model.encoder.parameter_groups(options.lr_of_encoder(options.learning_rate))
     groups.append({"params": others, "lr": options.learning_rate})
+    if model.camera is not None:
+        groups.append({"params": [model.camera.log_factor], "lr": RATE * options.learning_rate, "weight_decay": 0.0})
     if options.decay_on == "all":
         groups = one_group_a_rate(groups)
     kind = torch.optim.AdamW if options.encoder == "hybrid" else torch.optim.Adam

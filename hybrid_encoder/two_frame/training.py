@@ -7,13 +7,16 @@ docs/METHOD.md, section 4.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
+from ..colormap import colorize_disparity
 from ..data.dataset import SelfSupervisedDataset
 from ..data.sample import Sample
 from ..engine.loop import fit
@@ -24,6 +27,7 @@ from ..stage2.frames import Part
 from ..stage2.inputs import run_inputs
 from ..stage2.model import DepthBatch, to_batch
 from ..stage2.networks import starting_weights
+from ..stage2.pictures import middle_sample, sample_pictures
 from ..stage2.training import build_scheduler, frames_of, load_samples, loop_options, one_group_a_rate
 from ..stage2.validation import depth_metrics, mean_scalars
 from .checkpoint import load_teacher, load_weights, save_weights
@@ -86,6 +90,17 @@ class ManydepthTask:
         metrics.update(depth_metrics(predict, dataset, source, self.options))
         return metrics
 
+    def pictures(self) -> dict[str, np.ndarray]:
+        """What the nets make of a validation sample: the teacher's pictures, and the two-frame depth."""
+        dataset = self.val_loader.dataset
+        assert isinstance(dataset, SelfSupervisedDataset)
+        device = next(self.model.parameters()).device
+        batch = middle_sample(dataset, lambda collated: self.to_device(collated, device))
+        known = replace(batch, frames={i: batch.frames[i] for i in self.options.all_frame_ids})
+        found = {f"teacher_{name}": picture for name, picture in sample_pictures(self.model.teacher, known).items()}
+        inverse, _ = self.model.inverse_depths(batch)
+        return {"depth": colorize_disparity(inverse[0, 0].float().cpu().numpy()), **found}
+
     def save(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
         """Weights of the epoch, and of the best one under `weights_best`."""
         for name in (str(epoch), *(["best"] if best else [])):
@@ -119,7 +134,7 @@ def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
     sources = {part: one.source if isinstance(one, LookupSource) else one for part, one in opened.items()}
     names = ("stage1", "mono_weights_folder", "load_weights_folder")
     inputs = run_inputs(options, sources, options.loaded_ids, {name: getattr(options, name) for name in names})
-    return fit(task, loader, loop_options(options, inputs), processes)
+    return fit(task, loader, replace(loop_options(options, inputs), pictures=task.pictures), processes)
 
 
 def build_model(options: ManydepthOptions) -> TwoFrameDepth:
