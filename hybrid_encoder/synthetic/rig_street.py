@@ -43,7 +43,7 @@ def draw_rig_scene(dice: Dice, frames: int) -> Scene:
     """A new street with side streets and a drive of so many keyframes, half a second apart."""
     road, lateral = draw_road(dice)
     sides = draw_side_streets(dice, road)
-    ego = draw_ego(dice, road, sides, (lateral, frames))
+    ego = draw_ego(dice, road, sides, lateral, frames)
     end = START + ego.speed * frames + AROUND
     solids = [draw_end(dice, road, end, False), draw_end(dice, road, -18.0, False)]
     for side in (-1, 1):
@@ -51,13 +51,13 @@ def draw_rig_scene(dice: Dice, frames: int) -> Scene:
         solids += [solid for solid in found if not blocks(solid, road, side, sides)]
     for street in sides:
         solids += furnish(dice, road, street, ego)
-    solids += draw_lanes(dice, road, ego, (frames, end))
+    solids += draw_lanes(dice, road, ego, frames, end)
     scene = in_daylight(dice, road, solids, draw_poses(dice, road, ego, frames))
     return dataclasses.replace(scene, verge=dice.choice(VERGES), side_streets=sides, all_round=True)
 
 
 def draw_side_streets(dice: Dice, road: Road) -> tuple[SideStreet, ...]:
-    """None to four: at up to two junctions within 45 m of the vehicle, to either side or both."""
+    """None to four: at up to two junctions within 55 m of the start, to either side or both."""
     streets: list[SideStreet] = []
     z = START + dice.uniform(-40, 10)
     for _ in range(dice.choice([0, 1, 1, 2, 2])):
@@ -68,9 +68,8 @@ def draw_side_streets(dice: Dice, road: Road) -> tuple[SideStreet, ...]:
     return tuple(streets)
 
 
-def draw_ego(dice: Dice, road: Road, sides: tuple[SideStreet, ...], given: tuple[float, int]) -> Ego:
-    """Where the rig drives; `given`: the lateral place of its lane on the road, and the number of frames."""
-    lateral, frames = given
+def draw_ego(dice: Dice, road: Road, sides: tuple[SideStreet, ...], lateral: float, frames: int) -> Ego:
+    """Where the rig drives; `lateral` is the place of its lane on the road."""
     speed = dice.choice([0.0, dice.uniform(0.5, 5)])
     if sides and dice.chance(0.35):
         street, speed = dice.choice(sides), min(speed, 12 / frames)
@@ -127,13 +126,8 @@ def furnish(dice: Dice, road: Road, street: SideStreet, ego: Ego) -> list[Solid]
     return [dataclasses.replace(s, place=from_side_street(road, street, s.place)) for s in solids]
 
 
-def draw_lanes(dice: Dice, road: Road, ego: Ego, extent: tuple[int, float]) -> list[Solid]:
-    """Traffic on the road: each lane stands or drives at a speed of its own, so nothing collides.
-
-    Args:
-        extent: the number of frames, and where the road ends.
-    """
-    frames, end = extent
+def draw_lanes(dice: Dice, road: Road, ego: Ego, frames: int, end: float) -> list[Solid]:
+    """Traffic on the road up to its end: each lane stands or drives at a speed of its own, so nothing collides."""
     lanes = [line.offset + road.lane / 2 for line in road.lines[:-1]]
     lanes[0] -= 0.1
     middle = ego.lateral if ego.street is None else 0.0
