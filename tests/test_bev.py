@@ -37,6 +37,7 @@ from hybrid_encoder.engine.record import read_metrics
 from hybrid_encoder.engine.signals import Interrupted
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.images import read_image
+from hybrid_encoder.model.depth_model import DepthModel
 from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.model.nets import DepthNets
 from hybrid_encoder.stage1.checkpoint import STAGE1_FILE, save_stage1
@@ -234,6 +235,9 @@ def test_a_run_s_encoder_comes_over_whole(tmp_path: Path) -> None:
         assert found.config is not None
         assert not found.config.pyramid
         assert all(map(torch.equal, found.forward_features(image).fused, expected))
+    depth = DepthModel.from_pretrained("tiny-rendered").encoder.forward_features(image).fused
+    shipped = starting_encoder(BevOptions(data_path=tmp_path, weights=Path("tiny-rendered"))).eval()
+    assert all(map(torch.equal, shipped.forward_features(image).fused, depth))
     with pytest.raises(UserError, match=r"no encoder.pth"):
         open_run(tmp_path)
 
