@@ -110,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
         _fill(command, name.replace("-", "_").replace(" ", "_"), options)
 
     add("demo", DemoOptions, "the whole pipeline on rendered scenes, with a report, in minutes on a CPU")
-    add("synth", SynthOptions, "write rendered driving scenes in the layouts of KITTI raw and TuSimple")
+    add("synth", SynthOptions, "write rendered driving scenes in the layouts of KITTI raw and TuSimple, or of nuScenes")
     add("pretrain", PretrainOptions, "stage 1: rank patches from close to distant against text")
     train = commands.add_parser("train", help="stage 2: self-supervised depth from video; or a bird's-eye-view model")
     hosts = train.add_subparsers(required=True, metavar="HOST")

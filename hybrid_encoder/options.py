@@ -181,6 +181,12 @@ def _in_home(flag: str, path: Path) -> Path:
 YES = "with the authors' weights (released): fetch them without asking"
 """Help text of the commands' `--yes`."""
 
+SCALE_FROM = (
+    "metres from camera_height=1.65 (above ground), lidar (KITTI's layout), baseline=0.54 (after stereo "
+    "training), speed=FILE (lines of seconds, metres per second) or poses=FILE (KITTI's form or TUM's)"
+)
+"""Help text of `--scale_from`."""
+
 HYBRID_ONLY = ("clip_weights", "dino_weights", "encoder_option")
 """Options of `EncoderOptions` that are without effect where no encoder is a hybrid one."""
 

@@ -14,7 +14,7 @@ PACKAGE = "hybrid_encoder"
 LAYERS = (
     ("errors", "config", "options", "writing", "colormap", "images"),
     ("model", "weights", "released"),
-    ("data", "engine", "synthetic"),
+    ("data", "engine", "synthetic", "metric"),
     ("evaluation", "prediction"),
     ("stage1",),
     ("stage2",),

@@ -86,8 +86,7 @@ class NuScenesSource:
         reference = moment.shots.get(LIDAR, moment.shots[self.cameras[0]])
         ego_to_global = self._poses[reference.ego_pose].matrix()
         global_to_ego = np.linalg.inv(ego_to_global)
-        sweep = moment.shots.get(LIDAR)
-        has_sweep = sweep is not None and (self.data_path / sweep.file).is_file()
+        sweep = self._sweep(moment)
         return RigSample(
             token=moment.token,
             scene=moment.scene,
@@ -95,9 +94,14 @@ class NuScenesSource:
             boxes=moment.annotations.boxes(global_to_ego),
             ego_to_global=ego_to_global,
             map_mask=moment.map_mask,
-            lidar=self.data_path / sweep.file if sweep is not None and has_sweep else None,
-            lidar_to_ego=sweep.calibration.sensor_to_ego.matrix() if sweep is not None and has_sweep else None,
+            lidar=self.data_path / sweep.file if sweep else None,
+            lidar_to_ego=sweep.calibration.sensor_to_ego.matrix() if sweep else None,
         )
+
+    def _sweep(self, moment: Moment) -> Shot | None:
+        """The LiDAR's record, where its file is there: who trains on images need not have it."""
+        sweep = moment.shots.get(LIDAR)
+        return sweep if sweep and (self.data_path / sweep.file).is_file() else None
 
     def _camera(self, shot: Shot, global_to_ego: np.ndarray) -> RigCamera:
         calibration = shot.calibration

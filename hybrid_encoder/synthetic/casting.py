@@ -89,7 +89,7 @@ def cast(solids: Tensor, rectangles: list[Rectangle], rays: Rays) -> Hits:
         if bottom <= top or right <= left:
             continue
         part = (slice(top, bottom), slice(left, right))
-        local = local_rays(solid, rays, inverse_y, part)
+        local = local_rays(solid, rays, inverse_y[part], part)
         near, inside = (cast_ellipsoid if solid[KIND] == CROWN else cast_box)(solid, local)
         inside = inside & (near > NEAR) & (near < depth[part])
         depth[part] = torch.where(inside, near, depth[part])
@@ -105,11 +105,11 @@ def cast(solids: Tensor, rectangles: list[Rectangle], rays: Rays) -> Hits:
 
 
 def local_rays(solid: list[float], rays: Rays, inverse_y: Tensor, part: tuple[slice, slice]) -> LocalRays:
-    """The rays of a part of the image in the axes of a solid; `inverse_y` is 1 / y of all rays, (H, W)."""
+    """The rays of a part of the image in the axes of a solid; `inverse_y` is 1 / y of these rays."""
     dx, dy, dz = rays.direction
     ox, oz = into_axes(solid, rays.origin[0] - solid[X], rays.origin[2] - solid[Z])
     x, z = into_axes(solid, dx[part], dz[part])
-    return LocalRays((ox, rays.origin[1], oz), x, dy[part], z, inverse_y[part])
+    return LocalRays((ox, rays.origin[1], oz), x, dy[part], z, inverse_y)
 
 
 def count_met(solid: list[float], rectangle: Rectangle, rays: Rays) -> int:
@@ -117,7 +117,8 @@ def count_met(solid: list[float], rectangle: Rectangle, rays: Rays) -> int:
     top, bottom, left, right = rectangle
     if bottom <= top or right <= left:
         return 0
-    local = local_rays(solid, rays, 1 / rays.direction[1], (slice(top, bottom), slice(left, right)))
+    part = (slice(top, bottom), slice(left, right))
+    local = local_rays(solid, rays, 1 / rays.direction[1][part], part)
     near, inside = cast_box(solid, local)
     return int((inside & (near > NEAR) & (near < FAR)).sum())
 

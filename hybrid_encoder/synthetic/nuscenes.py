@@ -66,22 +66,26 @@ def write_rigs(out: str | Path, settings: RigSettings) -> None:
         filled_folder(out) as folder,
         tqdm(total=total, desc="rendering", unit="rig", disable=not settings.progress) as bar,
     ):
-        writer, names = TableWriter(folder), [f"scene-{n + 1:04d}" for n in range(settings.scenes)]
-        for number in range(settings.scenes):
-            seed = settings.seed * SEED_STRIDE + number
-            street = draw_rig_street(seed, settings.frames, settings.height, settings.width)
-            ground = ground_about(street)
-            mask = MapMask(folder / "maps" / f"{names[number]}.png")
-            write_map(mask, street, ground)
-            for frame in range(settings.frames):
-                moment = render_moment(street, frame, settings.device)
-                sample = rig_sample(street, frame, moment, ground, mask)
-                write_moment(sample, moment)
-                seconds = FIRST_SECOND + number * SCENE_SECONDS + frame * FRAME_SECONDS
-                writer.add(sample, seconds, [Tracked(seen.number, seen.lidar_points) for seen in moment.boxes])
-                bar.update()
+        writer = TableWriter(folder)
+        names = [write_scene(writer, settings, number, bar) for number in range(settings.scenes)]
         held_out = max(1, round(settings.scenes / 6))
         writer.write(VERSION, {"train": names[:-held_out], "val": names[-held_out:]})
+
+
+def write_scene(writer: TableWriter, settings: RigSettings, number: int, bar: tqdm) -> str:
+    """The files and records of a scene; its name. The bar counts keyframes."""
+    name, seed = f"scene-{number + 1:04d}", settings.seed * SEED_STRIDE + number
+    street = draw_rig_street(seed, settings.frames, settings.height, settings.width)
+    ground, mask = ground_about(street), MapMask(writer.root / "maps" / f"{name}.png")
+    write_map(mask, street, ground)
+    for frame in range(settings.frames):
+        moment = render_moment(street, frame, settings.device)
+        sample = rig_sample(street, frame, moment, ground, mask)
+        write_moment(sample, moment)
+        seconds = FIRST_SECOND + number * SCENE_SECONDS + frame * FRAME_SECONDS
+        writer.add(sample, seconds, [Tracked(seen.number, seen.lidar_points) for seen in moment.boxes])
+        bar.update()
+    return name
 
 
 def ground_about(street: RigStreet) -> Ground:
@@ -94,8 +98,9 @@ def ground_about(street: RigStreet) -> Ground:
 
 def write_map(mask: MapMask, street: RigStreet, ground: Ground) -> None:
     """The street's road from above: 255 on road, 0 elsewhere, north above."""
-    x = np.arange(ground.west + mask.cell / 2, ground.east, mask.cell)
-    z = np.arange(ground.south + mask.cell / 2, ground.north, mask.cell)
+    columns, rows = (round(metres / mask.cell) for metres in (ground.east - ground.west, ground.north - ground.south))
+    x = ground.west + (np.arange(columns) + 0.5) * mask.cell
+    z = ground.south + (np.arange(rows) + 0.5) * mask.cell
     road = is_road(street.scene, x[None], z[::-1, None])
     write_image(mask.path, road.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 0])
 

@@ -20,6 +20,8 @@ from .vehicles import Course, vehicle
 
 START, AROUND = 80.0, 85.0
 """The vehicle's first z, and how far the street leads on from its last, metres."""
+VERGES = ((0.3, 0.42, 0.18), (0.42, 0.44, 0.2), (0.5, 0.45, 0.36))
+"""Colours of open land: none is asphalt's, so that a picture shows where the road ends."""
 SPACE = 10.0
 """What the vehicle keeps free before and behind itself on its lane, metres."""
 
@@ -41,7 +43,7 @@ def draw_rig_scene(dice: Dice, frames: int) -> Scene:
     """A new street with side streets and a drive of so many keyframes, half a second apart."""
     road, lateral = draw_road(dice)
     sides = draw_side_streets(dice, road)
-    ego = draw_ego(dice, road, sides, (lateral, frames))
+    ego = draw_ego(dice, road, sides, lateral, frames)
     end = START + ego.speed * frames + AROUND
     solids = [draw_end(dice, road, end, False), draw_end(dice, road, -18.0, False)]
     for side in (-1, 1):
@@ -49,13 +51,13 @@ def draw_rig_scene(dice: Dice, frames: int) -> Scene:
         solids += [solid for solid in found if not blocks(solid, road, side, sides)]
     for street in sides:
         solids += furnish(dice, road, street, ego)
-    solids += draw_lanes(dice, road, ego, (frames, end))
+    solids += draw_lanes(dice, road, ego, frames, end)
     scene = in_daylight(dice, road, solids, draw_poses(dice, road, ego, frames))
-    return dataclasses.replace(scene, side_streets=sides, all_round=True)
+    return dataclasses.replace(scene, verge=dice.choice(VERGES), side_streets=sides, all_round=True)
 
 
 def draw_side_streets(dice: Dice, road: Road) -> tuple[SideStreet, ...]:
-    """None to four: at up to two junctions within 45 m of the vehicle, to either side or both."""
+    """None to four: at up to two junctions within 55 m of the start, to either side or both."""
     streets: list[SideStreet] = []
     z = START + dice.uniform(-40, 10)
     for _ in range(dice.choice([0, 1, 1, 2, 2])):
@@ -66,9 +68,8 @@ def draw_side_streets(dice: Dice, road: Road) -> tuple[SideStreet, ...]:
     return tuple(streets)
 
 
-def draw_ego(dice: Dice, road: Road, sides: tuple[SideStreet, ...], given: tuple[float, int]) -> Ego:
-    """Where the rig drives; `given`: the lateral place of its lane on the road, and the number of frames."""
-    lateral, frames = given
+def draw_ego(dice: Dice, road: Road, sides: tuple[SideStreet, ...], lateral: float, frames: int) -> Ego:
+    """Where the rig drives; `lateral` is the place of its lane on the road."""
     speed = dice.choice([0.0, dice.uniform(0.5, 5)])
     if sides and dice.chance(0.35):
         street, speed = dice.choice(sides), min(speed, 12 / frames)
@@ -125,13 +126,8 @@ def furnish(dice: Dice, road: Road, street: SideStreet, ego: Ego) -> list[Solid]
     return [dataclasses.replace(s, place=from_side_street(road, street, s.place)) for s in solids]
 
 
-def draw_lanes(dice: Dice, road: Road, ego: Ego, extent: tuple[int, float]) -> list[Solid]:
-    """Traffic on the road: each lane stands or drives at a speed of its own, so nothing collides.
-
-    Args:
-        extent: the number of frames, and where the road ends.
-    """
-    frames, end = extent
+def draw_lanes(dice: Dice, road: Road, ego: Ego, frames: int, end: float) -> list[Solid]:
+    """Traffic on the road up to its end: each lane stands or drives at a speed of its own, so nothing collides."""
     lanes = [line.offset + road.lane / 2 for line in road.lines[:-1]]
     lanes[0] -= 0.1
     middle = ego.lateral if ego.street is None else 0.0
@@ -145,6 +141,6 @@ def draw_lanes(dice: Dice, road: Road, ego: Ego, extent: tuple[int, float]) -> l
         while z < end - 6:
             is_free = lane != own or abs(z - ego.start) > SPACE
             if is_free and -8 < z + speed * frames < end - 6:
-                solids += vehicle(dice, road, Course(lane + dice.uniform(-0.25, 0.25), z, facing, speed))
+                solids += vehicle(dice, road, Course(lane + dice.uniform(-0.15, 0.15), z, facing, speed))
             z += SPACE + gap * dice.uniform(0.3, 1.7)
     return solids
