@@ -192,7 +192,7 @@ def main() -> None:
     lines = [line for line in read_lines(given.results) if line["steps"] == plan.steps]
     done = [(line["arm"], line["budget"], line["seed"]) for line in lines]
     wanted = [(a, b, s) for s in given.seeds for b in given.budgets for a in given.arms if (a, b, s) not in done]
-    print(machine(torch.device("cpu")), f"; {len(wanted)} runs to do", flush=True)
+    print(f"{machine(torch.device('cpu'))}; {len(wanted)} runs to do", flush=True)
     started = time.monotonic()
     for arm, budget, seed in wanted:
         if given.minutes is not None and time.monotonic() - started > 60 * given.minutes:

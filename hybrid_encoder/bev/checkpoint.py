@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError, naming
-from ..weights.reading import check_described, load_state, read_checkpoint, stated_json
+from ..weights.reading import check_described, load_state, read_checkpoint, stated_json, tensors_of
 from ..writing import write_torch
 from .model import BevModel
 from .nets import BevNets
@@ -57,16 +57,17 @@ def load_bev(weights: Path) -> SavedBev:
         raise UserError(f"{weights} holds no {path.relative_to(weights)}: give the folder of a run of `train bev`")
     content = read_checkpoint(path)
     description = stated_json(content, "bev_nets", str(path))
-    if not description or "mean_maps" not in content:
+    mean_maps = content.get("mean_maps")
+    if not description or not isinstance(mean_maps, Tensor):
         raise UserError(f"{path} is no BEV model: expected the {BEST_FILE} of `hybrid-encoder train bev`")
     nets = _described(description, path)
-    tensors, build = content["model"], naming(path)(partial(_build, nets))
+    tensors, build = tensors_of(content, str(path)), naming(path)(partial(_build, nets))
     check_described(build, tensors, str(path))
     model = build()
     load_state(model, tensors, str(path))
-    if content["mean_maps"].shape != (len(nets.classes), *nets.grid.shape):
-        raise UserError(f"{path} holds mean maps of {tuple(content['mean_maps'].shape)}, and its grid is another")
-    return SavedBev(model.eval(), content["mean_maps"])
+    if mean_maps.shape != (len(nets.classes), *nets.grid.shape):
+        raise UserError(f"{path} holds mean maps of the shape {tuple(mean_maps.shape)}, and its grid is another")
+    return SavedBev(model.eval(), mean_maps)
 
 
 def _described(values: dict[str, object], path: Path) -> BevNets:
@@ -76,5 +77,5 @@ def _described(values: dict[str, object], path: Path) -> BevNets:
         raise UserError(f"{path} does not describe BEV nets of this package: {error}") from error
 
 
-def _build(nets: BevNets) -> nn.Module:
+def _build(nets: BevNets) -> BevModel:
     return BevModel(nets, nets.build_encoder())

@@ -61,7 +61,9 @@ class BevOptions(TrainingOptions, ViewOptions, GridOptions, RigDataOptions, Enco
     """All options of `hybrid-encoder train bev`."""
 
     weights: Path | None = option(
-        None, "start the image encoder from the folder of a stage-1 or stage-2 run, which says what encoder it is"
+        None,
+        "start the image encoder from the folder of a stage-1 or stage-2 run, which says what encoder it is, or from "
+        "tiny-rendered, which the package brings along",
     )
     freeze_encoder: bool = option(False, "the image encoder stays as it starts")
     encoder: Literal["hybrid", "resnet"] | None = option(None, "image encoder (default: hybrid, or that of --weights)")

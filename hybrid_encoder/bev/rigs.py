@@ -8,11 +8,10 @@ import numpy as np
 
 from ..data.nuscenes import NuScenesSource, find_tables
 from ..data.nuscenes_splits import Part
-from ..engine.same_run import folder_digests, lines_digest
-from ..stage1.checkpoint import STAGE1_FILE
-from ..stage2.inputs import weights_inputs
+from ..engine.same_run import file_digest, folder_digests, lines_digest
 from .dataset import RigDataset
 from .options import BevOptions, RigDataOptions
+from .start import encoder_file
 
 
 def open_rigs(options: RigDataOptions, part: Part, skip_bad: int | None = None) -> NuScenesSource:
@@ -51,6 +50,5 @@ def run_inputs(options: BevOptions, datasets: Mapping[str, RigDataset]) -> dict[
         files += [rig.map_mask.path for rig in rigs if rig.map_mask is not None]
     found |= folder_digests(files, options.data_path)
     if options.weights is not None:
-        stage1 = options.weights / STAGE1_FILE
-        found |= weights_inputs("weights", stage1 if stage1.exists() else options.weights)
+        found["--weights"] = file_digest(encoder_file(options.weights))
     return found

@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..model.contract import DepthEncoder
+from ..model.depth_model import DepthModel
 from ..model.encoder import HybridEncoder
 from ..model.resnet import ResnetEncoder
 from ..stage1.checkpoint import STAGE1_FILE, open_stage1
-from ..stage2.checkpoint import load_depth_model
+from ..stage2.checkpoint import load_depth_model, newest_weights
+from ..weights.hub import TENSOR_FILE
+from ..weights.in_package import shipped_folder
 from ..weights.reading import load_state
 from .options import BevOptions
+
+ENCODER_FILE = "encoder.pth"
+"""Of a stage-2 run."""
 
 
 def starting_encoder(options: BevOptions) -> DepthEncoder:
@@ -27,17 +33,36 @@ def starting_encoder(options: BevOptions) -> DepthEncoder:
     return HybridEncoder(options.config().replace(pyramid=False))
 
 
-def open_run(folder: Path) -> DepthEncoder:
-    """The encoder of a stage-1 or stage-2 run, on the CPU.
+def open_run(weights: Path) -> DepthEncoder:
+    """The encoder of a stage-1 or stage-2 run, or of a saved depth model, on the CPU.
 
     Args:
-        folder: of the run, or `stage1.pth`, or the weights_N of an epoch.
+        weights: as for `encoder_file`.
 
     Raises:
         UserError: nothing there, damaged, or of another kind.
     """
-    stage1 = folder if folder.is_file() else folder / STAGE1_FILE
-    return open_stage1(stage1) if stage1.exists() else load_depth_model(folder).encoder
+    path = encoder_file(weights)
+    if path.name == TENSOR_FILE:
+        return DepthModel.from_pretrained(path.parent).encoder
+    return load_depth_model(path.parent).encoder if path.name == ENCODER_FILE else open_stage1(path)
+
+
+def encoder_file(weights: Path) -> Path:
+    """The file that an encoder's tensors lie in.
+
+    Args:
+        weights: the folder of a run, or the weights_N of an epoch, or `stage1.pth`; or a folder that `save_pretrained`
+            wrote, or the name of what the package brings along.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = shipped_folder(weights) or weights
+    if folder.is_file():
+        return folder
+    found = next((folder / name for name in (TENSOR_FILE, STAGE1_FILE) if (folder / name).exists()), None)
+    return newest_weights(folder) / ENCODER_FILE if found is None else found
 
 
 def without_maps(encoder: DepthEncoder) -> DepthEncoder:

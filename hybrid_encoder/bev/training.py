@@ -5,6 +5,7 @@ hybrid-encoder train bev --data_path NUSCENES --weights runs/mdp --out runs/bev
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,9 @@ class BevTask:
             counts += overlap(draw(self.model, batch), batch.maps.bool().cpu().numpy())
         found = iou(processes.total(torch.from_numpy(counts)).numpy())[:, 0]
         # A class that the part does not hold has no IoU.
-        values = {f"{name}_iou": float(value) for name, value in zip(classes, found, strict=True) if value == value}
+        values = {
+            f"{name}_iou": float(value) for name, value in zip(classes, found, strict=True) if math.isfinite(value)
+        }
         return {**values, "mean_iou": sum(values.values()) / len(values)} if values else {}
 
     def save(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
@@ -181,7 +184,8 @@ def open_loader(options: BevOptions, part: Part, processes: Processes) -> DataLo
     indices = evenly_spaced(len(source), options.train_samples if trains else options.val_samples)
     if processes.is_main:
         print(f"found {len(source)} samples in the {part} part, of which {len(indices)} are used")
-    view = ViewAugmentation(options.scale_range, options.turn_degrees, options.mirror_probability)
+    least, largest = options.scale_range
+    view = ViewAugmentation((least, largest), options.turn_degrees, options.mirror_probability)
     augmentation = RigAugmentation(view, options.jitter_probability, options.mirror_scene_probability)
     size = (options.height, options.width)
     dataset = RigDataset(source, indices, size, MapSettings.of(options), augmentation if trains else None, options.seed)
@@ -195,9 +199,7 @@ def open_loader(options: BevOptions, part: Part, processes: Processes) -> DataLo
 def mean_maps(dataset: RigDataset, processes: Processes) -> np.ndarray:
     """The share of a data set's samples in which a cell is of a class: float32 (K, X, Y). No image is read."""
     chosen = evenly_spaced(len(dataset), MAX_MEAN_SAMPLES)
-    maps = (
-        dataset.maps.draw(dataset.rig(index)) for index in tqdm(chosen, "drawing maps", disable=not processes.is_main)
-    )
-    total = sum(drawn.astype(np.float32) for drawn in maps)
-    found: np.ndarray = total / len(chosen)
-    return found
+    total = np.zeros((len(dataset.maps.classes), *dataset.maps.grid.shape), np.float32)
+    for index in tqdm(chosen, "drawing maps", disable=not processes.is_main):
+        total += dataset.maps.draw(dataset.rig(index))
+    return total / np.float32(len(chosen))

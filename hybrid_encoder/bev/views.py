@@ -24,7 +24,7 @@ class ViewAugmentation:
         mirror: how likely a view is mirrored.
     """
 
-    scale: tuple[float, ...] = (0.9, 1.1)
+    scale: tuple[float, float] = (0.9, 1.1)
     turn: float = 5.4
     mirror: float = 0.5
 
