@@ -1,0 +1,304 @@
+"""The encoder as the image backbone of detectors and bird's-eye-view models.
+
+What needs mmdet runs where it is installed. docs/BEV.md says how, and which command that is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.transforms import functional as pictures
+
+from hybrid_encoder.adapters.mmdet.backbone import HybridBackbone
+from hybrid_encoder.adapters.mmdet.pixels import NORMALIZATIONS, ToRgb, declared
+from hybrid_encoder.adapters.mmdet.weights import backbone_tensors
+from hybrid_encoder.config import PRESETS
+from hybrid_encoder.errors import UserError
+from hybrid_encoder.model.encoder import create_encoder
+from hybrid_encoder.weights.in_package import shipped_folder
+
+from .released_files import TINY_RELEASED, write_folder
+
+IMAGENET = np.array([123.675, 116.28, 103.53], np.float32), np.array([58.395, 57.12, 57.375], np.float32)
+CHANNELS = (8, 16, 24, 32)
+
+
+def tiny(**settings: Any) -> HybridBackbone:
+    torch.manual_seed(0)
+    return HybridBackbone("tiny", **{"pixels": "unit", "channels": CHANNELS, **settings})
+
+
+def picture() -> np.ndarray:
+    """RGB uint8 (40, 60, 3): all values, and a corner that is pure red."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    pixels[:10, :10] = 255, 0, 0
+    return pixels
+
+
+def as_tensor(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels, np.float32)).permute(2, 0, 1)[None]
+
+
+# Pixels
+
+
+def torchvision_pixels(rgb: np.ndarray) -> Tensor:
+    return pictures.normalize(pictures.to_tensor(rgb), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])[None]
+
+
+def read_as_bgr_less_a_mean(rgb: np.ndarray) -> Tensor:
+    """OpenCV reads BGR, which Caffe's nets see without a deviation."""
+    return as_tensor(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) - np.array([103.53, 116.28, 123.675], np.float32))
+
+
+def swapped_twice(rgb: np.ndarray) -> Tensor:
+    """Pillow reads RGB, mmcv's imnormalize takes it for BGR and swaps: a red pixel is (0, 0, 255) before the mean."""
+    assert cv2.cvtColor(rgb, cv2.COLOR_BGR2RGB)[0, 0].tolist() == [0, 0, 255]
+    return as_tensor((cv2.cvtColor(rgb, cv2.COLOR_BGR2RGB) - IMAGENET[0]) / IMAGENET[1])
+
+
+PIPELINES: dict[str, Callable[[np.ndarray], Tensor]] = {
+    "torchvision": torchvision_pixels,
+    "caffe": read_as_bgr_less_a_mean,
+    "bevdet": swapped_twice,
+    "fbbev": swapped_twice,
+    "unit": lambda rgb: as_tensor(rgb / 255),
+}
+
+
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_red_stays_red(name: str) -> None:
+    rgb = picture()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seen = ToRgb(NORMALIZATIONS[name])(PIPELINES[name](rgb))
+    assert seen[0, :, 0, 0] == pytest.approx([1, 0, 0], abs=1e-5)
+    torch.testing.assert_close(seen, as_tensor(rgb / 255), atol=1e-5, rtol=0)
+
+
+def test_the_encoder_sees_the_same_through_every_pipeline() -> None:
+    backbone, rgb = tiny(out_indices=(3,)).eval(), np.tile(picture(), (2, 2, 1))
+    with torch.no_grad():
+        (expected,) = backbone.encoder(as_tensor(rgb / 255))
+        for name, pipeline in PIPELINES.items():
+            backbone.to_rgb = ToRgb(NORMALIZATIONS[name])
+            torch.testing.assert_close(backbone(pipeline(rgb))[0], expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("said", NORMALIZATIONS)
+@pytest.mark.parametrize("done", NORMALIZATIONS)
+def test_values_that_cannot_be_what_was_declared_are_warned_of(said: str, done: str) -> None:
+    """Once, at the first batch. The order of channels cannot be seen, so torchvision's and BEVDet's pass for each
+    other."""
+    to_rgb, batch = ToRgb(NORMALIZATIONS[said]), PIPELINES[done](picture())
+    alike = {"torchvision": "imagenet", "bevdet": "imagenet", "fbbev": "imagenet"}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        to_rgb(batch)
+        to_rgb(batch)
+    wrong = alike.get(said, said) != alike.get(done, done)
+    assert len(caught) == wrong
+    if wrong:
+        assert "Names that fit" in str(caught[0].message)
+        assert repr(done) in str(caught[0].message).split("Names that fit")[1]
+
+
+def test_brightness_that_augmentation_adds_is_cut_off_without_a_warning() -> None:
+    """mmdet's PhotoMetricDistortion: up to 1.5 times the contrast and 32 more."""
+    batch = (as_tensor(picture()) * 1.5 + 32 - torch.tensor(IMAGENET[0]).view(3, 1, 1)) / torch.tensor(
+        IMAGENET[1]
+    ).view(3, 1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seen = ToRgb(NORMALIZATIONS["torchvision"])(batch)
+    assert 0 <= float(seen.min()) <= float(seen.max()) == 1
+
+
+def test_pixels_by_hand() -> None:
+    by_hand = declared(None, "bgr", [103.53, 116.28, 123.675], [1.0, 1.0, 1.0])
+    assert by_hand == NORMALIZATIONS["caffe"] == declared("torchvision", by_hand.channel_order, by_hand.mean, (1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "give pixels=NAME, one of 'torchvision', 'caffe'"),
+        ({"pixels": None, "mean": (0, 0, 0), "std": (1, 1, 1)}, "or channel_order, mean and std"),
+        ({"pixels": "imagenet"}, "pixels='imagenet': expected one of 'torchvision'"),
+        ({"pixels": "unit", "channel_order": "gbr"}, "expected 'rgb' or 'bgr'"),
+        ({"pixels": "unit", "std": (1, 0, 1)}, "those of std above 0"),
+    ],
+)
+def test_pixels_that_are_not_declared_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        HybridBackbone("tiny", **given)
+
+
+# Maps and what trains
+
+
+@pytest.mark.parametrize("wanted", [(3,), (2, 3), (1, 2, 3), (0, 1, 2, 3), (0, 2)])
+def test_only_the_maps_asked_for_are_built(wanted: tuple[int, ...]) -> None:
+    """At any size, rounded up as a ResNet does; and nothing trains without a gradient."""
+    backbone = tiny(out_indices=wanted)
+    maps = backbone(torch.rand(2, 3, 70, 100))
+    assert isinstance(maps, tuple)
+    sizes = {0: (18, 25), 1: (9, 13), 2: (5, 7), 3: (3, 4)}
+    assert [tuple(m.shape) for m in maps] == [(2, CHANNELS[i], *sizes[i]) for i in wanted]
+    sum(m.square().mean() for m in maps).backward()  # type: ignore[union-attr]
+    assert not [n for n, p in backbone.named_parameters() if p.requires_grad and p.grad is None]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"out_indices": (3, 2)}, "expected ascending ones of 0, 1, 2, 3"),
+        ({"out_indices": ()}, "expected ascending ones of 0, 1, 2, 3"),
+        ({"out_indices": (4,)}, "expected ascending ones of 0, 1, 2, 3"),
+        ({"channels": (8, 16)}, "expected four numbers"),
+        ({"frozen_stages": 5}, "expected -1 to 4"),
+        ({"frozen_stages": 1, "options": {"image_tower": None}}, "use -1 or 4"),
+        ({"init_cfg": {"type": "Kaiming"}}, "expected dict\\(type='Pretrained', checkpoint=PATH\\)"),
+        ({"init_cfg": [{"type": "Pretrained", "checkpoint": "x"}]}, "expected dict\\(type='Pretrained'"),
+    ],
+)
+def test_backbones_that_cannot_be_built_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tiny(**given)
+
+
+def test_frozen_stages_and_batch_norms() -> None:
+    """Through `.train()`, as frameworks call it at every epoch."""
+
+    def trains(part: nn.Module) -> bool:
+        return any(p.requires_grad for p in part.parameters())
+
+    backbone = tiny(frozen_stages=1, norm_eval=False).train()
+    tower: Any = backbone.encoder.image_tower
+    assert [trains(part) for part in (tower.stem, tower.layer1, tower.layer2)] == [False, False, True]
+    norms = {n: m.training for n, m in backbone.encoder.named_modules() if isinstance(m, _BatchNorm)}
+    assert {n for n, training in norms.items() if not training} == {
+        n for n in norms if n.startswith(("image_tower.stem.", "image_tower.layer1."))
+    }
+    backbone = tiny(norm_eval=True).train()
+    norms = {n: m.training for n, m in backbone.encoder.named_modules() if isinstance(m, _BatchNorm)}
+    assert len(norms) > 10
+    assert all(training == n.startswith("pyramid.") for n, training in norms.items())
+    backbone = tiny(frozen_stages=4).train()
+    assert {n.split(".")[1] for n, p in backbone.named_parameters() if p.requires_grad} == {"pyramid"}
+    sum(m.square().mean() for m in backbone(torch.rand(2, 3, 64, 64))).backward()  # type: ignore[union-attr]
+
+
+def test_with_cp_computes_the_same() -> None:
+    image, found = torch.rand(2, 3, 64, 64), []
+    for with_cp in (False, True):
+        backbone = tiny(with_cp=with_cp, out_indices=(2, 3))
+        maps = backbone(image)
+        sum(m.square().mean() for m in maps).backward()  # type: ignore[union-attr]
+        found.append([*maps, *(p.grad for p in backbone.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 20
+    for plain, again in zip(*found, strict=True):
+        torch.testing.assert_close(again, plain)
+
+
+# Weights
+
+
+def tensors_of(backbone: HybridBackbone, maps: bool = False) -> dict[str, Tensor]:
+    state = backbone.encoder.state_dict()
+    return {name: value for name, value in state.items() if maps or not name.startswith("pyramid.")}
+
+
+def assert_filled(backbone: HybridBackbone, expected: dict[str, Tensor]) -> None:
+    own = tensors_of(backbone)
+    assert {name for name in expected if not name.startswith("pyramid.")} == own.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in own.items())
+
+
+def pretrained(checkpoint: Path | str, **more: Any) -> dict[str, Any]:
+    return {"type": "Pretrained", "checkpoint": str(checkpoint), **more}
+
+
+def test_shipped_weights_and_stage1_fill_the_encoder() -> None:
+    """As `source`, which says what the encoder is, and as `init_cfg`, which the frameworks read."""
+    folder = shipped_folder("tiny-rendered")
+    assert folder is not None
+    source = HybridBackbone("tiny-rendered", pixels="unit", channels=CHANNELS)
+    later = tiny(init_cfg=pretrained(folder))
+    before = tensors_of(later, maps=True)["language.tokens"].clone()
+    later.init_weights()
+    assert not torch.equal(before, tensors_of(later)["language.tokens"])
+    assert_filled(later, tensors_of(source))
+    stage1 = tiny(init_cfg=pretrained(folder / "stage1.pth"))
+    stage1.init_weights()
+    assert_filled(stage1, tensors_of(HybridBackbone(str(folder / "stage1.pth"), pixels="unit", channels=CHANNELS)))
+    assert not torch.equal(tensors_of(stage1)["language.tokens"], tensors_of(later)["language.tokens"])
+
+
+def test_saved_encoders_and_the_authors_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = create_encoder("tiny")
+    encoder.save_pretrained(tmp_path / "saved")
+    backbone = tiny(init_cfg=pretrained(tmp_path / "saved"))
+    backbone.init_weights()
+    assert_filled(backbone, encoder.state_dict())
+    monkeypatch.setitem(PRESETS, "released", TINY_RELEASED)
+    folder = write_folder(tmp_path / "released")
+    released = HybridBackbone(str(folder), pixels="unit", channels=CHANNELS)
+    assert released.encoder.config.normalization == "none"
+    with pytest.raises(UserError, match="was trained with normalization='none', not 'own': build the encoder with it"):
+        tiny(init_cfg=pretrained(folder)).init_weights()
+
+
+@pytest.mark.parametrize("prefix", ["img_backbone.", "backbone.", "model.backbone.img_backbone.", ""])
+def test_a_backbone_is_found_in_a_detectors_file(prefix: str) -> None:
+    names = ("encoder.language.tokens", "encoder.pyramid.smooth.0.bias")
+    file = {f"{prefix}{name}": torch.zeros(1) for name in names} | {"img_neck.encoder.weight": torch.ones(1)}
+    for given in (None, prefix, prefix.removesuffix(".")):
+        assert list(backbone_tensors(file, "d.pth", given) or {}) == ["language.tokens", "pyramid.smooth.0.bias"]
+
+
+def test_a_detectors_checkpoint_fills_the_backbone(tmp_path: Path) -> None:
+    """The layers of its maps, too, where they are the same."""
+    trained = tiny(out_indices=(2, 3))
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(0.01)
+    file = {f"img_backbone.{name}": value for name, value in trained.state_dict().items()}
+    torch.save({"meta": {"epoch": 1}, "state_dict": {**file, "img_neck.weight": torch.zeros(1)}}, tmp_path / "d.pth")
+    same, other = (tiny(out_indices=wanted, init_cfg=pretrained(tmp_path / "d.pth")) for wanted in ((2, 3), (1, 2, 3)))
+    same.init_weights()
+    assert all(torch.equal(v, trained.encoder.state_dict()[n]) for n, v in tensors_of(same, maps=True).items())
+    with pytest.warns(UserWarning, match="maps of other widths or strides"):
+        other.init_weights()
+    assert_filled(other, trained.encoder.state_dict())
+
+
+def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    state = tiny().state_dict()
+    both = {f"{prefix}{name}": value for prefix in ("student.", "teacher.") for name, value in state.items()}
+    torch.save(both, tmp_path / "both.pth")
+    with pytest.raises(UserError, match=r"several encoders: give prefix=\.\.\., one of 'student\.', 'teacher\.'"):
+        tiny(init_cfg=pretrained(tmp_path / "both.pth")).init_weights()
+    with pytest.raises(UserError, match="no hybrid encoder under 'neck': its prefixes of one are 'student"):
+        tiny(init_cfg=pretrained(tmp_path / "both.pth", prefix="neck")).init_weights()
+    tiny(init_cfg=pretrained(tmp_path / "both.pth", prefix="teacher")).init_weights()
+    torch.save({f"backbone.{name}": value for name, value in state.items()}, tmp_path / "d.pth")
+    with pytest.raises(UserError, match="does not fit HybridEncoder"):
+        tiny(init_cfg=pretrained(tmp_path / "d.pth"), options={"num_tokens": 8}).init_weights()
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet.pth")
+    with pytest.raises(UserError, match="stage-1 checkpoint"):
+        tiny(init_cfg=pretrained(tmp_path / "resnet.pth")).init_weights()
