@@ -302,3 +302,165 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet.pth")
     with pytest.raises(UserError, match="stage-1 checkpoint"):
         tiny(init_cfg=pretrained(tmp_path / "resnet.pth")).init_weights()
+
+
+# mmdet and mmdet3d themselves
+
+
+@pytest.fixture(scope="module")
+def frameworks() -> Iterator[types.SimpleNamespace]:
+    """mmengine, mmcv, mmdet and mmdet3d with the backbone registered; a stub stands for operators that mmcv-lite
+    lacks."""
+    for name in ("mmengine", "mmcv", "mmdet", "mmdet3d"):
+        pytest.importorskip(name, reason=f"{name} is not installed: docs/BEV.md says how")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if importlib.util.find_spec("mmcv._ext") is None:
+            patch.setitem(sys.modules, "mmcv._ext", _Operators("mmcv._ext"))
+        names = ("mmengine.config", "mmengine.registry", "mmcv", "mmdet.models", "mmdet3d.models", "mmdet3d.structures")
+        found = {name.replace(".", "_"): importlib.import_module(name) for name in names}
+        importlib.import_module("hybrid_encoder.adapters.mmdet.register")
+        yield types.SimpleNamespace(**found)
+
+
+class _Operators(types.ModuleType):
+    """Has an operator of every name, none of which can be called."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def config_of(frameworks: Any, package: str, name: str) -> Any:
+    """One of the configs that a package brings along, its backbone replaced by ours with the shipped weights.
+
+    Their FPN is given C2 and starts at C3 (start_level=1): what makes our C2 would get no gradient. The same neck on C3
+    to C5 alone is written as below.
+    """
+    config = frameworks.mmengine_config.Config.fromfile(
+        str(Path(sys.modules[package].__file__ or "").parent / ".mim" / "configs" / name)
+    )
+    config.model.backbone = {"type": "HybridBackbone", "source": "tiny-rendered", "out_indices": (1, 2, 3)}
+    config.model.neck.update(in_channels=[512, 1024, 2048], start_level=0)
+    return config
+
+
+def build(frameworks: Any, package: str, config: Any) -> Any:
+    """The model of a config, with its initial weights."""
+    torch.manual_seed(0)
+    with frameworks.mmengine_registry.DefaultScope.overwrite_default_scope(package):
+        model = importlib.import_module(f"{package}.registry").MODELS.build(config.model)
+        model.init_weights()
+    return model.train()
+
+
+def keyframe(frameworks: Any, folder: Path, shrink: int) -> tuple[np.ndarray, Any, Any, dict[str, Any]]:
+    """The front camera of the real keyframe, 1 / shrink of its size.
+
+    Returns:
+        BGR uint8; boxes as mmdet3d has them in 3D, those whose centre the camera sees; and in the image; metainfo.
+    """
+    from mmengine.structures import InstanceData
+
+    sample = json.loads((folder / "nuscenes_sample" / "sample.json").read_text())
+    camera, structures = sample["images"]["CAM_FRONT"], frameworks.mmdet3d_structures
+    image = cv2.imread(str(folder / "nuscenes_sample" / camera["img_path"]))
+    height, width = image.shape[0] // shrink, image.shape[1] // shrink
+    k = np.array(camera["cam2img"], np.float32) / np.float32([[shrink], [shrink], [1]])
+    known = [i for i in sample["instances"] if i["bbox_label_3d"] >= 0]
+    boxes = structures.LiDARInstance3DBoxes(
+        torch.tensor([[*i["bbox_3d"], *np.nan_to_num(i["velocity"])] for i in known]).float(), box_dim=9
+    ).convert_to(structures.Box3DMode.CAM, rt_mat=np.array(camera["lidar2cam"], np.float32))
+    project = frameworks.mmdet3d_structures.points_cam2img
+    centers = project(boxes.gravity_center, k, with_depth=True)
+    seen = (centers[:, 2] > 1) & (boxes.corners[..., 2] > 0).all(1)
+    seen &= (centers[:, 0] >= 0) & (centers[:, 0] < width) & (centers[:, 1] >= 0) & (centers[:, 1] < height)
+    corners = project(boxes[seen].corners, k)
+    limits = torch.tensor([width, height]).float()
+    low, high = (found.clamp(min=torch.zeros(2), max=limits) for found in (corners.amin(1), corners.amax(1)))
+    labels = torch.tensor([i["bbox_label_3d"] for i in known])[seen]
+    in_3d = InstanceData(
+        bboxes_3d=boxes[seen], labels_3d=labels, centers_2d=centers[seen, :2], depths=centers[seen, 2],
+        attr_labels=torch.zeros(len(labels), dtype=torch.long),
+    )  # fmt: skip
+    info = {"cam2img": k.tolist(), "scale_factor": (1.0, 1.0), "box_type_3d": structures.CameraInstance3DBoxes}
+    shape = dict.fromkeys(("img_shape", "ori_shape"), (height, width))
+    picture = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return picture, in_3d, InstanceData(bboxes=torch.cat([low, high], 1), labels=labels), info | shape
+
+
+def train_once(model: Any, batch: dict[str, Any]) -> dict[str, float]:
+    """The losses of a batch after one backward pass; every trainable tensor has a gradient, none of them only zeros in
+    the backbone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "the first batch")
+        ready = model.data_preprocessor(batch, training=True)
+        total, logged = model.parse_losses(model(**ready, mode="loss"))
+    total.backward()
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert not [name for name, p in trainable.items() if p.grad is None]
+    assert all(p.grad.isfinite().all() for p in trainable.values())
+    dead = [name for name, p in trainable.items() if name.startswith("backbone.") and not p.grad.any()]
+    assert not dead
+    return {name: float(value) for name, value in logged.items()}
+
+
+def test_every_registry_finds_the_backbone(frameworks: Any) -> None:
+    wanted = {"type": "HybridBackbone", "source": "tiny", "out_indices": (3,), "pixels": "unit"}
+    for registry in (
+        frameworks.mmengine_registry.MODELS,
+        importlib.import_module("mmdet.registry").MODELS,
+        importlib.import_module("mmdet3d.registry").MODELS,
+    ):
+        assert type(registry.build(wanted)) is HybridBackbone
+
+
+@pytest.mark.parametrize(("name", "to_rgb"), [("torchvision", True), ("fbbev", True), ("bevdet", True)])
+def test_red_stays_red_through_mmcv(frameworks: Any, name: str, to_rgb: bool) -> None:
+    """mmcv's own function, on what OpenCV reads and on what Pillow reads."""
+    rgb = picture()
+    given = rgb[..., ::-1].copy() if name == "torchvision" else rgb
+    arrived = as_tensor(frameworks.mmcv.imnormalize(given, *IMAGENET, to_rgb))
+    torch.testing.assert_close(ToRgb(NORMALIZATIONS[name])(arrived), as_tensor(rgb / 255), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["torchvision", "caffe"])
+def test_red_stays_red_through_mmdets_preprocessor(frameworks: Any, name: str) -> None:
+    config = {"torchvision": "retinanet_r50_fpn_1x_coco", "caffe": "retinanet_r50-caffe_fpn_1x_coco"}[name]
+    settings = config_of(frameworks, "mmdet", f"retinanet/{config}.py").model.data_preprocessor
+    preprocessor = importlib.import_module("mmdet.registry").MODELS.build(settings)
+    bgr = torch.from_numpy(picture()[..., ::-1].copy()).permute(2, 0, 1)
+    arrived = preprocessor({"inputs": [bgr], "data_samples": None})["inputs"]
+    seen = ToRgb(NORMALIZATIONS[name])(arrived)[..., :40, :60]
+    torch.testing.assert_close(seen, as_tensor(picture() / 255), atol=1e-5, rtol=0)
+
+
+def test_retinanet_trains_on_the_real_keyframe(frameworks: Any, real_data: Path) -> None:
+    from mmdet.structures import DetDataSample
+
+    config = config_of(frameworks, "mmdet", "retinanet/retinanet_r50_fpn_1x_coco.py")
+    config.model.backbone.update(pixels="torchvision", frozen_stages=1)
+    model = build(frameworks, "mmdet", config)
+    image, _, instances, info = keyframe(frameworks, real_data, shrink=4)
+    assert len(instances) > 10
+    sample = DetDataSample(metainfo=info, gt_instances=instances)
+    batch = {"inputs": [torch.from_numpy(image).permute(2, 0, 1)], "data_samples": [sample]}
+    losses = train_once(model, batch)
+    print(len(instances), losses)
+    assert losses.keys() == {"loss", "loss_cls", "loss_bbox"}
+    assert min(losses.values()) > 0
+
+
+def test_fcos3d_trains_on_the_real_keyframe(frameworks: Any, real_data: Path) -> None:
+    """mmdet3d's own config; the deformable convolution of its head is an operator that mmcv-lite lacks."""
+    config = config_of(frameworks, "mmdet3d", "fcos3d/fcos3d_r101-caffe-dcn_fpn_head-gn_8xb2-1x_nus-mono3d.py")
+    config.model.backbone.update(pixels="caffe", frozen_stages=1)
+    config.model.bbox_head.dcn_on_last_conv = False
+    model = build(frameworks, "mmdet3d", config)
+    image, in_3d, in_image, info = keyframe(frameworks, real_data, shrink=2)
+    sample = frameworks.mmdet3d_structures.Det3DDataSample(metainfo=info, gt_instances_3d=in_3d, gt_instances=in_image)
+    batch = {"inputs": {"img": [torch.from_numpy(image).permute(2, 0, 1)]}, "data_samples": [sample]}
+    losses = train_once(model, batch)
+    print(len(in_3d), losses)
+    assert {"loss", "loss_cls", "loss_depth", "loss_offset", "loss_size", "loss_rotsin"} <= losses.keys()
+    assert losses["loss_depth"] > 0
