@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import re
 import sys
 import types
 import warnings
@@ -464,3 +465,58 @@ def test_fcos3d_trains_on_the_real_keyframe(frameworks: Any, real_data: Path) ->
     print(len(in_3d), losses)
     assert {"loss", "loss_cls", "loss_depth", "loss_offset", "loss_size", "loss_rotsin"} <= losses.keys()
     assert losses["loss_depth"] > 0
+
+
+# What docs/BEV.md tells a user to type in other people's models
+
+PAGE = (Path(__file__).parents[1] / "docs" / "BEV.md").read_text(encoding="utf-8")
+
+
+def typed(name: str, module: str, patch: pytest.MonkeyPatch) -> Any:
+    """The class that the page has a user write, around the tiny preset; `module` is the host's, which it goes into."""
+    (block,) = (text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if f"class {name}" in text)
+    package, _, file = module.partition(".")
+    host = types.ModuleType(module)
+    patch.setitem(sys.modules, package, types.ModuleType(package))
+    patch.setattr(sys.modules[package], file, host, raising=False)
+    patch.setitem(sys.modules, module, host)
+    torch.manual_seed(0)
+    names: dict[str, Any] = {}
+    exec(block.replace('"paper"', '"tiny"'), names)  # the page's own lines
+    assert names[name] in vars(host).values()
+    return names[name]
+
+
+def test_the_trunk_for_lift_splat_shoot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pixel's features spread over the depths: they sum up to what they were."""
+    trunk = typed("HybridCamEncode", "src.models", monkeypatch)(41, 64, 16)
+    lifted = trunk(torchvision_pixels(np.tile(picture(), (4, 4, 1))[:128]))
+    assert lifted.shape == (1, 64, 41, 8, 15)
+    shares = lifted / lifted.sum(2, keepdim=True)
+    torch.testing.assert_close(shares[:, :1].expand_as(shares), shares, atol=1e-3, rtol=1e-3)
+    lifted.square().mean().backward()
+    assert not [n for n, p in trunk.named_parameters() if p.requires_grad and p.grad is None]
+
+
+def test_the_trunk_for_simple_bev(monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk = typed("HybridTrunk", "nets.segnet", monkeypatch)(128)
+    found = trunk(torchvision_pixels(np.tile(picture(), (4, 4, 1))[:128]))
+    assert found.shape == (1, 128, 16, 30)
+    found.square().mean().backward()
+    assert not [n for n, p in trunk.named_parameters() if p.requires_grad and p.grad is None]
+
+
+def test_the_page_names_every_way_to_declare_pixels() -> None:
+    assert all(f'`"{name}"`' in PAGE for name in NORMALIZATIONS)
+
+
+def test_the_pages_config_builds(frameworks: Any, tmp_path: Path) -> None:
+    """Its first block, as a config file with the shipped weights."""
+    (block,) = (text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "channels=" in text)
+    folder = str(shipped_folder("tiny-rendered"))
+    file = tmp_path / "config.py"
+    file.write_text(block.replace('"paper"', '"tiny"').replace("runs/stage2", folder))
+    config = frameworks.mmengine_config.Config.fromfile(str(file))
+    backbone = frameworks.mmengine_registry.MODELS.build(config.model.backbone)
+    backbone.init_weights()
+    assert [m.shape[1] for m in backbone(torchvision_pixels(picture()))] == [512, 1024, 2048]
