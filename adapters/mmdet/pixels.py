@@ -83,15 +83,15 @@ def declared(
     """
     if pixels is not None and pixels not in NORMALIZATIONS:
         raise UserError(f"pixels={pixels!r}: expected one of {', '.join(map(repr, NORMALIZATIONS))}")
-    base = None if pixels is None else NORMALIZATIONS[pixels]
-    order = channel_order or (base and base.channel_order)
-    means, deviations = (tuple(mean) if mean else base and base.mean), (tuple(std) if std else base and base.std)
-    if order is None or means is None or deviations is None:
+    if pixels is not None:
+        base = NORMALIZATIONS[pixels]
+        return Normalization(channel_order or base.channel_order, tuple(mean or base.mean), tuple(std or base.std))
+    if channel_order is None or mean is None or std is None:
         raise UserError(
             "a hybrid encoder has to know what the data pipeline did to pixels: give pixels=NAME, one of "
             f"{', '.join(map(repr, NORMALIZATIONS))}, or channel_order, mean and std"
         )
-    return Normalization(order, means, deviations)
+    return Normalization(channel_order, tuple(mean), tuple(std))
 
 
 class ToRgb(nn.Module):
