@@ -10,11 +10,11 @@ from typing import cast
 
 from torch import Tensor
 
+from hybrid_encoder.bev.start import open_run
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.released.single_frame import is_released, load_released
-from hybrid_encoder.stage1.checkpoint import is_stage1, open_stage1
-from hybrid_encoder.stage2.checkpoint import load_depth_model, newest_weights
+from hybrid_encoder.stage1.checkpoint import is_stage1
 from hybrid_encoder.weights.hub import CONFIG_FILE
 from hybrid_encoder.weights.reading import load_state, read_tensors
 
@@ -27,23 +27,21 @@ def open_encoder(source: str | Path) -> HybridEncoder:
     """The encoder of trained weights, on the CPU in eval mode.
 
     Args:
-        source: a run of stage 2 or its weights_N, `stage1.pth`, what `save_pretrained` wrote, "account/name" of the
-            hub, or the authors' folder or stage-1 `.ckpt`.
+        source: a run of stage 1 or 2, its weights_N or its `stage1.pth`, what `save_pretrained` wrote, "account/name"
+            of the hub, or the authors' folder or stage-1 `.ckpt`.
 
     Raises:
         UserError: nothing there, damaged, or without a hybrid encoder.
     """
     path = Path(source)
-    if path.is_file():
-        return open_stage1(path) if is_stage1(path) else load_released(path)[0]
     if (path / CONFIG_FILE).is_file() or not path.exists():
         return HybridEncoder.from_pretrained(source)
-    folder = newest_weights(path)
-    if is_released(folder):
-        return load_released(folder)[0]
-    encoder = load_depth_model(folder).encoder
+    of_the_authors = not is_stage1(path) if path.is_file() else is_released(path)
+    if of_the_authors:
+        return load_released(path)[0]
+    encoder = open_run(path)
     if encoder.config is None:
-        raise UserError(f"{folder} holds a ResNet: expected a run with --encoder hybrid")
+        raise UserError(f"{path} holds a ResNet: expected a run with --encoder hybrid")
     return cast(HybridEncoder, encoder)
 
 
