@@ -25,7 +25,7 @@ def create(
 
     Args:
         pretrained: False: towers of random numbers.
-        out_indices: which of the preset's five maps, at least three; None: all.
+        out_indices: which of the preset's five maps; None: all.
         changes: fields of `HybridEncoderConfig`; what timm adds without a value is left aside.
 
     Raises:

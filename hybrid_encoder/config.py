@@ -142,7 +142,7 @@ class HybridEncoderConfig:
     pyramid: bool = True
     """Build the drop-in maps. A DPT decoder does not need them: False saves their parameters."""
     num_ch_enc: tuple[int, ...] = (64, 64, 128, 256, 512)
-    """Channels of the drop-in maps, fine to coarse, three to five of them. The default: a ResNet-18's."""
+    """Channels of the drop-in maps, fine to coarse, one to five of them. The default: a ResNet-18's."""
     strides: tuple[int, ...] = _STRIDES
     """Strides of the drop-in maps, ascending, each one of 2, 4, 8, 16, 32."""
     nesting: tuple[int, ...] | None = None
@@ -190,8 +190,8 @@ class HybridEncoderConfig:
     def _check_maps(self) -> None:
         """Raises `UserError` for drop-in maps that cannot be built."""
         widths, strides, nesting = self.num_ch_enc, self.strides, self.nesting
-        if not 3 <= len(widths) <= 5 or not all(1 <= width <= _MAX_MAP_WIDTH for width in widths):
-            raise UserError(f"num_ch_enc={widths}: expected the channels of 3, 4 or 5 maps, each 1 to {_MAX_MAP_WIDTH}")
+        if not 1 <= len(widths) <= 5 or not all(1 <= width <= _MAX_MAP_WIDTH for width in widths):
+            raise UserError(f"num_ch_enc={widths}: expected the channels of 1 to 5 maps, each 1 to {_MAX_MAP_WIDTH}")
         if not set(strides) <= set(_STRIDES) or list(strides) != sorted(set(strides)):
             raise UserError(f"strides={strides}: expected ascending ones of {', '.join(map(str, _STRIDES))}")
         if len(strides) != len(widths):

@@ -41,7 +41,7 @@ def like(
     The host's encoder sees one grey image, as in evaluation mode; its mode and its buffers stay as they are.
 
     Args:
-        host_encoder: takes (B, 3, H, W) and returns 3 to 5 maps, fine to coarse, some of them perhaps in lists.
+        host_encoder: takes (B, 3, H, W) and returns 1 to 5 maps, fine to coarse, some of them perhaps in lists.
         source: preset or config.
         image_size: (H, W) of the image, multiples of 32.
         weights_dir, changes: as for `create_encoder`.

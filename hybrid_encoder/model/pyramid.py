@@ -14,6 +14,8 @@ from ..config import SIZE_MULTIPLE, HybridEncoderConfig
 from .contract import Decodable, EncoderFeatures
 
 _LEVELS = {
+    1: ((0, 1, 2, 3),),
+    2: ((0, 1, 2), (3,)),
     3: ((0, 1), (2,), (3,)),
     4: ((0,), (1,), (2,), (3,)),
     5: ((0,), (0,), (1,), (2,), (3,)),
