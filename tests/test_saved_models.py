@@ -220,7 +220,7 @@ def test_damaged_folders_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no config\.json"):
         DepthModel.from_pretrained(folder)
     (folder / "encoder.pth").touch()
-    with pytest.raises(UserError, match="hybrid-encoder convert"):
+    with pytest.raises(UserError, match="open_depth_model"):
         DepthModel.from_pretrained(folder)
 
 

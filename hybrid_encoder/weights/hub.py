@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..writing import atomic_path
 from .card import CARD_MARK, model_card
 from .in_package import shipped_folder, shipped_names, what_it_is
+from .network import hub_address, hub_is_reachable
 from .reading import check_described, load_state, read_tensors
 
 CONFIG_FILE = "config.json"
@@ -208,6 +209,9 @@ def _local_folder(source: str | Path, hub_options: dict[str, Any]) -> Path:
         RepositoryNotFoundError,
     )
 
+    answers = hub_is_reachable()
+    if not answers:
+        hub_options = {**hub_options, "local_files_only": True}
     try:
         return Path(
             huggingface_hub.snapshot_download(str(source), allow_patterns=[CONFIG_FILE, TENSOR_FILE], **hub_options)
@@ -215,12 +219,13 @@ def _local_folder(source: str | Path, hub_options: dict[str, Any]) -> Path:
     except RepositoryNotFoundError as error:
         raise UserError(f"{source}: no such folder, and no such repository on the hub (or it is private)") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise UserError(f"{source}: no such folder, and the hub could not be reached ({_first_line(error)})") from error
+        reason = _first_line(error) if answers else f"{hub_address()} does not answer"
+        raise UserError(f"{source}: no such folder, and the hub could not be reached ({reason})") from error
 
 
 def _what_folder(folder: Path) -> str:
     if (folder / "encoder.pth").exists():
-        return "it is a trainer's folder. `hybrid-encoder convert` makes it one that can be loaded here"
+        return f"it is a trainer's folder, which hybrid_encoder.open_depth_model({str(folder)!r}) opens"
     return "expected a folder that save_pretrained wrote"
 
 
