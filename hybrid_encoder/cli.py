@@ -10,10 +10,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from . import __version__
+from .commands.completion import script
+from .commands.config_file import CONFIG_HELP, read_config, with_config
 from .commands.options import (
     BenchOptions,
+    CacheOptions,
+    CompletionOptions,
     ConvertOptions,
     DemoOptions,
     ExportModelOptions,
@@ -25,6 +30,7 @@ from .commands.options import (
 )
 from .commands.recipes import with_recipe
 from .engine.allocator import keep_freed_memory
+from .engine.options import TrainingOptions
 from .engine.output import steady_output
 from .engine.signals import EXIT_INTERRUPTED, Interrupted, end_in_order
 from .engine.threads import wait_asleep
@@ -77,8 +83,14 @@ def run_command(parsed: argparse.Namespace) -> None:
         UserError: a number out of range, an output in whose place something else stands, or what the command finds.
     """
     module, options_type = parsed.command
-    options = with_recipe(options_type, given_options(options_type, parsed))
+    given = given_options(options_type, parsed)
+    if issubclass(options_type, TrainingOptions):
+        given = with_config(given, read_config(parsed.config, options_type) if parsed.config else {}, options_type)
+    options = with_recipe(options_type, given)
     check_outputs(options)
+    if isinstance(options, CompletionOptions):  # the one command about the command line itself
+        print(script(build_parser(), options.shell))
+        return
     if module in WAITING:
         wait_asleep()
     import_module(f".commands.{module}", __package__).run(options)
@@ -111,13 +123,18 @@ def build_parser() -> argparse.ArgumentParser:
     add("convert", ConvertOptions, "write a trainer's or the authors' weights in another layout")
     add("patch", PatchOptions, "make a clone of the original trainers run today, with --encoder hybrid")
     add("bench", BenchOptions, "how fast the parts are on this machine, and the memory that they take")
+    add("cache", CacheOptions, "the decoded videos that training keeps: where, how large; --empty deletes them")
+    add("completion", CompletionOptions, "a script with which bash or zsh completes commands and options")
     return parser
 
 
 def _fill(parser: argparse.ArgumentParser, module: str, options: type[Options]) -> None:
     """Gives a command its options and the name of its module."""
     parser.set_defaults(command=(module, options))
-    add_options(parser, options)
+    trains = issubclass(options, TrainingOptions)
+    if trains:
+        parser.add_argument("--config", type=Path, metavar="FILE", help=CONFIG_HELP)
+    add_options(parser, options, required=not trains)
 
 
 if __name__ == "__main__":

@@ -150,6 +150,22 @@ class PatchOptions(Options):
 
 
 @dataclass(frozen=True)
+class CompletionOptions(Options):
+    """All options of `hybrid-encoder completion`."""
+
+    shell: Literal["bash", "zsh"] = option(
+        "bash", 'which shell; eval "$(hybrid-encoder completion bash)" in ~/.bashrc loads it', positional=True
+    )
+
+
+@dataclass(frozen=True)
+class CacheOptions(Options):
+    """All options of `hybrid-encoder cache`."""
+
+    empty: bool = option(False, "delete the decoded videos, but those that a run is reading")
+
+
+@dataclass(frozen=True)
 class BenchOptions(Options):
     """All options of `hybrid-encoder bench`."""
 
