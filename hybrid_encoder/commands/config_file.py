@@ -11,7 +11,9 @@ from typing import Any, NoReturn
 from ..errors import UserError, naming
 from ..options import Options, add_options, given_options, option_fields
 
-CONFIG_HELP = "JSON file of options, e.g. the models/opt.json of a run; what stands beside it on the command line counts"
+CONFIG_HELP = (
+    "JSON file of options, e.g. the models/opt.json of a run; what stands beside it on the command line counts"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,7 +36,7 @@ def read_config(path: Path, options: type[Options]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"--config {path} is not JSON ({error})") from error
     if not isinstance(values, dict):
-        raise UserError(f"--config {path}: expected an object of options, e.g. {{\"batch_size\": 4}}")
+        raise UserError(f'--config {path}: expected an object of options, e.g. {{"batch_size": 4}}')
     parser = _Parser(add_help=False, allow_abbrev=False)
     add_options(parser, options, required=False)
     with naming(f"--config {path}"):

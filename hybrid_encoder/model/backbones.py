@@ -230,7 +230,9 @@ def _find(source: TowerSource, weights_dir: str | Path | None, remedy: str = "")
         return path
     cached = cached_weights(source)
     if cached is None:
-        raise _not_loaded(source.weights, source.architecture, f"{hub_address()} does not answer", source.option, remedy)
+        raise _not_loaded(
+            source.weights, source.architecture, f"{hub_address()} does not answer", source.option, remedy
+        )
     return cached
 
 

@@ -18,28 +18,28 @@ class ConfigChanges(TypedDict, total=False):
     dino: str | None
     dino_weights: str
     dino_blocks: tuple[int, ...] | None
-    fusion: Literal['interp_conv1x1', 'convs2_interp']
+    fusion: Literal["interp_conv1x1", "convs2_interp"]
     convs2_output_padding: bool
     fusion_channels: int
-    alignment: Literal['concat', 'replace', 'none']
+    alignment: Literal["concat", "replace", "none"]
     prompt: str
     num_tokens: int
-    token_init: Literal['random', 'words']
+    token_init: Literal["random", "words"]
     train_image_tower: bool
     train_dino_blocks: int
     train_tokens: bool
-    train_text: Literal['none', 'ends', 'all']
-    normalization: Literal['own', 'imagenet', 'none']
-    dino_normalization: Literal['same', 'own', 'imagenet', 'none']
-    text_norm: Literal['prompt', 'matrix']
-    ranking: Literal['unknown', 'one_way', 'both_ways']
-    rank_order: Literal['near_to_far', 'far_to_near']
-    position_resize: Literal['timm', 'facebook']
+    train_text: Literal["none", "ends", "all"]
+    normalization: Literal["own", "imagenet", "none"]
+    dino_normalization: Literal["same", "own", "imagenet", "none"]
+    text_norm: Literal["prompt", "matrix"]
+    ranking: Literal["unknown", "one_way", "both_ways"]
+    rank_order: Literal["near_to_far", "far_to_near"]
+    position_resize: Literal["timm", "facebook"]
     pyramid: bool
     num_ch_enc: tuple[int, ...]
     strides: tuple[int, ...]
     nesting: tuple[int, ...] | None
-    size: Literal['strict', 'pad']
+    size: Literal["strict", "pad"]
     decoder_channels: int
     stride4_skip: bool
-    decoder_style: Literal['published', 'smooth']
+    decoder_style: Literal["published", "smooth"]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.calibration import Undistorter
 from ..data.video import read_video, video_info
+from ..engine.bars import progress_bar
 from ..errors import UserError
 from ..images import cut_bottom, kept_rows, read_image
 from ..model.disparity import disparity_to_depth, is_flat
@@ -131,7 +131,7 @@ class _Run:
 
     def predict_images(self, jobs: Sequence[_Job]) -> None:
         settings, undistort = self.settings, Undistorter(self.settings.camera)
-        with tqdm(total=len(jobs), desc="images", unit="image", disable=not settings.progress or not jobs) as bar:
+        with progress_bar(what="images", total=len(jobs), unit="image", shown=settings.progress and bool(jobs)) as bar:
             for start in range(0, len(jobs), settings.batch_size):
                 batch = jobs[start : start + settings.batch_size]
                 readable: list[tuple[np.ndarray, _Job]] = []
@@ -164,7 +164,7 @@ class _Run:
             )
             kept = info._replace(height=kept_rows(info.height, settings.crop_bottom))
             target = job.targets["video"]
-            with tqdm(frames, path.name, info.frames or None, unit="frame", disable=not settings.progress) as bar:
+            with progress_bar(frames, path.name, info.frames or None, "frame", settings.progress) as bar:
                 try:
                     self.flat += write_video(model, bar, kept, target, settings)
                 except OSError as error:
