@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -122,11 +122,14 @@ class HubModel:
             UserError: the folder holds a README.md, config.json or model.safetensors that is not by this package, or it
                 cannot be written.
         """
+        return self._write(Path(folder), training_data, {})
+
+    def _write(self, folder: Path, training_data: str | None, further: Mapping[str, Any]) -> Path:
+        """`save_pretrained`, with further entries of config.json."""
         assert isinstance(self, nn.Module)
-        folder = Path(folder)
         if training_data is not None:
             self.about["training_data"] = training_data
-        config = {"kind": self.hub_kind, **self.hub_config(), "about": self.about}
+        config = {"kind": self.hub_kind, **self.hub_config(), "about": self.about, **further}
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         try:
             _check_ours(folder)
