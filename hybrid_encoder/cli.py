@@ -16,6 +16,7 @@ from . import __version__
 from .commands.completion import script
 from .commands.config_file import CONFIG_HELP, read_config, with_config
 from .commands.options import (
+    AppOptions,
     BenchOptions,
     CacheOptions,
     CompletionOptions,
@@ -41,7 +42,7 @@ from .stage2.options import Monodepth2Options
 from .two_frame.options import ManydepthOptions, TwoFrameEvaluateOptions
 
 EXIT_USER_ERROR = 2
-WAITING = ("demo", "predict")
+WAITING = ("demo", "predict", "app")
 """Commands whose threads mostly wait: nets are small, or run between reading and writing."""
 EXIT_KEYBOARD = 130
 """A shell's status of a program that Ctrl-C ended, outside of a training run."""
@@ -117,6 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     _fill(hosts.add_parser("manydepth", help=two_frame), "train", ManydepthOptions)
     add("evaluate", TwoFrameEvaluateOptions, "the seven depth metrics of a weights folder on a data set")
     add("predict", PredictOptions, "depth of images, folders and videos")
+    add("app", AppOptions, "a page in the browser, on this machine alone: drop an image or a video, see its depth")
     add("export", ExportModelOptions, "write a depth model as an ONNX file, or as a program of torch.export")
     add("export-gt", ExportOptions, "collect a split's ground truth depth in one .npz")
     add("info", InfoOptions, "the presets; which pretrained files one needs, where they are looked for, their licences")

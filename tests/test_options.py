@@ -29,7 +29,7 @@ COMMANDS = {
     "evaluate": ["--weights", "x"], "predict": ["x", "--weights", "x", "--out", "x"],
     "export-gt": ["--data_path", "x", "--split", "x", "--out", "x"], "info": ["paper"],
     "export": ["x", "--out", "x"], "convert": ["x", "--out", "x"], "patch": ["monodepth2", "x"], "bench": ["encoder"],
-    "cache": [], "completion": ["bash"],
+    "cache": [], "completion": ["bash"], "app": [],
 }  # fmt: skip
 """All commands with what each has to be given."""
 
