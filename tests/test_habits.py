@@ -246,7 +246,9 @@ def test_a_command_lists_and_empties_the_cache(videos: list[Path], capsys: pytes
 
 WORDS = [
     ("pre", "pretrain predict"),
-    ("train ", "monodepth2 manydepth -h --help"),
+    ("train ", "monodepth2 manydepth bev -h --help"),
+    ("evaluate b", "bev"),
+    ("evaluate bev --range", ""),
     ("train manydepth --batch", "--batch_size"),
     ("train manydepth --encoder ", "resnet hybrid"),
     ("train manydepth --batch_size 4 --encoder res", "resnet"),

@@ -36,12 +36,14 @@ def script(parser: argparse.ArgumentParser, shell: Literal["bash", "zsh"]) -> st
     Args:
         parser: of the whole command line.
     """
+    parsers = dict(_parsers("", parser))
     commands, values, options = list[str](), list[str](), list[str]()
-    for path, one in _parsers("", parser):
-        subcommands = _subcommands(one)
-        commands += [f'            "{path} {name}") path="{path} {name}" ;;' for name in subcommands]
+    for path, one in parsers.items():
+        after = [known.removeprefix(path).split() for known in parsers if known.startswith(f"{path} ")]
+        names = [words[0] for words in after if len(words) == 1]
+        commands += [f'            "{path} {name}") path="{path} {name}" ;;' for name in names]
         listed = [flag for action in one._actions for flag in action.option_strings]
-        options.append(f'                "{path}") words="{" ".join([*subcommands, *_positional(one), *listed])}" ;;')
+        options.append(f'                "{path}") words="{" ".join([*names, *_positional(one), *listed])}" ;;')
         for action in one._actions:
             if action.option_strings and action.nargs != 0:
                 patterns = "|".join(f'"{path} {flag}"' for flag in action.option_strings)
@@ -53,13 +55,10 @@ def script(parser: argparse.ArgumentParser, shell: Literal["bash", "zsh"]) -> st
 def _parsers(path: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """A parser and those of its commands, each with its words on the command line, " train manydepth"."""
     yield path, parser
-    for name, command in _subcommands(parser).items():
-        yield from _parsers(f"{path} {name}", command)
-
-
-def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    groups = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return next(groups, {})
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                yield from _parsers(f"{path} {name}", command)
 
 
 def _positional(parser: argparse.ArgumentParser) -> list[str]:
