@@ -28,6 +28,7 @@ from transformers import (
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.modeling_outputs import DepthEstimatorOutput
 
+from hybrid_encoder.config import Resize
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.images import resize_image
 from hybrid_encoder.model.depth_model import decode, inverse_depth
@@ -110,7 +111,7 @@ class HybridEncoderImageProcessor(BaseImageProcessor):
 
     model_input_names = ["pixel_values"]  # noqa: RUF012 (as in transformers)
 
-    def __init__(self, height: int = 192, width: int = 640, resize: str = "area", **entries: Any) -> None:
+    def __init__(self, height: int = 192, width: int = 640, resize: Resize = "area", **entries: Any) -> None:
         super().__init__(**entries)
         self.height, self.width, self.resize = height, width, resize
 

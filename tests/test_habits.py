@@ -248,7 +248,7 @@ WORDS = [
     ("pre", "pretrain predict"),
     ("train ", "monodepth2 manydepth bev -h --help"),
     ("evaluate b", "bev"),
-    ("evaluate bev --range", ""),
+    ("evaluate bev --ver", "--version"),
     ("train manydepth --batch", "--batch_size"),
     ("train manydepth --encoder ", "resnet hybrid"),
     ("train manydepth --batch_size 4 --encoder res", "resnet"),

@@ -18,7 +18,7 @@ from ..engine.bars import progress_bar
 from ..engine.loading import loader_options
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
-from ..engine.same_run import fixed_options
+from ..engine.same_run import fixed_options, options_text
 from ..errors import UserError, naming
 from ..model.resnet import ResnetEncoder
 from .checkpoint import BEST_FILE, LAST_FILE, save_bev, weights_file
@@ -131,6 +131,7 @@ def train(options: BevOptions, processes: Processes) -> dict[str, float]:
         smallest_map=(loader.batch_size or 1) * min(pixels, cells),
         same_run=fixed_options(options, FREE_OPTIONS),
         inputs=run_inputs(options, {"train": dataset, "val": held_out}),
+        notes={"opt.json": options_text(options)},
     )
     return fit(task, loader, loop, processes)
 

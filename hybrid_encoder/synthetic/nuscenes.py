@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..data.nuscenes import LIDAR
 from ..data.rig import MapMask, RigCamera, RigSample
+from ..engine.bars import progress_bar
 from .files import filled_folder, stopped_at_once
 from .nuscenes_tables import TableWriter, Tracked, make_token
 from .rig import RigMoment, RigStreet, draw_rig_street, render_moment
