@@ -112,8 +112,8 @@ class DepthModel(HubModel, nn.Module):
         May be called from several threads at once, also while the model is in train mode.
 
         Args:
-            image: a file, a PIL image, RGB uint8 (H, W, 3) or (B, H, W, 3), a tensor (3, H, W) or (B, 3, H, W), whole
-                numbers from 0 to 255 or floats in [0, 1]; or a sequence of those.
+            image: a file; a PIL image of any mode; an array (H, W), (H, W, 3), (H, W, 4) or (B, H, W, 3); a tensor
+                (3, H, W) or (B, 3, H, W); or a sequence of those. Whole numbers are from 0 to 255, floats in [0, 1].
 
         Returns:
             float32 (H, W), or (B, H, W) of a batch of several images; of a sequence, a list with one (H, W) for each
