@@ -10,11 +10,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from . import __version__
 from .bev.options import BevEvaluateOptions, BevOptions, BevPredictOptions
+from .commands.completion import script
+from .commands.config_file import CONFIG_HELP, read_config, with_config
 from .commands.options import (
+    AppOptions,
     BenchOptions,
+    CacheOptions,
+    CompletionOptions,
     ConvertOptions,
     DemoOptions,
     ExportModelOptions,
@@ -27,6 +33,7 @@ from .commands.options import (
 )
 from .commands.recipes import with_recipe
 from .engine.allocator import keep_freed_memory
+from .engine.options import TrainingOptions
 from .engine.output import steady_output
 from .engine.signals import EXIT_INTERRUPTED, Interrupted, end_in_order
 from .engine.threads import wait_asleep
@@ -37,7 +44,7 @@ from .stage2.options import Monodepth2Options
 from .two_frame.options import ManydepthOptions, TwoFrameEvaluateOptions
 
 EXIT_USER_ERROR = 2
-WAITING = ("demo", "fit", "predict")
+WAITING = ("demo", "fit", "predict", "app")
 """Commands whose threads mostly wait: nets are small, or run between reading and writing."""
 TWO_WORDS = ("evaluate bev", "predict bev")
 """Names of commands."""
@@ -92,8 +99,14 @@ def run_command(parsed: argparse.Namespace) -> None:
         UserError: a number out of range, an output in whose place something else stands, or what the command finds.
     """
     module, options_type = parsed.command
-    options = with_recipe(options_type, given_options(options_type, parsed))
+    given = given_options(options_type, parsed)
+    if issubclass(options_type, TrainingOptions):
+        given = with_config(given, read_config(parsed.config, options_type) if parsed.config else {}, options_type)
+    options = with_recipe(options_type, given)
     check_outputs(options)
+    if isinstance(options, CompletionOptions):  # the one command about the command line itself
+        print(script(build_parser(), options.shell))
+        return
     if module in WAITING:
         wait_asleep()
     import_module(f".commands.{module}", __package__).run(options)
@@ -125,19 +138,25 @@ def build_parser() -> argparse.ArgumentParser:
     add("evaluate bev", BevEvaluateOptions, "IoU of a bird's-eye-view model's maps by class and range")
     add("predict", PredictOptions, "depth of images, folders and videos")
     add("predict bev", BevPredictOptions, "pictures of rigs: their images beside the map that a model draws")
+    add("app", AppOptions, "a page in the browser, on this machine alone: drop an image or a video, see its depth")
     add("export", ExportModelOptions, "write a depth model as an ONNX file, or as a program of torch.export")
     add("export-gt", ExportOptions, "collect a split's ground truth depth in one .npz")
     add("info", InfoOptions, "the presets; which pretrained files one needs, where they are looked for, their licences")
     add("convert", ConvertOptions, "write a trainer's or the authors' weights in another layout")
     add("patch", PatchOptions, "make a clone of the original trainers run today, with --encoder hybrid")
     add("bench", BenchOptions, "how fast the parts are on this machine, and the memory that they take")
+    add("cache", CacheOptions, "the decoded videos that training keeps: where, how large; --empty deletes them")
+    add("completion", CompletionOptions, "a script with which bash or zsh completes commands and options")
     return parser
 
 
 def _fill(parser: argparse.ArgumentParser, module: str, options: type[Options]) -> None:
     """Gives a command its options and the name of its module."""
     parser.set_defaults(command=(module, options))
-    add_options(parser, options)
+    trains = issubclass(options, TrainingOptions)
+    if trains:
+        parser.add_argument("--config", type=Path, metavar="FILE", help=CONFIG_HELP)
+    add_options(parser, options, required=not trains)
 
 
 if __name__ == "__main__":

@@ -262,6 +262,7 @@ class HybridEncoderConfig:
         return config
 
 
+PresetName = Literal["paper", "released", "small", "dinov3", "tiny"]
 _PAPER = HybridEncoderConfig()
 
 PRESETS: dict[str, HybridEncoderConfig] = {

@@ -21,6 +21,7 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB`\x82"
 LEAST_16_BIT_PEAK = 1 << 14
 """A 16-bit picture whose brightest value is below this holds 14 bits or fewer, as 10- and 12-bit cameras write them."""
+_MOST_OF_16_BITS = (1 << 16) - 1
 
 _SIZE_MARKERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _TABLES, _SCAN, _END = 0xC4, 0xDA, 0xD9
@@ -61,17 +62,35 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     image = read_pixels(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image.dtype == np.uint16:
-        peak = int(image.max())
-        if 0 < peak < LEAST_16_BIT_PEAK:
-            raise UserError(
-                f"the image {path} has 16 bits a channel, of which it uses {peak.bit_length()} (its largest value is "
-                f"{peak}): it would come out nearly black. Convert the whole folder to 8 bits with one factor, e.g. "
-                "255/4095 for a 12-bit camera"
-            )
-        image = (image >> 8).astype(np.uint8)
+        image = upper_bits(image, f"the image {path}")
     if image.dtype != np.uint8:
         raise UserError(f"the image {path} holds {image.dtype} values: convert it to 8 bits a channel")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def upper_bits(image: np.ndarray, name: str) -> np.ndarray:
+    """The upper 8 of 16 bits a channel, uint8 of the same shape.
+
+    >>> upper_bits(np.array([0, 255, 256, 65535]), "a picture").tolist()
+    [0, 0, 1, 255]
+
+    Args:
+        image: whole numbers from 0 to 65535.
+        name: of the image, for messages.
+
+    Raises:
+        UserError: it leaves the two upper bits unused: values of another range would come out nearly black.
+    """
+    low, peak = int(image.min(initial=0)), int(image.max(initial=0))
+    if low < 0 or peak > _MOST_OF_16_BITS:
+        raise UserError(f"{name} has values from {low} to {peak}: expected 0 to {_MOST_OF_16_BITS}")
+    if 0 < peak < LEAST_16_BIT_PEAK:
+        raise UserError(
+            f"{name} has 16 bits a channel, of which it uses {peak.bit_length()} (its largest value is {peak}): it "
+            "would come out nearly black. Convert the whole folder to 8 bits with one factor, e.g. 255/4095 for a "
+            "12-bit camera"
+        )
+    return (image >> 8).astype(np.uint8)
 
 
 def read_pixels(path: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:

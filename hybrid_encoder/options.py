@@ -113,12 +113,16 @@ def check_outputs(options: Any) -> None:
             raise UserError(f"{_flag(name, spec)} {path} is a {found}: name a {wanted}")
 
 
-def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
-    """Adds an argument for every field made by `option`; one that is not given is absent from what is parsed."""
+def add_options(parser: argparse.ArgumentParser, options: type[Any], required: bool = True) -> None:
+    """Adds an argument for every field made by `option`; one that is not given is absent from what is parsed.
+
+    Args:
+        required: whether the command line alone has to give the required ones.
+    """
     hints = get_type_hints(options)
     for field in dataclasses.fields(options):
         if "option" in field.metadata:
-            _add(parser, field, hints[field.name])
+            _add(parser, field, hints[field.name], required)
 
 
 def given_options(options: type[Any], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -136,7 +140,7 @@ def read_options(options: type[T], arguments: argparse.Namespace) -> T:
     return options(**given_options(options, arguments))
 
 
-def _add(parser: argparse.ArgumentParser, field: Any, hint: Any) -> None:
+def _add(parser: argparse.ArgumentParser, field: Any, hint: Any, required: bool) -> None:
     spec: Option = field.metadata["option"]
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(part for part in get_args(hint) if part is not type(None))
@@ -155,7 +159,7 @@ def _add(parser: argparse.ArgumentParser, field: Any, hint: Any) -> None:
     if spec.positional:
         parser.add_argument(field.name, **settings)
         return
-    parser.add_argument(f"--{field.name}", required=spec.required, default=argparse.SUPPRESS, **settings)
+    parser.add_argument(f"--{field.name}", required=required and spec.required, default=argparse.SUPPRESS, **settings)
 
 
 def _help(spec: Option, default: Any) -> str:

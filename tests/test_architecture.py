@@ -21,7 +21,7 @@ LAYERS = (
     ("two_frame", "bev"),
     ("adapters", "patches"),
     ("commands",),
-    ("cli", "__init__"),
+    ("cli", "__init__", "__main__"),
 )
 """Files and folders of the package, lowest first. A room imports from its own layer and from those below it."""
 ONLY_FOR = {"adapters": {"commands", "cli"}, "patches": {"commands"}}

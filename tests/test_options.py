@@ -3,8 +3,10 @@
 import dataclasses
 import importlib
 import math
+import pydoc
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -15,6 +17,8 @@ import hybrid_encoder
 from hybrid_encoder import UserError
 from hybrid_encoder.cli import build_parser, main
 from hybrid_encoder.commands.options import BenchOptions, DemoOptions, PredictOptions, SynthOptions
+from hybrid_encoder.config import PRESETS, HybridEncoderConfig, PresetName
+from hybrid_encoder.model.config_changes import ConfigChanges
 from hybrid_encoder.options import Options, option, option_fields, read_options
 from hybrid_encoder.stage1.options import PretrainOptions
 from hybrid_encoder.stage2.options import EvaluateOptions, Monodepth2Options
@@ -25,6 +29,7 @@ COMMANDS = {
     "evaluate": ["--weights", "x"], "predict": ["x", "--weights", "x", "--out", "x"],
     "export-gt": ["--data_path", "x", "--split", "x", "--out", "x"], "info": ["paper"],
     "export": ["x", "--out", "x"], "convert": ["x", "--out", "x"], "patch": ["monodepth2", "x"], "bench": ["encoder"],
+    "cache": [], "completion": ["bash"], "app": [],
 }  # fmt: skip
 """All commands with what each has to be given."""
 
@@ -160,7 +165,8 @@ def test_every_command_has_options_and_a_module(command: str) -> None:
     parsed = build_parser().parse_args([*words, *COMMANDS[command]])
     module, options = parsed.command
     assert module == words[0].replace("-", "_")
-    assert callable(importlib.import_module(f"hybrid_encoder.commands.{module}").run)
+    if module != "completion":  # which cli answers, since it knows the command line
+        assert callable(importlib.import_module(f"hybrid_encoder.commands.{module}").run)
     read = read_options(options, parsed)
     assert read == options(**{name: getattr(read, name) for name in option_fields(options)})
 
@@ -197,16 +203,30 @@ print(sorted({{"torch", "numpy", "cv2", "timm", "open_clip"}} & set(sys.modules)
 
 def test_the_package_imports_names_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(hybrid_encoder, "DepthModel", raising=False)  # as before the first use
-    assert set(hybrid_encoder.__all__) <= set(dir(hybrid_encoder))
-    for name in hybrid_encoder.__all__:
-        assert getattr(hybrid_encoder, name).__module__ if name != "PRESETS" else hybrid_encoder.PRESETS
+    for name in hybrid_encoder._MODULES:
+        assert name in dir(hybrid_encoder)
+        assert getattr(hybrid_encoder, name).__module__.startswith("hybrid_encoder.")
     with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
         hybrid_encoder.no_such_name  # noqa: B018
     with pytest.raises(ImportError):
         from hybrid_encoder import no_such_name  # noqa: F401
-    names: dict[str, object] = {}
-    exec("from hybrid_encoder import *", names)
-    assert set(hybrid_encoder.__all__) <= set(names)
+
+
+def test_help_begins_with_an_example_and_tells_of_every_public_name() -> None:
+    text = pydoc.render_doc(hybrid_encoder, renderer=pydoc.plaintext)
+    assert text.index("create_encoder(") < text.index("CONTENTS")
+    assert len(text.splitlines()) < 100
+    public = [name for name in dir(hybrid_encoder) if not name.startswith("_")]
+    rooms = [name for name in public if isinstance(getattr(hybrid_encoder, name), types.ModuleType)]
+    assert len(public) > len(rooms) + 10
+    for name in set(public) - set(rooms):
+        assert name in (hybrid_encoder.__doc__ or ""), name
+
+
+def test_editors_know_the_fields_of_a_config() -> None:
+    """The keywords of `create_encoder` and its preset names are those of the config, in its order."""
+    assert list(get_type_hints(ConfigChanges).items()) == list(get_type_hints(HybridEncoderConfig).items())
+    assert set(get_args(PresetName)) == set(PRESETS)
 
 
 def test_a_default_out_of_range_is_found_too() -> None:

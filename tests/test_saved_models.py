@@ -28,6 +28,7 @@ from hybrid_encoder.model.backbones import build_clip, build_timm
 from hybrid_encoder.model.decoder import DPTDecoder
 from hybrid_encoder.model.depth_model import DepthModel
 from hybrid_encoder.model.encoder import HybridEncoder, create_encoder
+from hybrid_encoder.model.pixels import to_pixels
 from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
 from hybrid_encoder.stage1.checkpoint import load_stage1, save_stage1
 from hybrid_encoder.stage2.checkpoint import newest_weights
@@ -73,7 +74,9 @@ def test_predict_takes_files_arrays_and_tensors(tmp_path: Path) -> None:
     for image in (tmp_path / "image.png", str(tmp_path / "image.png"), chw, chw[None], chw.float() / 255):
         np.testing.assert_array_equal(model.predict(image), expected)
     assert model.training
-    for wrong in (IMAGE[..., 0], IMAGE / 255, chw[:2]):
+    for floats in (IMAGE / 255, (IMAGE / 255).astype(np.float32), np.dstack([IMAGE, IMAGE[..., 0]])):
+        np.testing.assert_array_equal(model.predict(floats), expected)
+    for wrong in (IMAGE.transpose(2, 0, 1), IMAGE.astype(np.float32), IMAGE * 1j, chw[:2]):
         with pytest.raises(UserError, match="expected"):
             model.predict(wrong)
     # disparity is 1 / depth, between the limits.
@@ -217,7 +220,7 @@ def test_damaged_folders_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no config\.json"):
         DepthModel.from_pretrained(folder)
     (folder / "encoder.pth").touch()
-    with pytest.raises(UserError, match="hybrid-encoder convert"):
+    with pytest.raises(UserError, match="open_depth_model"):
         DepthModel.from_pretrained(folder)
 
 
@@ -508,6 +511,22 @@ def test_predict_takes_lists_batches_and_pil_images() -> None:
     np.testing.assert_array_equal(model.predict(see_through), expected[0])
 
 
+def test_pil_images_of_every_mode_are_seen_as_they_look() -> None:
+    colours = np.array([[(255, 0, 0), (0, 255, 0)], [(0, 0, 255), (255, 255, 255)]], np.uint8)
+    picture = Image.fromarray(colours)
+    for mode in ("RGB", "CMYK", "RGBA", "RGBX", "RGBa", "HSV", "YCbCr", "P"):
+        (found,) = to_pixels((picture.convert("RGBA") if mode == "RGBa" else picture).convert(mode))
+        assert np.abs(found.astype(int) - colours).max() <= 2, mode
+    grey = np.asarray(picture.convert("L"))
+    for image in (picture.convert("LA"), picture.convert("LA").convert("La"), grey, grey / 255):
+        np.testing.assert_array_equal(to_pixels(image)[0], np.dstack(3 * [grey]))
+    for deep in (np.full((2, 3), 0x8012, np.uint16), np.full((2, 3), 0x8012, np.int32)):
+        assert to_pixels(Image.fromarray(deep))[0].tolist() == np.full((2, 3, 3), 0x80).tolist()
+    floats = Image.fromarray(np.full((2, 3), 0.5, np.float32))
+    assert to_pixels(floats)[0].tolist() == np.full((2, 3, 3), 128).tolist()
+    assert to_pixels(picture.convert("1"))[0].max() == 255
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
@@ -516,7 +535,10 @@ def test_predict_takes_lists_batches_and_pil_images() -> None:
         (torch.full((3, 64, 96), 300), "whole numbers from 0 to 255"),
         (torch.zeros(0, 3, 64, 96), "without pixels"),
         (np.zeros((0, 96, 3), np.uint8), "without pixels"),
-        (Image.fromarray(np.zeros((64, 96), np.uint16)), "8 bits a channel"),
+        (Image.fromarray(np.full((64, 96), 4095, np.uint16)), "of which it uses 12"),
+        (Image.fromarray(np.full((64, 96), -1, np.int32)), "from -1 to 0: expected 0 to 65535"),
+        (Image.fromarray(np.full((64, 96), 200, np.float32)), r"expected RGB in \[0, 1\]"),
+        (np.full((64, 96, 3), 256, np.uint16), "whole numbers from 0 to 255"),
         (3, "of type int"),
     ],
 )

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from ..config import SIZE_MULTIPLE
 from ..data.loader import make_loader
+from ..engine.bars import progress_bar
 from ..engine.loading import loader_options
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
-from ..engine.same_run import fixed_options
+from ..engine.same_run import fixed_options, options_text
 from ..errors import UserError, naming
 from ..model.resnet import ResnetEncoder
 from .checkpoint import BEST_FILE, LAST_FILE, save_bev, weights_file
@@ -134,6 +134,7 @@ def train(options: BevOptions, processes: Processes) -> dict[str, float]:
         smallest_map=(loader.batch_size or 1) * min(pixels, cells),
         same_run=fixed_options(options, FREE_OPTIONS),
         inputs=run_inputs(options, {"train": dataset, "val": held_out}),
+        notes={"opt.json": options_text(options)},
     )
     return fit(task, loader, loop, processes)
 
@@ -200,6 +201,6 @@ def mean_maps(dataset: RigDataset, processes: Processes) -> np.ndarray:
     """The share of a data set's samples in which a cell is of a class: float32 (K, X, Y). No image is read."""
     chosen = evenly_spaced(len(dataset), MAX_MEAN_SAMPLES)
     total = np.zeros((len(dataset.maps.classes), *dataset.maps.grid.shape), np.float32)
-    for index in tqdm(chosen, "drawing maps", disable=not processes.is_main):
+    for index in progress_bar(chosen, "drawing maps", shown=processes.is_main):
         total += dataset.maps.draw(dataset.rig(index))
     return total / np.float32(len(chosen))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import huggingface_hub
 import open_clip
 import timm
 import torch
@@ -19,6 +18,7 @@ from ..weights.foundation import recognise
 from ..weights.published import (
     WEIGHTS_VARIABLE,
     TowerSource,
+    cached_weights,
     find_weights,
     image_trunk,
     is_file_name,
@@ -143,8 +143,7 @@ def _entry(source: TowerSource, weights_dir: str | Path | None) -> InventoryEntr
         path = find_weights(source, weights_dir)
         if path is None and source.hub_file is not None:
             looked.append(f"hub cache ({source.hub_file[0]})")
-            cached = huggingface_hub.try_to_load_from_cache(*source.hub_file)
-            path = Path(cached) if isinstance(cached, str) else None
+            path = cached_weights(source)
     size = path.stat().st_size if path else _expected_size(source)
     return InventoryEntry(
         source.option,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,12 +18,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..data.sample import FrameId
+from ..engine.memory import peak_gib
 from ..engine.processes import Processes
 from ..engine.step import Stepper
 from ..stage2.model import DepthBatch
-
-if sys.platform != "win32":
-    import resource
 
 Measures = dict[str, float]
 
@@ -70,12 +67,8 @@ def _gpu_seconds(call: Callable[[], object]) -> float:
 
 def peak_memory(device: torch.device) -> Measures:
     """GiB that tensors on the GPU, or on a CPU this process, took at most; empty where the system does not tell."""
-    if device.type == "cuda":
-        return {"peak_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
-    if sys.platform == "win32":
-        return {}
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {"peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+    gib = peak_gib(device)
+    return {} if gib is None else {"peak_memory_gib": gib}
 
 
 def frames_in_memory(batch: int, height: int, width: int, device: torch.device | None = None) -> DepthBatch:

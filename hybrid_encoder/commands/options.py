@@ -217,6 +217,37 @@ class PatchOptions(Options):
 
 
 @dataclass(frozen=True)
+class AppOptions(Options):
+    """All options of `hybrid-encoder app`."""
+
+    weights: str = option(DEFAULT, "folder of weights, a hub id, released (the authors'), or a .onnx file of `export`")
+    stage1: Path | None = option(
+        None, "stage1.pth of `pretrain`, for closeness in words (default: the package's, beside its own weights)"
+    )
+    port: int = option(7860, "of http://127.0.0.1", at_least=1024, at_most=65535)
+    max_mb: int = option(200, "megabytes of a file at most", at_least=1)
+    max_frames: int = option(600, "frames of a video at most", at_least=1)
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    yes: bool = option(False, YES)
+
+
+@dataclass(frozen=True)
+class CompletionOptions(Options):
+    """All options of `hybrid-encoder completion`."""
+
+    shell: Literal["bash", "zsh"] = option(
+        "bash", 'which shell; eval "$(hybrid-encoder completion bash)" in ~/.bashrc loads it', positional=True
+    )
+
+
+@dataclass(frozen=True)
+class CacheOptions(Options):
+    """All options of `hybrid-encoder cache`."""
+
+    empty: bool = option(False, "delete the decoded videos, but those that a run is reading")
+
+
+@dataclass(frozen=True)
 class BenchOptions(Options):
     """All options of `hybrid-encoder bench`."""
 

@@ -15,5 +15,5 @@ def run(options: PretrainOptions) -> None:
         if options.recipe and group.is_main:
             print(recipe_table(options))
         pretrain(options, group)
-        if group.is_main:
+        if group.is_main and not options.dry_run:
             print(f"next: hybrid-encoder train monodepth2 --stage1 {options.out / STAGE1_FILE} ...")

@@ -112,7 +112,8 @@ def with_recipe(options: type[T], given: Mapping[str, Any]) -> T:
     (30, 4)
 
     Args:
-        given: values by name; what is given of settings NAME=VALUE adds to those of the recipe.
+        given: values by name; what is given of settings NAME=VALUE adds to those of the recipe, unless they begin with
+            them, as in the file of options of a run under the recipe.
 
     Raises:
         UserError: a number out of range.
@@ -120,7 +121,9 @@ def with_recipe(options: type[T], given: Mapping[str, Any]) -> T:
     values = dict(RECIPES[given["recipe"]][options]) if given.get("recipe") else {}
     fields = option_fields(options)
     for name, value in given.items():
-        values[name] = (*values.get(name, ()), *value) if fields[name].repeat else value
+        known = values.get(name, ())
+        adds = fields[name].repeat and value[: len(known)] != known
+        values[name] = (*known, *value) if adds else value
     return options(**values)
 
 

@@ -25,6 +25,6 @@ def run(options: Monodepth2Options | ManydepthOptions) -> None:
             train_manydepth(options, group)
         else:
             train_monodepth2(options, group)
-        if group.is_main and options.num_epochs:
+        if group.is_main and options.num_epochs and not options.dry_run:
             command = "predict INPUT" if options.dataset == "video" else "evaluate"
             print(f"next: hybrid-encoder {command} --weights {options.folder} ...")

@@ -12,5 +12,5 @@ def run(options: BevOptions) -> None:
     options.check()
     with processes(options.device) as group:
         train(options, group)
-        if group.is_main:
+        if group.is_main and not options.dry_run:
             print(f"next: hybrid-encoder evaluate bev --weights {options.out} --data_path {options.data_path}")

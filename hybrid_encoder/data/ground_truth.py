@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from ..config import MAX_PIXELS, MAX_SIDE
+from ..engine.bars import progress_bar
 from ..errors import UserError
 from ..writing import atomic_path
 from .cityscapes import PUBLISHED
@@ -58,7 +58,7 @@ def export_ground_truth(
     if not entries:
         raise UserError("the split has no frame to export ground truth for")
     with atomic_path(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=4) as archive:
-        for index, entry in enumerate(tqdm(entries, desc="ground truth", unit="map", disable=not progress)):
+        for index, entry in enumerate(progress_bar(entries, "ground truth", unit="map", shown=progress)):
             if source == "improved":
                 depth = read_depth_png(improved_depth_path(data_path, entry.folder, entry.frame, entry.side))
             else:

@@ -11,13 +11,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
-from tqdm import tqdm
 
+from ..engine.bars import progress_bar
 from ..errors import UserError
 from ..images import resize_image
 from ..writing import atomic_path
+from .cache_space import SUFFIX, held_open, make_room
 from .calibration import Intrinsics, Undistorter
 from .video import VideoInfo, check_video_suffix, iterate_video, video_info
 
@@ -32,7 +34,8 @@ _log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Where decoded videos are kept for the next run; it may be deleted at any time.
+    """Where decoded videos are kept for the next run, within the limit that `cache_space` keeps; `hybrid-encoder cache`
+    lists and empties it.
 
     $HYBRID_ENCODER_CACHE, else hybrid-encoder in $XDG_CACHE_HOME or ~/.cache, or in the folder of temporary files for
     a user who has no home.
@@ -72,14 +75,19 @@ class DecodedVideo:
             parts += [fitting.K.tolist(), fitting.distortion.tolist()]
         key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
         readable = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:40]
-        self.file = cache_folder() / f"{readable}-{key}-{self.shape[1]}x{self.shape[0]}.rgb"
-        if not self.file.is_file():
+        self.file = cache_folder() / f"{readable}-{key}-{self.shape[1]}x{self.shape[0]}{SUFFIX}"
+        while (held := held_open(self.file)) is None:
             with _alone(self.file):
                 if not self.file.is_file():  # else another process has decoded it by now
                     self._decode(path, info, Undistorter(intrinsics), progress)
+        self._held: IO[bytes] | None = held
         self.count, rest = divmod(self.file.stat().st_size, self.frame_bytes)
         if rest or not self.count:
             raise UserError(f"the decoded video {self.file} is damaged: delete it")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes, which leave it to the first one to hold the file."""
+        return {**self.__dict__, "_held": None}
 
     @property
     def frame_bytes(self) -> int:
@@ -100,7 +108,8 @@ class DecodedVideo:
 
     def _decode(self, path: Path, info: VideoInfo, undistort: Undistorter, progress: bool) -> None:
         """Room on the disk is not checked beforehand: the number of frames is an estimate."""
-        frames = tqdm(iterate_video(path), f"decoding {path.name}", info.frames, unit="frame", disable=not progress)
+        make_room(self.file.parent, info.frames * self.frame_bytes)
+        frames = progress_bar(iterate_video(path), f"decoding {path.name}", info.frames, "frame", progress)
         with atomic_path(self.file) as partial:
             try:
                 with partial.open("wb") as file:

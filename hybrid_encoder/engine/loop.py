@@ -15,6 +15,7 @@ from .checkpointer import Checkpointer
 from .failures import check_batch_norm, check_workers, explain
 from .folder import RunFolder, hold
 from .processes import Processes
+from .rehearsal import rehearse
 from .reporter import Reporter, describe_run
 from .signals import Interrupted, Stop, stop_on_signal
 from .step import build_stepper, step_schedule
@@ -34,6 +35,8 @@ def fit(task: Task, loader: DataLoader[Any], options: LoopOptions, processes: Pr
     A run that was interrupted resumes where its last state was saved: nets, optimiser, schedule, position within the
     epoch. Random numbers are a function of seed, step and process, so that there is no random state to lose.
 
+    Under `options.dry_run`, a few steps are run and nothing is written; there are no metrics then.
+
     Raises:
         Interrupted: SIGTERM, SIGINT or SIGHUP came; the state is saved.
         UserError: too many non-finite losses, a run gone wrong (`LoopOptions.stop_on_warning`), a full disk, lost
@@ -44,6 +47,9 @@ def fit(task: Task, loader: DataLoader[Any], options: LoopOptions, processes: Pr
     check_batch_norm(task.model, options.smallest_map)
     if processes.is_main:
         print(describe_run(task.model, loader, options.epochs, processes), flush=True)
+    if options.dry_run:
+        rehearse(task, loader, options, processes)
+        return {}
     with stop_on_signal(processes.world_size > 1) as stop:
         try:
             with hold(options.folder, processes) as folder:

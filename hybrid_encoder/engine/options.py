@@ -54,6 +54,9 @@ class TrainingOptions(Options):
         "over before the run stops",
         at_least=0,
     )
+    dry_run: bool = option(
+        False, "train for a few steps, print the steps, hours and memory of the whole run, and write nothing"
+    )
     seed: int = option(0, "seed of weights, order and augmentation", at_least=0, at_most=MAX_SEED)
 
     def check_training(self) -> None:
@@ -65,7 +68,7 @@ class TrainingOptions(Options):
 RESUMABLE = frozenset(
     {
         "recipe", "device", "num_workers", "compile", "checkpoint_activations", "log_frequency", "save_minutes",
-        "resume", "max_bad_steps", "skip_bad", "early_stop",
+        "resume", "max_bad_steps", "skip_bad", "early_stop", "dry_run",
     }
 )  # fmt: skip
 """Training options that may differ when a run resumes: they do not change what it computes, or may be changed during

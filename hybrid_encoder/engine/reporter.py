@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from .bars import TimeLeft, progress_bar
 from .folder import RunFolder
 from .processes import Processes
 from .record import Recorder
@@ -24,6 +25,7 @@ class Reporter:
 
     Attributes:
         recorder: the run's scalars on disk.
+        time_left: of the whole run, from its first epoch on.
     """
 
     def __init__(self, folder: RunFolder, processes: Processes, lines: int) -> None:
@@ -33,14 +35,15 @@ class Reporter:
         """
         self.folder, self.processes = folder, processes
         self.recorder = Recorder(folder.path if processes.is_main else None, lines)
+        self.time_left: TimeLeft | None = None
 
     @contextmanager
     def epoch(self, epoch: int, epochs: int, done: int, total: int) -> Iterator[EpochReport]:
         """The progress bar and the throughput of an epoch, `done` of whose `total` batches are trained on already."""
-        interval = 0.5 if sys.stderr.isatty() else 30.0  # a log file gets a line now and then
         name, shown = f"epoch {epoch + 1}/{epochs}", self.processes.is_main
-        bar = tqdm(total=total, initial=done, desc=name, disable=not shown, ncols=110, mininterval=interval)
-        with bar:
+        if self.time_left is None:
+            self.time_left = TimeLeft(total * epochs, total * epoch + done)
+        with progress_bar(what=name, total=total, shown=shown, done=done) as bar:
             yield EpochReport(self, epoch, bar)
 
     def validated(
@@ -113,6 +116,8 @@ class EpochReport:
         speed = {"images_per_second": self._images / seconds, "loading_share": self._loading / seconds}
         self._restart()
         shown = {"loss": f"{numbers['loss']:.4f}", "img_s": f"{speed['images_per_second']:.1f}"}
+        if self._reporter.time_left is not None:
+            shown["left"] = self._reporter.time_left.at(step)
         self._bar.set_postfix(**shown, **_device_memory(processes.device))
         self._reporter.record("train", step, self._epoch, {**numbers, **further, **speed})
 

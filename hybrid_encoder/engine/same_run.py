@@ -34,6 +34,11 @@ def fixed_options(options: Any, free: Collection[str]) -> dict[str, Any]:
     return found
 
 
+def options_text(options: Any) -> str:
+    """The options (a dataclass) as a file that `--config` takes."""
+    return json.dumps(dataclasses.asdict(options), indent=2, default=str) + "\n"
+
+
 def lines_digest(lines: Iterable[object]) -> str:
     """Tells one list of lines from another.
 

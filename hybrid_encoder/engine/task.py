@@ -87,6 +87,7 @@ class LoopOptions:
     folder: Path
     epochs: int
     resume: bool = False
+    dry_run: bool = False
     compile: bool = False
     checkpoint_activations: bool = False
     sync_bn: bool = False

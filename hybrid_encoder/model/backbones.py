@@ -17,7 +17,17 @@ import torch
 from torch import nn
 
 from ..errors import UserError
-from ..weights.published import WEIGHTS_VARIABLE, clip_source, find_weights, image_trunk, is_file_name, timm_source
+from ..weights.network import hub_address, hub_is_reachable
+from ..weights.published import (
+    WEIGHTS_VARIABLE,
+    TowerSource,
+    cached_weights,
+    clip_source,
+    find_weights,
+    image_trunk,
+    is_file_name,
+    timm_source,
+)
 from .filling import check_quick_gelu, fill_clip, fill_timm
 from .tiny import TinyClip, TinyDino
 
@@ -45,7 +55,7 @@ def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -
         return TinyClip(**_TINY_CLIP)
     import open_clip  # this library and timm are slow to import, and the tiny towers do without
 
-    path = find_weights(clip_source(name, weights), weights_dir) if weights != "random" else None
+    path = _find(clip_source(name, weights), weights_dir) if weights != "random" else None
     published = open_clip.get_pretrained_cfg(name, weights)
     if published.get("quick_gelu"):
         check_quick_gelu(name, weights)
@@ -92,7 +102,7 @@ def build_timm(
         return timm.create_model(name, pretrained=False, **options)
     if weights != "pretrained" and not is_file_name(weights):
         raise UserError(f"{role}_weights={weights!r}: expected 'pretrained', 'random' or the path of a file")
-    path = find_weights(timm_source(name, weights, f"{role}_weights"), weights_dir)
+    path = _find(timm_source(name, weights, f"{role}_weights"), weights_dir, remedy)
     if path is None:
         download = partial(timm.create_model, name, pretrained=True, **options)
         return _load(download, name, weights, f"{role}_weights", remedy)
@@ -120,7 +130,7 @@ def build_image_tower(name: str, weights: str, weights_dir: str | Path | None = 
     model = timm.create_model(trunk, pretrained=False, num_classes=0)
     if weights != "random":
         source = clip_source(name, weights, "image_tower_weights")
-        fill_timm(model, find_weights(source, weights_dir) or _download(name, weights, source.option))
+        fill_timm(model, _find(source, weights_dir) or _download(name, weights, source.option))
     return model
 
 
@@ -209,29 +219,54 @@ def _download(name: str, tag: str, option: str) -> Path:
     return Path(_load(lambda: open_clip.download_pretrained(published), f"CLIP {name}", tag, option))
 
 
+def _find(source: TowerSource, weights_dir: str | Path | None, remedy: str = "") -> Path | None:
+    """The local file of a tower's weights; None: they have to be downloaded, and the hub answers.
+
+    Raises:
+        UserError: as `find_weights`; or the hub does not answer, and its cache does not hold them.
+    """
+    path = find_weights(source, weights_dir)
+    if path is not None or source.hub_file is None or hub_is_reachable():
+        return path
+    cached = cached_weights(source)
+    if cached is None:
+        raise _not_loaded(
+            source.weights, source.architecture, f"{hub_address()} does not answer", source.option, remedy
+        )
+    return cached
+
+
 def _load(create: Callable[[], Any], what: str, weights: str, option: str, remedy: str = "") -> Any:
     try:
         with quiet():
             return create()
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, torch.jit.Error, ImportError) as error:
         reason = str(error).strip().split("\n")[0][:300]
-        remedy = remedy or f"give a local file: {option}=FILE, or {option}='random' to start from random numbers"
-        raise UserError(
-            f"weights {weights!r} of {what} could not be loaded ({reason}): without network, put them into a folder of "
-            f"weights that {WEIGHTS_VARIABLE} names, or {remedy}"
-        ) from error
+        raise _not_loaded(weights, what, reason, option, remedy) from error
     except Exception as error:  # unpickling and hub clients raise classes of their own, all of them load failures
         raise UserError(
             f"weights {weights!r} of {what} could not be loaded ({type(error).__name__}: {error})"
         ) from error
 
 
+def _not_loaded(weights: str, what: str, reason: str, option: str, remedy: str) -> UserError:
+    remedy = remedy or f"give a local file: {option}=FILE, or {option}='random' to start from random numbers"
+    return UserError(
+        f"weights {weights!r} of {what} could not be loaded ({reason}): without network, put them into a folder of "
+        f"weights that {WEIGHTS_VARIABLE} names, or {remedy}"
+    )
+
+
 class quiet:  # noqa: N801 (a context manager reads as a verb)
-    """open_clip warns on the root logger that a random model is random, which was asked for."""
+    """open_clip warns on the root logger that a random model is random, which was asked for; and the first warning
+    gives that logger a handler, which would stay in the user's process."""
 
     def __enter__(self) -> None:
         self._level = logging.root.level
+        self._nowhere = logging.NullHandler()
         logging.root.setLevel(logging.ERROR)
+        logging.root.addHandler(self._nowhere)
 
     def __exit__(self, *_: object) -> None:
+        logging.root.removeHandler(self._nowhere)
         logging.root.setLevel(self._level)

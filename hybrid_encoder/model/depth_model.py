@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..config import MAX_DEPTH, MIN_DEPTH, Resize, check_image_size
 from ..errors import UserError
 from ..weights.hub import HubModel, Saved
+from ..weights.transformers_files import config_entries, write_processor
 from .contract import Decodable, DepthEncoder, EncoderFeatures
 from .decoder import DPTDecoder
 from .disparity import disp_to_depth, disparity_to_depth
@@ -33,6 +34,16 @@ def decode(encoder: Decodable, decoder: nn.Module, features: EncoderFeatures) ->
     read = features if isinstance(decoder, DPTDecoder) else encoder.drop_in_maps(features)
     disparities: dict[tuple[str, int], Tensor] = decoder(read)
     return disparities
+
+
+def inverse_depth(
+    disparities: Mapping[tuple[str, int], Tensor], size: Sequence[int], min_depth: float, max_depth: float
+) -> Tensor:
+    """1 / depth, (B, 1, *size), from the finest disparity that a decoder gives."""
+    finest = disparities["disp", min(scale for _, scale in disparities)]
+    if finest.shape[-2:] != tuple(size):
+        finest = nn.functional.interpolate(finest, tuple(size), mode="bilinear", align_corners=False)
+    return disp_to_depth(finest, min_depth, max_depth)[0]
 
 
 class DepthModel(HubModel, nn.Module):
@@ -87,10 +98,7 @@ class DepthModel(HubModel, nn.Module):
         The model should be in eval mode.
         """
         disparities = self(image.to(next(self.parameters())))
-        finest = disparities["disp", min(scale for _, scale in disparities)]
-        if finest.shape[-2:] != image.shape[-2:]:
-            finest = nn.functional.interpolate(finest, image.shape[-2:], mode="bilinear", align_corners=False)
-        return disp_to_depth(finest, self.min_depth, self.max_depth)[0]
+        return inverse_depth(disparities, image.shape[-2:], self.min_depth, self.max_depth)
 
     @overload
     def predict(self, image: ImageLike) -> np.ndarray: ...  # type: ignore[overload-overlap]  # a str is a sequence
@@ -104,8 +112,8 @@ class DepthModel(HubModel, nn.Module):
         May be called from several threads at once, also while the model is in train mode.
 
         Args:
-            image: a file, a PIL image, RGB uint8 (H, W, 3) or (B, H, W, 3), a tensor (3, H, W) or (B, 3, H, W), whole
-                numbers from 0 to 255 or floats in [0, 1]; or a sequence of those.
+            image: a file; a PIL image of any mode; an array (H, W), (H, W, 3), (H, W, 4) or (B, H, W, 3); a tensor
+                (3, H, W) or (B, 3, H, W); or a sequence of those. Whole numbers are from 0 to 255, floats in [0, 1].
 
         Returns:
             float32 (H, W), or (B, H, W) of a batch of several images; of a sequence, a list with one (H, W) for each
@@ -140,6 +148,22 @@ class DepthModel(HubModel, nn.Module):
     def hub_config(self) -> dict[str, Any]:
         """Both nets, the image size and the depth limits, as plain values."""
         return {**self.nets.to_dict(), "height": self.height, "width": self.width}
+
+    def save_pretrained(self, folder: str | Path, training_data: str | None = None, transformers: bool = False) -> Path:
+        """Writes model.safetensors, config.json and a model card; each whole or not at all.
+
+        Args:
+            folder, training_data: as for any `HubModel`.
+            transformers: let the library transformers open the folder, too: its own entries in config.json, and
+                preprocessor_config.json. `hybrid_encoder.adapters.transformers` then makes the model known to it.
+
+        Raises:
+            UserError: as `HubModel.save_pretrained`.
+        """
+        folder = self._write(Path(folder), training_data, config_entries() if transformers else {})
+        if transformers:
+            write_processor(folder, self.hub_config())
+        return folder
 
     @classmethod
     def from_pretrained(

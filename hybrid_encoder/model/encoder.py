@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..config import PRESETS, SIZE_MULTIPLE, HybridEncoderConfig, check_image_size, preset
+from ..config import PRESETS, SIZE_MULTIPLE, HybridEncoderConfig, PresetName, check_image_size, preset
 from ..errors import UserError
 from ..weights.hub import HubModel, Saved, looks_like_source
 from ..weights.published import towers_and_licences
@@ -24,6 +24,11 @@ from .image_towers import clip_image_tower, timm_image_tower
 from .language import Language, align
 from .pyramid import Pyramid, crop_maps, nest_maps, pad_image
 from .tower import Tower, choose_normalization
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .config_changes import ConfigChanges
 
 _GRID_WITHOUT_DINO = 16
 """Stride of the common grid where there is no DINO to give one."""
@@ -285,7 +290,9 @@ def _build_dino(config: HybridEncoderConfig, weights_dir: str | Path | None) -> 
 
 
 def create_encoder(
-    source: str | Path | HybridEncoderConfig = "paper", weights_dir: str | Path | None = None, **changes: Any
+    source: PresetName | str | Path | HybridEncoderConfig = "paper",
+    weights_dir: str | Path | None = None,
+    **changes: Unpack[ConfigChanges],
 ) -> HybridEncoder:
     """A `HybridEncoder` by preset name or config, or with saved weights from a folder or the hub.
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import UserError
-from ..images import read_image
+from ..images import read_image, upper_bits
 
 ImageLike = np.ndarray | str | Path | Tensor | Image.Image
 
@@ -70,13 +70,16 @@ def check_range(low: float, high: float) -> None:
 def to_pixels(image: ImageLike | Sequence[ImageLike]) -> list[np.ndarray]:
     """RGB uint8 (H, W, 3) of every image.
 
+    >>> [pixels.shape for pixels in to_pixels(np.zeros((2, 5, 7, 3)))], to_pixels(np.ones((1, 2)))[0].tolist()
+    ([(5, 7, 3), (5, 7, 3)], [[[255, 255, 255], [255, 255, 255]]])
+
     Args:
-        image: a file; a PIL image of 8 bits a channel, of which transparency is dropped and grey becomes RGB; uint8
-            (H, W, 3) or (B, H, W, 3); a tensor (3, H, W) or (B, 3, H, W), whole numbers from 0 to 255 or floats in
-            [0, 1]; or a sequence of those.
+        image: a file; a PIL image of any mode; an array (H, W), (H, W, 3), (H, W, 4) or (B, H, W, 3), a tensor
+            (3, H, W) or (B, 3, H, W); or a sequence of those. Whole numbers are from 0 to 255, floats in [0, 1]; of 16
+            bits a channel, as PIL has them, the upper 8 are kept. Grey becomes RGB, transparency is dropped.
 
     Raises:
-        UserError: an unreadable file, or an image of another form or without pixels.
+        UserError: an unreadable file, or an image of another form or range or without pixels.
     """
     found = _pixels(image)
     if (not found and not is_sequence(image)) or any(0 in pixels.shape for pixels in found):
@@ -99,16 +102,31 @@ def _pixels(image: ImageLike | Sequence[ImageLike]) -> list[np.ndarray]:
     if isinstance(image, Tensor):
         return list(_of_tensor(image))
     if isinstance(image, np.ndarray):
-        if image.ndim not in (3, 4) or image.shape[-1] != 3 or image.dtype != np.uint8:
-            raise UserError(f"image of shape {image.shape}, {image.dtype}: expected RGB uint8 (H, W, 3)")
-        return list(image if image.ndim == 4 else image[None])
+        return list(_of_array(image))
     raise UserError(f"image of type {type(image).__name__}: expected a file, a PIL image, an array or a tensor")
 
 
 def _of_pil(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith(("I", "F")):
-        raise UserError(f"PIL image of mode {image.mode}: expected 8 bits a channel, such as L, RGB or RGBA")
-    return np.asarray(image.convert("RGB"))
+    if image.mode.startswith("I"):
+        return _of_array(upper_bits(np.asarray(image).astype(np.int64), f"PIL image of mode {image.mode}"))[0]
+    if image.mode == "La":  # premultiplied, from which Pillow makes no RGB
+        image = image.convert("LA")
+    return _of_array(np.asarray(image if image.mode == "F" else image.convert("RGB")))[0]
+
+
+def _of_array(image: np.ndarray) -> np.ndarray:
+    """(B, H, W, 3)."""
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    elif image.ndim == 3 and image.shape[-1] == 4:
+        image = image[..., :3]
+    if image.ndim not in (3, 4) or image.shape[-1] != 3 or image.dtype.kind not in "uif":
+        raise UserError(
+            f"image of shape {image.shape}, {image.dtype}: expected RGB (H, W, 3), uint8 or floats in [0, 1]"
+        )
+    wide = np.float32 if image.dtype.kind == "f" else np.int64
+    plain = image.astype(np.uint8 if image.dtype == np.uint8 else wide)
+    return _to_bytes(torch.from_numpy(plain if image.ndim == 4 else plain[None])).numpy()
 
 
 def _of_tensor(image: Tensor) -> np.ndarray:
@@ -116,11 +134,15 @@ def _of_tensor(image: Tensor) -> np.ndarray:
     batch = image[None] if image.ndim == 3 else image
     if batch.ndim != 4 or batch.shape[1] != 3:
         raise UserError(f"image tensor of shape {tuple(image.shape)}: expected (3, H, W) or (B, 3, H, W)")
-    batch = batch.detach().cpu()
-    low, high = (float(value) for value in batch.aminmax()) if batch.numel() else (0.0, 0.0)
-    if batch.is_floating_point():
+    return _to_bytes(batch.detach().cpu()).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _to_bytes(image: Tensor) -> Tensor:
+    """Whole numbers from 0 to 255, or floats in [0, 1], as uint8."""
+    low, high = (float(value) for value in image.aminmax()) if image.numel() else (0.0, 0.0)
+    if image.is_floating_point():
         check_range(low, high)
-        batch = (batch.clamp(0, 1) * 255).round()
+        image = (image.clamp(0, 1) * 255).round()
     elif not 0 <= low <= high <= 255:
         raise UserError(f"image with values from {low:g} to {high:g}: expected whole numbers from 0 to 255")
-    return batch.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return image.to(torch.uint8)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.calibration import Undistorter
 from ..data.video import VideoInfo, read_video, video_info
+from ..engine.bars import progress_bar
 from ..errors import UserError
 from ..images import cut_bottom, kept_rows, read_image
 from ..model.disparity import disparity_to_depth, is_flat
@@ -74,7 +74,7 @@ class Run:
         if settings.scale_from is not None:
             print(scale)
         with (
-            tqdm(total=len(jobs), desc="images", unit="image", disable=not settings.progress) as bar,
+            progress_bar(what="images", total=len(jobs), unit="image", shown=settings.progress) as bar,
             Later(size) as later,
         ):
             stream = ahead(self._read(jobs), size)
@@ -124,7 +124,7 @@ class Run:
             shown = self._shown(path, info, fresh())
             kept = info._replace(height=kept_rows(info.height, settings.crop_bottom))
             stream = ahead(self.cameras.seen(read_video(path)), settings.batch_size)
-            with tqdm(stream, path.name, info.frames or None, unit="frame", disable=not settings.progress) as bar:
+            with progress_bar(stream, path.name, info.frames or None, "frame", settings.progress) as bar:
                 try:
                     write_video(fresh(), bar, kept, target, shown)
                 except OSError as error:

@@ -24,7 +24,7 @@ from ..data.loader import make_loader
 from ..engine.loading import loader_options
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
-from ..engine.same_run import fixed_options
+from ..engine.same_run import fixed_options, options_text
 from ..errors import UserError
 from ..model.closeness import distance_score
 from ..model.encoder import HybridEncoder
@@ -135,9 +135,10 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
         smallest_map=(loader.batch_size or 1) * (options.height // SIZE_MULTIPLE) * (options.width // SIZE_MULTIPLE),
         same_run=fixed_options(options, FREE_OPTIONS),
         inputs=stage1_inputs([("train", train_source), ("val", val_source)]),
+        notes={"opt.json": options_text(options)},
     )
     metrics = fit(task, loader, loop, processes)
-    if processes.is_main:
+    if processes.is_main and not options.dry_run:
         _write_pictures(task, processes.device)
         text = json.dumps({**metrics, "confusion": task.confusion.tolist()}, indent=1)
         write_text(options.out / "metrics.json", text + "\n")

@@ -5,8 +5,6 @@ hybrid-encoder train monodepth2 --data_path KITTI --stage1 runs/stage1/stage1.pt
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -25,7 +23,7 @@ from ..data.sample import FrameId, Sample
 from ..engine.loading import loader_options
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
-from ..engine.same_run import fixed_options
+from ..engine.same_run import fixed_options, options_text
 from ..errors import UserError, naming
 from ..model.disparity import disp_to_depth
 from ..released.single_frame import is_released
@@ -254,5 +252,5 @@ def loop_options(options: Any, inputs: Mapping[str, str]) -> LoopOptions:
         same_run=fixed_options(options, options.free),
         inputs=inputs,
         # As the original leaves it.
-        notes={"models/opt.json": json.dumps(dataclasses.asdict(options), indent=2, default=str) + "\n"},
+        notes={"models/opt.json": options_text(options)},
     )

@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from tqdm import tqdm
-
+from ..engine.bars import progress_bar
 from ..engine.signals import Interrupted, stop_on_signal
 from ..errors import UserError
 from .kitti import write_kitti
@@ -39,7 +38,7 @@ def write_synthetic(out: str | Path, settings: SynthSettings) -> None:
     with (
         stopped_at_once(out),
         filled_folder(out) as folder,
-        tqdm(total=images, desc="rendering", unit="image", disable=not settings.progress) as bar,
+        progress_bar(what="rendering", total=images, unit="image", shown=settings.progress) as bar,
     ):
         write_kitti(folder / "kitti", settings, bar)
         write_tusimple(folder / "tusimple", settings, bar)

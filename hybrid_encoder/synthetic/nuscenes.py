@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data.nuscenes import LIDAR
 from ..data.rig import MapMask, RigCamera, RigSample
+from ..engine.bars import progress_bar
 from .files import filled_folder, stopped_at_once
 from .nuscenes_tables import TableWriter, Tracked, make_token
 from .rig import RigMoment, RigStreet, draw_rig_street, render_moment
@@ -64,7 +64,7 @@ def write_rigs(out: str | Path, settings: RigSettings) -> None:
     with (
         stopped_at_once(out),
         filled_folder(out) as folder,
-        tqdm(total=total, desc="rendering", unit="rig", disable=not settings.progress) as bar,
+        progress_bar(what="rendering", total=total, unit="rig", shown=settings.progress) as bar,
     ):
         writer = TableWriter(folder)
         names = [write_scene(writer, settings, number, bar) for number in range(settings.scenes)]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data.sample import FrameId
+from ..engine.bars import progress_bar
 from ..errors import UserError
 from .camera import Camera, default_intrinsics, kitti_camera
 from .lanes import visible_lanes
@@ -219,7 +219,7 @@ class SyntheticSource:
 
     def render(self, progress: bool = True) -> None:
         """Render every drive now; worker processes forked after this share them."""
-        for number in tqdm(range(self.sequences), desc="rendering scenes", unit="scene", disable=not progress):
+        for number in progress_bar(range(self.sequences), "rendering scenes", unit="scene", shown=progress):
             self.sequence(number)
 
     def _locate(self, index: int) -> tuple[int, int]:

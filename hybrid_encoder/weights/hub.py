@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..writing import atomic_path
 from .card import CARD_MARK, model_card
 from .in_package import shipped_folder, shipped_names, what_it_is
+from .network import hub_address, hub_is_reachable
 from .reading import check_described, load_state, read_tensors
 
 CONFIG_FILE = "config.json"
@@ -121,11 +122,14 @@ class HubModel:
             UserError: the folder holds a README.md, config.json or model.safetensors that is not by this package, or it
                 cannot be written.
         """
+        return self._write(Path(folder), training_data, {})
+
+    def _write(self, folder: Path, training_data: str | None, further: Mapping[str, Any]) -> Path:
+        """`save_pretrained`, with further entries of config.json."""
         assert isinstance(self, nn.Module)
-        folder = Path(folder)
         if training_data is not None:
             self.about["training_data"] = training_data
-        config = {"kind": self.hub_kind, **self.hub_config(), "about": self.about}
+        config = {"kind": self.hub_kind, **self.hub_config(), "about": self.about, **further}
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         try:
             _check_ours(folder)
@@ -208,6 +212,9 @@ def _local_folder(source: str | Path, hub_options: dict[str, Any]) -> Path:
         RepositoryNotFoundError,
     )
 
+    answers = hub_is_reachable()
+    if not answers:
+        hub_options = {**hub_options, "local_files_only": True}
     try:
         return Path(
             huggingface_hub.snapshot_download(str(source), allow_patterns=[CONFIG_FILE, TENSOR_FILE], **hub_options)
@@ -215,12 +222,13 @@ def _local_folder(source: str | Path, hub_options: dict[str, Any]) -> Path:
     except RepositoryNotFoundError as error:
         raise UserError(f"{source}: no such folder, and no such repository on the hub (or it is private)") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise UserError(f"{source}: no such folder, and the hub could not be reached ({_first_line(error)})") from error
+        reason = _first_line(error) if answers else f"{hub_address()} does not answer"
+        raise UserError(f"{source}: no such folder, and the hub could not be reached ({reason})") from error
 
 
 def _what_folder(folder: Path) -> str:
     if (folder / "encoder.pth").exists():
-        return "it is a trainer's folder. `hybrid-encoder convert` makes it one that can be loaded here"
+        return f"it is a trainer's folder, which hybrid_encoder.open_depth_model({str(folder)!r}) opens"
     return "expected a folder that save_pretrained wrote"
 
 

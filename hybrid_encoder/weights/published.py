@@ -165,6 +165,17 @@ def find_weights(source: TowerSource, folder: str | Path | None = None) -> Path 
     return next((home / name for name in source.names if (home / name).is_file()), None)
 
 
+def cached_weights(source: TowerSource) -> Path | None:
+    """The file of a tower's published weights in the hub's cache, where an earlier download left it."""
+    import huggingface_hub  # slow to import, and not needed for local weights
+
+    if source.hub_file is None:
+        return None
+    repository, file = source.hub_file
+    found = (huggingface_hub.try_to_load_from_cache(repository, name) for name in (file, *_NAMES_IN_FOLDER))
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
 def is_file_name(weights: str) -> bool:
     """Whether a weights option names a local file or folder rather than a tag: it exists, or looks like a path."""
     path = Path(weights)

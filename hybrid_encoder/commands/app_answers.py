@@ -1,0 +1,135 @@
+"""What the page of `hybrid-encoder app` shows, computed: depth of a file, a surface to turn, closeness in words."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..colormap import colorize
+from ..config import DEPTH_WORDS, SIZE_MULTIPLE
+from ..data.video import VIDEO_SUFFIXES, video_info
+from ..engine.inference import inference
+from ..errors import UserError
+from ..images import read_image, resize_image
+from ..model.closeness import closeness_map
+from ..model.encoder import HybridEncoder
+from ..model.language import align
+from ..model.phrases import phrase_features
+from ..model.predictor import DepthPredictor
+from ..prediction.mesh import write_mesh
+from ..prediction.paths import predict_paths
+from ..prediction.settings import PredictionSettings
+
+Picture = np.ndarray
+
+
+class Shown(NamedTuple):
+    """What a file gives; of a video, only `video` and `files`."""
+
+    pair: tuple[Picture, Picture] | None
+    """The picture and its depth in colours, uint8 RGB (H, W, 3)."""
+    video: str | None
+    surface: str | None
+    """A .glb file."""
+    files: list[str]
+    """To download."""
+
+
+@dataclass
+class Answers:
+    """The models behind the page.
+
+    Attributes:
+        encoder: of stage 1; None: nothing is said in words.
+        folder: for results; those of the request before are deleted by the next one.
+        max_frames: of a video.
+    """
+
+    model: DepthPredictor
+    encoder: HybridEncoder | None
+    device: torch.device
+    folder: Path
+    max_frames: int
+    _last: Path | None = field(default=None, init=False)
+
+    def depth(self, file: str, fov: float) -> Shown:
+        """The depth of an image or a video.
+
+        Args:
+            fov: horizontal field of view in degrees, for the surface.
+
+        Raises:
+            UserError: a file that cannot be read, or a video that is too long.
+        """
+        path, out = Path(file), self._new_folder()
+        is_video = path.suffix.lower() in VIDEO_SUFFIXES
+        if is_video and (frames := video_info(path).frames) > self.max_frames:
+            raise UserError(
+                f"the video has {frames} frames, and this page takes {self.max_frames}: cut it, or start the page with "
+                "--max_frames"
+            )
+        settings = PredictionSettings(save_npy=True, progress=False)
+        with inference(self.device):
+            written = predict_paths(self.model, [path], out, settings)
+        if is_video:
+            video = next(str(one) for one in written if one.suffix == ".mp4")
+            return Shown(None, video, None, [str(one) for one in written])
+        image = read_image(path)
+        colours = read_image(next(one for one in written if one.stem.endswith("_disp")))
+        surface = out / f"{path.stem}.glb"
+        write_mesh(surface, image, np.load(next(one for one in written if one.suffix == ".npy")), fov)
+        return Shown((image, colours), None, str(surface), [*map(str, written), str(surface)])
+
+    def closeness(self, file: str, words: str) -> list[tuple[Picture, str]]:
+        """How close every cell appears, as a picture, and how well each phrase fits the cells, as one each.
+
+        Args:
+            file: an image.
+            words: phrases, near to far, between commas; empty: the seven of stage 1.
+
+        Raises:
+            UserError: no image, phrases that the encoder cannot read, or no stage-1 weights.
+        """
+        if self.encoder is None:
+            raise UserError("closeness in words needs stage-1 weights: start with --stage1 FILE")
+        if Path(file).suffix.lower() in VIDEO_SUFFIXES:
+            raise UserError("closeness in words is told of images: drop one")
+        phrases = [phrase.strip() for phrase in words.split(",") if phrase.strip()] or list(DEPTH_WORDS)
+        image = read_image(file)
+        with torch.no_grad():
+            fused = self.encoder.forward_features(self._seen(image)).fused
+            texts = phrase_features(self.encoder, phrases)
+            fits = align(torch.cat(fused, dim=1).float(), texts)[0].cpu().numpy()
+            found = []
+            if len(phrases) > 1:
+                found.append((closeness_map(fused, texts, self.encoder.config)[0].cpu().numpy(), "closeness"))
+        maps: Sequence[tuple[np.ndarray, str]] = [*found, *zip(fits, phrases, strict=True)]
+        return [(_over(image, values), name) for values, name in maps]
+
+    def _seen(self, image: np.ndarray) -> Tensor:
+        """The image as the encoder sees it, about as large as the depth model's."""
+        height, width = (side // SIZE_MULTIPLE * SIZE_MULTIPLE for side in (self.model.height, self.model.width))
+        pixels = torch.from_numpy(resize_image(image, height, width)).permute(2, 0, 1)[None]
+        return pixels.float().to(self.device) / 255
+
+    def _new_folder(self) -> Path:
+        if self._last is not None:
+            shutil.rmtree(self._last, ignore_errors=True)
+        self._last = Path(tempfile.mkdtemp(dir=self.folder))
+        return self._last
+
+
+def _over(image: np.ndarray, values: np.ndarray) -> Picture:
+    """A map of cells in colours over the picture; large is bright."""
+    low, high = np.percentile(values, [2, 98])
+    large = cv2.resize(values.astype(np.float32), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
+    return cv2.addWeighted(colorize(large, low, high), 0.65, image, 0.35, 0)
