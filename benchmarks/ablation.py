@@ -1,16 +1,18 @@
-"""Which parts help: arms x seeds on rendered scenes, from random numbers.
+"""Which parts help, and which runs collapse: arms x seeds of the preset tiny on rendered scenes, from random numbers.
 
     python benchmarks/ablation.py --results benchmarks/results/ablation.jsonl --out runs/ablation [--seeds 0 1]
 
 Every run appends a line to the results file and is not repeated, so that the table can grow over several sittings. Runs
 of one seed see the same scenes in the same order: arms are compared seed by seed. Prints a table: mean and deviation
-over seeds; the difference from another arm with its 95% interval (Student's t over paired seeds); and the best guess
-that looks at no image. Towers start from random numbers: the table says nothing about pretrained CLIP and DINO.
+over seeds; the difference from another arm with its 95% interval (Student's t over paired seeds); the best guess
+that looks at no image, how many runs are better, and how many ended flat, at a limit or upside down. Towers start from
+random numbers: the table says nothing about pretrained CLIP and DINO.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 import time
@@ -19,16 +21,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tiny_runs import HEIGHT, STEPS_PER_EPOCH, WIDTH, append_line, read_lines, tiny_options, train_and_evaluate
 
 from hybrid_encoder.commands.measuring import machine
 from hybrid_encoder.engine.processes import Processes
+from hybrid_encoder.engine.record import read_metrics
 from hybrid_encoder.stage1.checkpoint import STAGE1_FILE
 from hybrid_encoder.stage1.options import PretrainOptions
 from hybrid_encoder.stage1.training import pretrain
+from hybrid_encoder.stage2.checkpoint import load_depth_model
+from hybrid_encoder.stage2.evaluate import evaluate, prior_errors
+from hybrid_encoder.stage2.health import HEALTHY, unhealthy
+from hybrid_encoder.stage2.options import EvaluateOptions, Monodepth2Options
+from hybrid_encoder.stage2.training import train
 from hybrid_encoder.synthetic.files import write_synthetic
 from hybrid_encoder.synthetic.settings import SynthSettings
 
+HEIGHT, WIDTH, SCENES = 64, 192, 200
+STEPS_PER_EPOCH = SCENES * 3 // 4
+"""Steps of four samples, three samples a scene."""
 LANE_DRIVES, LANE_FRAMES = 48, 10
 """As many images with lanes as stage 1 has with exact depth."""
 
@@ -49,15 +59,18 @@ class Arm:
 
 
 _POSECNN = {"pose_model_type": "posecnn"}
+_SEPARATE = {"pose_model_type": "separate_resnet"}
 ARMS = {
     "whole": Arm(),
-    "resnet18": Arm(None, {"encoder": "resnet", "preset": None, "pose_model_type": "separate_resnet"}),
     "no_stage1": Arm(None),
+    "no_stage1_separate": Arm(None, _SEPARATE, against="no_stage1"),
+    "resnet18": Arm(None, {**_SEPARATE, "encoder": "resnet", "preset": None}),
     "no_language": Arm(None, {"encoder_option": ("alignment=none",)}, against="no_stage1"),
-    "no_stage1_posecnn": Arm(None, _POSECNN),
+    "not_prevented": Arm(None, {"prevent_collapse": False}, against="no_stage1"),
+    "no_stage1_posecnn": Arm(None, _POSECNN, against="no_stage1"),
     "clip_alone": Arm(None, {**_POSECNN, "encoder_option": ("dino=null",)}, against="no_stage1_posecnn"),
     "dino_alone": Arm(None, {**_POSECNN, "encoder_option": ("image_tower=null",)}, against="no_stage1_posecnn"),
-    "separate_pose": Arm(changes={"pose_model_type": "separate_resnet"}),
+    "separate_pose": Arm(changes=_SEPARATE),
     "text_weight": Arm(changes={"text_weight": 0.01}),
     "stage1_lanes": Arm("lanes"),
 }
@@ -84,19 +97,56 @@ def stage1_file(ordered_by: str, seed: int, out: Path) -> Path:
     return folder / STAGE1_FILE
 
 
+def stage2_options(seed: int, epochs: int, out: Path, changes: dict[str, Any]) -> Monodepth2Options:
+    """Stage 2 of a run; `changes` are its arm's own options."""
+    common: dict[str, Any] = {
+        "preset": "tiny",
+        "dataset": "synthetic",
+        "scenes": SCENES,
+        "height": HEIGHT,
+        "width": WIDTH,
+        "weights_init": "scratch",
+        "prevent_collapse": True,
+        "pose_model_type": "class_token",
+        "scales": (0, 1, 2, 3),
+        "min_depth": 0.02,
+        "max_depth": 20.0,
+        "batch_size": 4,
+        "learning_rate": 5e-4,
+        "lr_schedule": "one_cycle",
+        "num_epochs": epochs,
+        "save_frequency": 1000,
+        "num_workers": 0,
+        "log_frequency": STEPS_PER_EPOCH,
+        "device": "cpu",
+        "seed": seed,
+        "log_dir": out,
+    }
+    return Monodepth2Options(**{**common, **changes})
+
+
 def run(arm: str, seed: int, epochs: int, out: Path) -> dict[str, Any]:
-    """Trains and evaluates one arm with one seed; returns its line."""
+    """Trains one arm with one seed and evaluates it on held-out scenes after the last epoch; returns its line."""
     chosen, started = ARMS[arm], time.process_time()
     stage1 = stage1_file(chosen.stage1, seed, out) if chosen.stage1 else None
-    name = f"{arm}_{seed}_{epochs}"
-    common = {"prevent_collapse": True, "stage1": stage1, "pose_model_type": "class_token", "learning_rate": 5e-4}
-    errors, _ = train_and_evaluate(tiny_options(seed, epochs, out, name, **{**common, **chosen.changes}))
+    own = {"stage1": stage1, "model_name": f"{arm}_{seed}_{epochs}", **chosen.changes}
+    options = stage2_options(seed, epochs, out, own)
+    train(options, Processes(torch.device("cpu")))
     seconds = time.process_time() - started
+    test = EvaluateOptions(
+        dataset="synthetic", scenes=SCENES, height=HEIGHT, width=WIDTH, seed=seed, weights=str(options.folder)
+    )
+    errors = evaluate(test, load_depth_model(options.folder / "models" / f"weights_{epochs - 1}")).mean
+    last = [line for line in read_metrics(options.folder) if line["kind"] == "val"][-1]
     return {
         "arm": arm,
         "seed": seed,
         "steps": epochs * STEPS_PER_EPOCH,
-        **errors,
+        "abs_rel": round(errors.abs_rel, 4),
+        "a1": round(errors.a1, 4),
+        "prior": round(prior_errors(test).mean.abs_rel, 4),
+        **{name: round(last[name], 4) for name in dict.fromkeys(bound.name for bound in HEALTHY)},
+        "warning": unhealthy(last).partition(" (")[0],
         "cpu_seconds": round(seconds),
     }
 
@@ -113,7 +163,9 @@ def interval(differences: list[float]) -> str:
     return f"{statistics.mean(differences):+.3f} ± {half:.3f}"
 
 
-HEADER = ("arm", "steps", "seeds", "AbsRel", "prior", "against", "difference", "CPU seconds")
+HEADER = (
+    "arm", "steps", "seeds", "AbsRel", "prior", "better than it", "collapsed", "against", "difference", "CPU seconds",
+)  # fmt: skip
 
 
 def table(lines: list[dict[str, Any]]) -> str:
@@ -138,6 +190,8 @@ def row(arm: str, steps: int, runs: dict[tuple[str, int], dict[str, Any]]) -> tu
         str(len(mine)),
         f"{statistics.mean(found):.3f}{deviation}",
         f"{statistics.mean(line['prior'] for line in mine.values()):.3f}",
+        str(sum(line["abs_rel"] < line["prior"] for line in mine.values())),
+        str(sum(bool(line["warning"]) for line in mine.values())),
         against if pairs else "",
         interval([one["abs_rel"] - other["abs_rel"] for one, other in pairs]) if pairs else "",
         f"{statistics.mean(line['cpu_seconds'] for line in mine.values()):.0f}",
@@ -150,16 +204,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--epochs", type=int, default=8, help=f"of {STEPS_PER_EPOCH} steps")
+    parser.add_argument("--epochs", type=int, default=4, help=f"of {STEPS_PER_EPOCH} steps")
     given = parser.parse_args()
-    lines = read_lines(given.results)
+    given.results.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.loads(line) for line in given.results.read_text().splitlines()] if given.results.exists() else []
     done = [(line["arm"], line["seed"], line["steps"]) for line in lines]
     print(machine(torch.device("cpu")), flush=True)
     for seed in given.seeds:
         for arm in given.arms:
             if (arm, seed, given.epochs * STEPS_PER_EPOCH) not in done:
                 lines.append(run(arm, seed, given.epochs, given.out))
-                append_line(given.results, lines[-1])
+                with given.results.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(lines[-1]) + "\n")
     print(table(lines))
 
 

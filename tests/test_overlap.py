@@ -14,7 +14,7 @@ import torch
 
 from hybrid_encoder.colormap import write_picture
 from hybrid_encoder.errors import UserError
-from hybrid_encoder.prediction import paths, video
+from hybrid_encoder.prediction import run, video
 from hybrid_encoder.prediction.overlap import Later, ahead
 from hybrid_encoder.prediction.paths import predict_paths
 from hybrid_encoder.prediction.settings import PredictionSettings
@@ -143,15 +143,15 @@ def test_images_are_read_while_the_net_works(tmp_path: Path, monkeypatch: pytest
     read = [Event() for _ in range(6)]
     for number in range(6):
         write_picture(tmp_path / f"{number}.png", np.full((40, 90, 3), 40 * number, np.uint8))
-    read_image = paths.read_image
+    read_image = run.read_image
 
     def reading(path: Path) -> np.ndarray:
         read[int(path.stem)].set()
         return read_image(path)
 
-    monkeypatch.setattr(paths, "read_image", reading)
+    monkeypatch.setattr(run, "read_image", reading)
     settings = PredictionSettings(batch_size=2, progress=False)
-    assert len(predict_paths(Follower(read), [tmp_path], tmp_path / "out", settings)) == 12
+    assert len(predict_paths(Follower(read), [tmp_path], tmp_path / "out", settings)) == 18
 
 
 class AtOnce:
@@ -179,11 +179,11 @@ def test_files_are_the_same_byte_for_byte_as_without_threads(tmp_path: Path, mon
     write_video(tmp_path / "in" / "drive.mp4")
     settings = PredictionSettings(batch_size=2, progress=False, save_npy=True, video_codec="mpeg4")
     threaded = predict_paths(Follower([]), [tmp_path / "in"], tmp_path / "threads", settings)
-    for module in (paths, video):
+    for module in (run, video):
         monkeypatch.setattr(module, "Later", AtOnce)
-    monkeypatch.setattr(paths, "ahead", one_after_the_other)
+    monkeypatch.setattr(run, "ahead", one_after_the_other)
     plain = predict_paths(Follower([]), [tmp_path / "in"], tmp_path / "plain", settings)
     assert [path.name for path in threaded] == [path.name for path in plain]
-    assert len(plain) == 16
+    assert len(plain) == 21
     for ours, theirs in zip(threaded, plain, strict=True):
         assert ours.read_bytes() == theirs.read_bytes(), ours.name

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from ..data.loader import EpochSampler, SampleLoader
 from ..errors import UserError
@@ -18,9 +15,9 @@ from .checkpointer import Checkpointer
 from .failures import check_batch_norm, check_workers, explain
 from .folder import RunFolder, hold
 from .processes import Processes
-from .record import Recorder, Throughput, describe_run, device_memory, progress
+from .reporter import Reporter, describe_run
 from .signals import Interrupted, Stop, stop_on_signal
-from .step import build_stepper
+from .step import build_stepper, step_schedule
 from .task import LoopOptions, Task, load_task_state, task_state
 from .validation import Validation
 
@@ -90,7 +87,9 @@ class _Loop:
             raise UserError(f"the processes see different states in {options.folder}: it must be one folder for all")
         self.stepper = build_stepper(task.model, processes, options)
         self.stepper.skipped = state["skipped"] if state else 0
-        self.recorder = Recorder(options.folder if processes.is_main else None, state["lines"] if state else 0)
+        self.reporter = Reporter(folder, processes, state["lines"] if state else 0)
+        if state is not None:
+            self.reporter.resumed(self.step, self.epoch, options.epochs)
         for name, text in options.notes.items():
             if processes.is_main:
                 write_text(options.folder / name, text)
@@ -115,7 +114,7 @@ class _Loop:
             self.checkpointer.rescue()
             raise
         finally:
-            self.recorder.close()
+            self.reporter.recorder.close()
 
     def _train_epoch(self) -> None:
         sampler, total = self.loader.sampler, self.steps_per_epoch
@@ -124,20 +123,18 @@ class _Loop:
         self.stepper.model.train()
         if self.step_in_epoch == total:
             return
-        main, epochs = self.processes.is_main, self.options.epochs
-        with progress(total, self.step_in_epoch, self.epoch, epochs, main) as bar:
-            throughput = Throughput()
+        with self.reporter.epoch(self.epoch, self.options.epochs, self.step_in_epoch, total) as report:
             for batch in self.loader:
-                throughput.got(len(self.task.sample_names(batch)) * self.processes.world_size)
+                report.got(len(self.task.sample_names(batch)))
                 boundary, scalars = self._step(batch)
-                bar.update()
+                report.trained()
                 if scalars and (self.step % self.options.log_frequency == 0 or self.step == 1):
-                    self._log(bar, scalars, throughput)
+                    report.log(self.step, scalars, self._optimizer_state())
                 if boundary:
                     if self.processes.any(self.stop.asked):
                         raise Interrupted
                     self.checkpointer.save_if_due()
-                throughput.waits()
+                report.waits()
 
     def _step(self, batch: Any) -> tuple[bool, dict[str, Tensor]]:
         """One batch; whether the optimiser's step ended with it, and its scalars (none if it was skipped)."""
@@ -147,9 +144,8 @@ class _Loop:
         torch.manual_seed(self.options.seed + self.step * self.processes.world_size + self.processes.rank)
         position = self.step_in_epoch % size
         size = min(size, self.steps_per_epoch - self.step_in_epoch + position)  # an epoch's last group may be smaller
-        skipped, names = stepper.skipped, task.sample_names(batch)
-        on_device = task.to_device(batch, self.processes.device)
-        scalars = stepper.run(task.optimizer, on_device, names, position, size)
+        skipped, on_device = stepper.skipped, task.to_device(batch, self.processes.device)
+        scalars = stepper.run(task.optimizer, on_device, task.sample_names(batch), position, size)
         self.step += 1
         self.step_in_epoch += 1
         if stepper.skipped > skipped:
@@ -168,22 +164,16 @@ class _Loop:
             UserError: there were too many.
         """
         stepper = self.stepper
-        self._record("skipped", self.epoch, {"skipped_steps": stepper.skipped, "samples": stepper.skipped_names})
+        values = {"skipped_steps": stepper.skipped, "samples": stepper.skipped_names}
+        self.reporter.record("skipped", self.step, self.epoch, values)
         if stepper.skipped > self.options.max_bad_steps:
             last = f", the last on {', '.join(stepper.skipped_names)}" if stepper.skipped_names else ""
             raise self._not_finite(f"{stepper.skipped} steps were not finite{last}")
 
-    def _log(self, bar: tqdm[Any], scalars: dict[str, Tensor], throughput: Throughput) -> None:
-        """Numbers of a step, of all processes, on the bar and in the record."""
-        numbers = self.processes.mean({name: float(value) for name, value in scalars.items()})
-        speed = throughput.take()  # now that reading the numbers has waited for the device
-        shown = device_memory(self.processes.device)
-        bar.set_postfix(loss=f"{numbers['loss']:.4f}", img_s=f"{speed['images_per_second']:.1f}", **shown)
-        numbers["learning_rate"] = self.task.optimizer.param_groups[0]["lr"]
-        numbers.update(speed)
-        if self.stepper.skipped:
-            numbers["skipped_steps"] = self.stepper.skipped
-        self._record("train", self.epoch, numbers)
+    def _optimizer_state(self) -> dict[str, float]:
+        """Numbers of the optimiser, for the record."""
+        skipped = {"skipped_steps": self.stepper.skipped} if self.stepper.skipped else {}
+        return {"learning_rate": self.task.optimizer.param_groups[0]["lr"], **skipped}
 
     def _end_epoch(self) -> None:
         """Validates and saves; broken off anywhere in between, all of it is done again.
@@ -193,44 +183,26 @@ class _Loop:
         """
         done = self.epoch + 1
         self._validate(done)
-        warning = self._warn(done)
+        warning = self.validation.warning()
+        self.reporter.warned(self.step, done, warning)
         if self.stepper.in_a_row and (non_finite := self.validation.non_finite()):
             raise self._not_finite(f"{non_finite} of validation were not finite")
         is_best = self.validation.is_best()
-        if self.processes.is_main and (
-            is_best or done == self.options.epochs or done % self.options.save_frequency == 0
-        ):
+        due = done == self.options.epochs or done % self.options.save_frequency == 0
+        if self.processes.is_main and (is_best or due):
             self.folder.check()
             self.task.save(self.epoch, self.validation.metrics, is_best)
         if is_best:
             self.validation.keep_best()
         self.epoch, self.step_in_epoch = done, 0
         if not self.task.schedule_per_step:
-            with warnings.catch_warnings():
-                # Of a run resumed here, PyTorch thinks that it has not made a step yet.
-                warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")
-                self.task.scheduler.step()
+            step_schedule(self.task.scheduler)
         self.checkpointer.save()
         if self.options.stop_on_warning and self.validation.warnings_in_a_row >= WARNINGS_TO_STOP:
             raise UserError(f"the run stops after epoch {done}, its state is saved: {warning}")
 
-    def _warn(self, epoch: int) -> str:
-        """What is wrong with the run by the last validation, told and recorded; empty: nothing is."""
-        warning = self.validation.warning()
-        if warning:
-            self._record("warning", epoch, {"warning": warning})
-            if self.processes.is_main:
-                print(f"warning after epoch {epoch}: {warning}", file=sys.stderr, flush=True)
-        return warning
-
     def _validate(self, epoch: int) -> None:
-        metrics = self.validation.run(self.stepper.model)
-        if not metrics:
-            return
-        self._record("val", epoch, metrics)
-        if self.processes.is_main:
-            listed = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-            print(f"validation after epoch {epoch}: {listed}", flush=True)
+        self.reporter.validated(self.step, epoch, self.validation.run(self.stepper.model))
 
     def _not_finite(self, what: str) -> UserError:
         """The error that ends a run whose numbers are not finite."""
@@ -240,10 +212,6 @@ class _Loop:
             "samples"
         )
 
-    def _record(self, kind: str, epoch: int, values: dict[str, Any]) -> None:
-        self.folder.check()
-        self.recorder.scalars(kind, self.step, epoch, values)
-
     def _state(self) -> dict[str, Any]:
         """All that a run resumes from; `_restore` takes it."""
         return {
@@ -251,11 +219,9 @@ class _Loop:
             "step_in_epoch": self.step_in_epoch,
             "step": self.step,
             "skipped": self.stepper.skipped,
-            "best": self.validation.best,
-            "metrics": self.validation.metrics,
-            "warnings_in_a_row": self.validation.warnings_in_a_row,
-            "lines": self.recorder.lines,
+            "lines": self.reporter.recorder.lines,
             "problems": self.loader.problems if isinstance(self.loader, SampleLoader) else [],
+            **self.validation.state(),
             **task_state(self.task),
         }
 
@@ -264,13 +230,8 @@ class _Loop:
         try:
             load_task_state(self.task, state)
             self.epoch, self.step_in_epoch, self.step = state["epoch"], state["step_in_epoch"], state["step"]
-            self.validation.best, self.validation.metrics = state["best"], state["metrics"]
-            self.validation.warnings_in_a_row = state.get("warnings_in_a_row", 0)  # which older states lack
+            self.validation.load_state(state)
             if isinstance(self.loader, SampleLoader):
                 self.loader.problems = list(state["problems"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{folder} holds a run of another architecture or version: {error}") from error
-        if self.processes.is_main:
-            finished = self.epoch >= self.options.epochs
-            where = "the run is finished" if finished else f"resuming at epoch {self.epoch + 1}"
-            print(f"{where}, step {self.step} ({folder})", flush=True)

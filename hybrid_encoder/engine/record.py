@@ -1,4 +1,4 @@
-"""What a run tells about itself: progress bar, TensorBoard scalars, and the same scalars as JSON lines."""
+"""The record of a run: its scalars as JSON lines, and the same scalars for TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from torch.utils.data import DataLoader
-from tqdm import tqdm
-
 from ..errors import UserError
 from ..writing import write_text
-from .processes import Processes
 
 METRICS_FILE = "metrics.jsonl"
 _EVENT_FILES = ".event_files"
@@ -54,7 +48,7 @@ class Recorder:
             for line in kept:
                 self._add_to_tensorboard(line)
 
-    def scalars(self, kind: str, step: int, epoch: int, values: dict[str, Any]) -> None:
+    def scalars(self, kind: str, step: int, epoch: int, values: Mapping[str, Any]) -> None:
         """One line {"kind", "step", "epoch", ...values, "time"}, and a TensorBoard scalar `kind/name` of every
         number."""
         if self.folder is None:
@@ -117,62 +111,3 @@ def _is_line(line: Any) -> bool:
         return False
     counted = all(type(line.get(name)) is int and line[name] >= 0 for name in ("step", "epoch"))
     return counted and isinstance(line.get("time"), float) and math.isfinite(line["time"])
-
-
-class Throughput:
-    """Images a second, and the share of time that loading took, since the last logged step."""
-
-    def __init__(self) -> None:
-        self._restart()
-        self._waiting_since = self._logged_at
-
-    def waits(self) -> None:
-        """The next batch is asked for."""
-        self._waiting_since = time.perf_counter()
-
-    def got(self, images: int) -> None:
-        """It is there, with so many images of all processes."""
-        self._loading += time.perf_counter() - self._waiting_since
-        self._images += images
-
-    def take(self) -> dict[str, float]:
-        """Both numbers; the next ones count from here. The device must have finished the step."""
-        seconds = time.perf_counter() - self._logged_at
-        numbers = {"images_per_second": self._images / seconds, "loading_share": self._loading / seconds}
-        self._restart()
-        return numbers
-
-    def _restart(self) -> None:
-        self._images, self._loading, self._logged_at = 0, 0.0, time.perf_counter()
-
-
-def describe_run(model: nn.Module, loader: DataLoader[Any], epochs: int, processes: Processes) -> str:
-    """The first line of a run: what is trained on what, and for how long.
-
-    >>> from torch.utils.data import TensorDataset
-    >>> loader = DataLoader(TensorDataset(torch.rand(22)), batch_size=2)
-    >>> describe_run(nn.Linear(1000, 200), loader, 3, Processes(torch.device("cpu")))
-    'training: 22 samples on cpu, 0.20 M parameters, of which 0.20 M train, 3 epochs of 11 steps'
-    """
-    sizes = [(parameter.numel() / 1e6, parameter.requires_grad) for parameter in model.parameters()]
-    total, trained = sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
-    samples = len(loader.dataset)  # type: ignore[arg-type]
-    where = f"{processes.device}" if processes.world_size == 1 else f"{processes.world_size} processes"
-    return (
-        f"training: {samples} samples on {where}, {total:.2f} M parameters, of which {trained:.2f} M train, "
-        f"{epochs} epochs of {len(loader)} steps"
-    )
-
-
-def progress(total: int, done: int, epoch: int, epochs: int, shown: bool) -> tqdm[Any]:
-    """The bar of one epoch, in steps."""
-    interval = 0.5 if sys.stderr.isatty() else 30.0  # a log file gets a line now and then
-    name = f"epoch {epoch + 1}/{epochs}"
-    return tqdm(total=total, initial=done, desc=name, disable=not shown, ncols=110, mininterval=interval)
-
-
-def device_memory(device: torch.device) -> dict[str, str]:
-    """Peak GPU memory for the progress bar; nothing on a CPU."""
-    if device.type != "cuda":
-        return {}
-    return {"GPU": f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f}G"}

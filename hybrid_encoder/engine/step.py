@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from .activation_checkpointing import checkpoint_activations
 from .processes import Processes
@@ -149,3 +151,10 @@ def build_stepper(net: nn.Module, processes: Processes, options: LoopOptions) ->
         # Sizes that differ from batch to batch, as the number of stage 1's sequences does, become variables.
         model = cast(nn.Module, torch.compile(model))
     return Stepper(net, model, processes, options.precision, options.clip_grad, options.clip_parts)
+
+
+def step_schedule(scheduler: LRScheduler) -> None:
+    """Moves the schedule of an optimiser whose steps a resumed run has not made itself: PyTorch would warn of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")
+        scheduler.step()

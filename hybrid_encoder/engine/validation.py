@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,3 +71,12 @@ class Validation:
     def non_finite(self) -> str:
         """Names of the last metrics that are not finite, for messages."""
         return ", ".join(name for name, value in self.metrics.items() if not math.isfinite(value))
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs of it."""
+        return {"best": self.best, "metrics": self.metrics, "warnings_in_a_row": self.warnings_in_a_row}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes what `state` gave."""
+        self.best, self.metrics = state["best"], state["metrics"]
+        self.warnings_in_a_row = state.get("warnings_in_a_row", 0)  # which older states lack
