@@ -13,14 +13,14 @@ from .calibration import NUMBER, check_rotation
 from .text import read_text
 
 MAX_METRES = 1e6
-"""Beyond this no drive leads."""
+"""Positions farther away are no positions of a drive."""
 
 
 def read_kitti_poses(path: str | Path) -> np.ndarray:
-    """The poses of a drive, float64 (N, 4, 4), world from camera: a line holds the upper three rows of a matrix.
+    """The poses of a drive, float64 (N, 4, 4), world from camera; a line holds the upper three rows of a matrix.
 
     Raises:
-        UserError: missing file, no pose in it, or a line of another form, named by its number.
+        UserError: a missing file, no pose in it, or a line of another form (the message gives its number).
     """
     poses = []
     for number, line in enumerate(read_text(path, "file of poses").split("\n"), start=1):
@@ -41,7 +41,7 @@ def read_kitti_poses(path: str | Path) -> np.ndarray:
 
 
 def write_kitti_poses(path: Path, poses: np.ndarray) -> None:
-    """Poses (N, 4, 4), world from camera, in KITTI's form.
+    """Writes poses (N, 4, 4), world from camera, in KITTI's form.
 
     Raises:
         UserError: the file cannot be written.
@@ -51,7 +51,7 @@ def write_kitti_poses(path: Path, poses: np.ndarray) -> None:
 
 
 def write_tum_poses(path: Path, poses: np.ndarray, seconds: Sequence[float]) -> None:
-    """Poses (N, 4, 4), world from camera, as TUM RGB-D's tools read them: `time tx ty tz qx qy qz qw`.
+    """Writes poses (N, 4, 4), world from camera, as TUM RGB-D's tools read them: `time tx ty tz qx qy qz qw`.
 
     Raises:
         UserError: the file cannot be written.
@@ -64,8 +64,8 @@ def write_tum_poses(path: Path, poses: np.ndarray, seconds: Sequence[float]) -> 
 
 
 def quaternion(rotation: np.ndarray) -> np.ndarray:
-    """x, y, z, w of a rotation (3, 3), w at least 0: the eigenvector of Bar-Itzhack's matrix (2000), which also suits
-    a rotation that is not exact.
+    """x, y, z, w of a rotation (3, 3), w at least 0: the eigenvector of Bar-Itzhack's matrix (2000), which also works
+    for a matrix that is only nearly a rotation.
 
     >>> quaternion(np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])).round(3).tolist()
     [0.0, 0.0, 0.707, 0.707]
