@@ -1,18 +1,20 @@
 """One GPU: inference and stage 2 with hybrid encoders beside ResNets, their share of the chip's matrix rate, and where
 the time goes.
 
-    python benchmarks/gpu.py [--parts inference steps profile] [--nets paper small resnet18 resnet50]
+    python benchmarks/gpu.py [--parts inference steps fill profile] [--nets paper small resnet18 resnet50]
 
 Random weights; frames in memory; the trainers' own nets and step. Convolutions and matrix products are counted by
 PyTorch, and the rate they are compared with is that of a large product of square bfloat16 matrices on the same chip.
-Prints the tables of benchmarks/README.md, each row as soon as it is found. `--device cpu` with small sizes tries the
-script itself.
+`fill` doubles the batch of a training step until the memory does not suffice. Prints the tables of
+benchmarks/README.md, each row as soon as it is found. `--device cpu` with small sizes tries the script itself;
+`make gpu` runs all of it.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,8 +59,8 @@ def name(net: str) -> str:
 
 
 def flops(call: Callable[[], object]) -> float:
-    """Floating-point operations of a forward pass, those of convolutions, matrix products and attention."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    """Floating-point operations of a call, those of convolutions, matrix products and attention."""
+    with FlopCounterMode(display=False) as counter:
         call()
     return float(counter.get_total_flops())
 
@@ -100,8 +102,13 @@ def measure_inference(net: str, size: int, given: argparse.Namespace, device: to
 
     with inference(device):
         see()  # text is computed once per model, and counts as no image's work
-    work, whole_work = flops(see), flops(see_depth)
+    with torch.no_grad():
+        work, whole_work = flops(see), flops(see_depth)
     for mode, (precision, compiled) in MODES.items():
+        if precision not in given.precisions:
+            continue
+        if compiled and (net not in given.compiled or size != max(given.batches)):
+            continue
         calls: list[Callable[[], Any]] = [see, see_depth]
         if compiled:
             torch._dynamo.reset()
@@ -120,18 +127,63 @@ def step_of(net: str, height: int, width: int, batch: int, precision: str, devic
     return training_step(model, optimizer, [frames_in_memory(batch, height, width, device)], processes, precision)
 
 
-def measure_step(net: str, height: int, width: int, given: argparse.Namespace, device: torch.device) -> None:
-    """Prints the rows of one net and image size."""
-    for precision in ("float32", "bf16"):
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(device)
-        step = step_of(net, height, width, given.batch, precision, device)
-        step()
-        seconds = median_seconds(step, given.rounds, device)
-        peak = f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f}" if device.type == "cuda" else "-"
-        row = f"| {name(net)} | {height}x{width} | {precision} | {seconds:.3f} | {given.batch / seconds:.1f} | {peak} |"
-        print(row, flush=True)
+@dataclass(frozen=True)
+class StepSize:
+    """What a training step works on."""
+
+    height: int
+    width: int
+    batch: int
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width} | {self.batch} | {self.precision}"
+
+
+def measure_step(net: str, size: StepSize, rounds: int, device: torch.device, rate: float) -> None:
+    """Prints the row of one net and size."""
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    step = step_of(net, size.height, size.width, size.batch, size.precision, device)
+    work = flops(step)
+    seconds = median_seconds(step, rounds, device)
+    peak = f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f}" if on_gpu else "-"
+    row = f"| {name(net)} | {size} | {seconds:.3f} | {size.batch / seconds:.1f} | {peak} "
+    print(f"{row}| {work / seconds / 1e12:.2f} | {work / seconds / rate:.1%} |", flush=True)
+
+
+def measure_steps(given: argparse.Namespace, device: torch.device, rate: float) -> None:
+    """Prints the table of stage 2."""
+    print_step_header("Stage 2")
+    for net in given.nets:
+        for size in given.sizes:
+            for precision in given.precisions:
+                height, width = map(int, size.split("x"))
+                measure_step(net, StepSize(height, width, given.batch, precision), given.rounds, device, rate)
+
+
+def fill(given: argparse.Namespace, device: torch.device, rate: float) -> None:
+    """Prints the table of ever larger batches of the first net."""
+    height, width = map(int, given.sizes[0].split("x"))
+    print_step_header("Batches that fill the memory")
+    batch = given.batch
+    while batch <= given.largest_batch:
+        try:
+            measure_step(
+                given.nets[0], StepSize(height, width, batch, given.precisions[-1]), min(given.rounds, 3), device, rate
+            )
+        except torch.OutOfMemoryError:
+            print(f"\na batch of {batch} does not fit", flush=True)
+            return
+        batch *= 2
+
+
+def print_step_header(title: str) -> None:
+    print(f"\n{title}; the share is that of the measured bf16 matrix rate\n")
+    print("| net | size | batch | mode | step (s) | samples/s | peak memory (GiB) | TFLOP/s | share |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
 
 
 def kind(operator: str) -> str:
@@ -163,34 +215,45 @@ def print_profile(title: str, call: Callable[[], object], given: argparse.Namesp
 
 
 def profile_net(net: str, given: argparse.Namespace, device: torch.device) -> None:
-    """The encoder's inference with the largest batch, and a step of stage 2, both in bf16."""
-    height, width, size = given.height, given.width, max(given.batches)
+    """The encoder's inference with the largest batch, and a step of stage 2, both in the last precision."""
+    height, width, size, precision = given.height, given.width, max(given.batches), given.precisions[-1]
     encoder = prepare(build(net, height, width).encoder, device)
     image = torch.rand(size, 3, height, width, device=device).to(memory_format=torch.channels_last)
 
     def see() -> None:
-        with inference(device, "bf16"):
+        with inference(device, precision):
             encoder.forward_features(image)
 
-    print_profile(f"{name(net)}, encoder, {height}x{width}, batch {size}, bf16", see, given, device)
-    step = step_of(net, height, width, given.batch, "bf16", device)
-    print_profile(f"{name(net)}, step of stage 2, {height}x{width}, batch {given.batch}, bf16", step, given, device)
+    print_profile(f"{name(net)}, encoder, {height}x{width}, batch {size}, {precision}", see, given, device)
+    step = step_of(net, height, width, given.batch, precision, device)
+    title = f"{name(net)}, step of stage 2, {height}x{width}, batch {given.batch}, {precision}"
+    print_profile(title, step, given, device)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("inference", "steps", "profile")
+    parts, nets = ("inference", "steps", "fill", "profile"), ("paper", "small", "resnet18", "resnet50")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--nets", nargs="+", default=["paper", "small", "resnet18", "resnet50"])
+    parser.add_argument("--nets", nargs="+", default=nets, help="fill and profile take the first")
+    parser.add_argument("--compiled", nargs="*", default=nets, help="nets compiled, too, at the largest batch")
+    precisions = ("float32", "bf16")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=precisions, default=precisions, help="last: of fill, profile"
+    )
     parser.add_argument("--height", type=int, default=224, help="of inference and profile")
     parser.add_argument("--width", type=int, default=672, help="of inference and profile")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="of inference")
     parser.add_argument("--batch", type=int, default=12, help="of stage 2")
-    parser.add_argument("--sizes", nargs="+", default=["192x640", "224x672"], help="of stage 2")
+    parser.add_argument("--sizes", nargs="+", default=["192x640", "224x672"], help="of stage 2; fill takes the first")
+    parser.add_argument("--largest_batch", type=int, default=1024, help="where filling ends at the latest")
     parser.add_argument("--matrix", type=int, default=8192, help="rows of the matrices of the measured rate")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--device", default="cuda")
-    given = parser.parse_args()
+    run(parser.parse_args(arguments))
+
+
+def run(given: argparse.Namespace) -> None:
+    """Prints the parts asked for."""
     device = choose_device(given.device)
     print(f"{machine(device)}; medians of {given.rounds}\n")
     rates = {dtype: matrix_rate(given.matrix, dtype, device, 3) for dtype in (torch.float32, torch.bfloat16)}
@@ -204,12 +267,9 @@ def main() -> None:
             for size in given.batches:
                 measure_inference(net, size, given, device, rates[torch.bfloat16])
     if "steps" in given.parts:
-        print(f"\nStage 2, batch {given.batch}\n")
-        print("| net | size | mode | step (s) | samples/s | peak memory (GiB) |\n|---|---|---|---|---|---|")
-        for net in given.nets:
-            for size in given.sizes:
-                height, width = map(int, size.split("x"))
-                measure_step(net, height, width, given, device)
+        measure_steps(given, device, rates[torch.bfloat16])
+    if "fill" in given.parts:
+        fill(given, device, rates[torch.bfloat16])
     if "profile" in given.parts:
         profile_net(given.nets[0], given, device)
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from . import __version__
+from .bev.options import BevEvaluateOptions, BevOptions, BevPredictOptions
 from .commands.options import (
     BenchOptions,
     ConvertOptions,
@@ -37,6 +38,8 @@ from .two_frame.options import ManydepthOptions, TwoFrameEvaluateOptions
 EXIT_USER_ERROR = 2
 WAITING = ("demo", "predict")
 """Commands whose threads mostly wait: nets are small, or run between reading and writing."""
+TWO_WORDS = ("evaluate bev", "predict bev")
+"""Names of commands."""
 EXIT_KEYBOARD = 130
 """A shell's status of a program that Ctrl-C ended, outside of a training run."""
 
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    parsed = build_parser().parse_args(arguments)
+    parsed = build_parser().parse_args(with_joined_names(sys.argv[1:] if arguments is None else arguments))
     keep_freed_memory()
     try:
         run_command(parsed)
@@ -68,6 +71,17 @@ def _run(arguments: Sequence[str] | None) -> int:
         print("hybrid-encoder: interrupted", file=sys.stderr)
         return EXIT_KEYBOARD
     return 0
+
+
+def with_joined_names(arguments: Sequence[str]) -> list[str]:
+    """The command line with a command's name of two words as one, since a command without a second word may be
+    followed by files.
+
+    >>> with_joined_names(["predict", "bev", "--out", "maps"]), with_joined_names(["predict", "a.jpg"])
+    (['predict bev', '--out', 'maps'], ['predict', 'a.jpg'])
+    """
+    first = " ".join(arguments[:2])
+    return [first, *arguments[2:]] if first in TWO_WORDS else list(arguments)
 
 
 def run_command(parsed: argparse.Namespace) -> None:
@@ -93,18 +107,22 @@ def build_parser() -> argparse.ArgumentParser:
 
     def add(name: str, options: type[Options], help: str) -> None:
         command = commands.add_parser(name, help=help, description=help)
-        _fill(command, name.replace("-", "_"), options)
+        _fill(command, name.replace("-", "_").replace(" ", "_"), options)
 
     add("demo", DemoOptions, "the whole pipeline on rendered scenes, with a report, in minutes on a CPU")
-    add("synth", SynthOptions, "write rendered driving scenes in the layouts of KITTI raw and TuSimple")
+    add("synth", SynthOptions, "write rendered driving scenes in the layouts of KITTI raw and TuSimple, or of nuScenes")
     add("pretrain", PretrainOptions, "stage 1: rank patches from close to distant against text")
-    train = commands.add_parser("train", help="stage 2: self-supervised depth from video")
+    train = commands.add_parser("train", help="stage 2: self-supervised depth from video; or a bird's-eye-view model")
     hosts = train.add_subparsers(required=True, metavar="HOST")
     _fill(hosts.add_parser("monodepth2", help="one frame at a time"), "train", Monodepth2Options)
     two_frame = "with the frame before: a cost volume, and a single-frame teacher"
     _fill(hosts.add_parser("manydepth", help=two_frame), "train", ManydepthOptions)
+    lift_splat = "a lift-splat model: maps of vehicles and road around a rig of cameras"
+    _fill(hosts.add_parser("bev", help=lift_splat), "train_bev", BevOptions)
     add("evaluate", TwoFrameEvaluateOptions, "the seven depth metrics of a weights folder on a data set")
+    add("evaluate bev", BevEvaluateOptions, "IoU of a bird's-eye-view model's maps by class and range")
     add("predict", PredictOptions, "depth of images, folders and videos")
+    add("predict bev", BevPredictOptions, "pictures of rigs: their images beside the map that a model draws")
     add("export", ExportModelOptions, "write a depth model as an ONNX file, or as a program of torch.export")
     add("export-gt", ExportOptions, "collect a split's ground truth depth in one .npz")
     add("info", InfoOptions, "the presets; which pretrained files one needs, where they are looked for, their licences")

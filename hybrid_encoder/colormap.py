@@ -12,6 +12,16 @@ import numpy as np
 from .errors import UserError
 from .writing import atomic_path, not_written
 
+COLORMAPS = {
+    "magma": cv2.COLORMAP_MAGMA,
+    "inferno": cv2.COLORMAP_INFERNO,
+    "plasma": cv2.COLORMAP_PLASMA,
+    "viridis": cv2.COLORMAP_VIRIDIS,
+    "cividis": cv2.COLORMAP_CIVIDIS,
+    "turbo": cv2.COLORMAP_TURBO,
+    "bone": cv2.COLORMAP_BONE,
+}
+"""Colours by the names that matplotlib gives them."""
 LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 95.0
 """Ends of the colour scale. A few very near pixels would otherwise darken the rest of the picture (the field's 95%)."""
 
@@ -22,12 +32,15 @@ def color_range(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def colorize(values: np.ndarray, low: float, high: float, known: np.ndarray | None = None) -> np.ndarray:
-    """Magma colours, dark at `low` and bright at `high`.
+def colorize(
+    values: np.ndarray, low: float, high: float, known: np.ndarray | None = None, colormap: str = "magma"
+) -> np.ndarray:
+    """Colours, with magma dark at `low` and bright at `high`.
 
     Args:
         values: (H, W).
         known: boolean (H, W); pixels that are not known are black.
+        colormap: a key of `COLORMAPS`.
 
     Returns:
         uint8 RGB (H, W, 3).
@@ -35,16 +48,18 @@ def colorize(values: np.ndarray, low: float, high: float, known: np.ndarray | No
     scaled = np.clip((values.astype(np.float32) - low) / max(high - low, 1e-12), 0.0, 1.0)
     if known is not None:
         scaled = np.where(known, scaled, 0.0)
-    bgr = cv2.applyColorMap(np.round(scaled * 255).astype(np.uint8), cv2.COLORMAP_MAGMA)
+    bgr = cv2.applyColorMap(np.round(scaled * 255).astype(np.uint8), COLORMAPS[colormap])
     rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     if known is not None:
         rgb[~known] = 0
     return rgb
 
 
-def colorize_disparity(disparity: np.ndarray, limits: tuple[float, float] | None = None) -> np.ndarray:
+def colorize_disparity(
+    disparity: np.ndarray, limits: tuple[float, float] | None = None, colormap: str = "magma"
+) -> np.ndarray:
     """Inverse depth (H, W) as uint8 RGB, near bright and far dark; `limits` fixes the scale, else it fits this map."""
-    return colorize(disparity, *(color_range(disparity) if limits is None else limits))
+    return colorize(disparity, *(color_range(disparity) if limits is None else limits), colormap=colormap)
 
 
 def colorize_depth(depth: np.ndarray, limits: tuple[float, float] | None = None) -> np.ndarray:

@@ -161,7 +161,7 @@ def _add(parser: argparse.ArgumentParser, field: Any, hint: Any) -> None:
 def _help(spec: Option, default: Any) -> str:
     """The help text with the default, where there is one to tell, as argparse wants it."""
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-    untold = spec.required or spec.positional or default is None or default is False or default == ()
+    untold = spec.required or spec.positional or default is None or default is False or default in ("", ())
     return (spec.help if untold else f"{spec.help} (default: {shown})".lstrip()).replace("%", "%%")
 
 
@@ -180,6 +180,12 @@ def _in_home(flag: str, path: Path) -> Path:
 
 YES = "with the authors' weights (released): fetch them without asking"
 """Help text of the commands' `--yes`."""
+
+SCALE_FROM = (
+    "metres from camera_height=1.65 (above ground), lidar (KITTI's layout), baseline=0.54 (after stereo "
+    "training), speed=FILE (lines of seconds, metres per second) or poses=FILE (KITTI's form or TUM's)"
+)
+"""Help text of `--scale_from`."""
 
 HYBRID_ONLY = ("clip_weights", "dino_weights", "encoder_option")
 """Options of `EncoderOptions` that are without effect where no encoder is a hybrid one."""

@@ -14,11 +14,11 @@ PACKAGE = "hybrid_encoder"
 LAYERS = (
     ("errors", "config", "options", "writing", "colormap", "images"),
     ("model", "weights", "released"),
-    ("data", "engine", "synthetic"),
+    ("data", "engine", "synthetic", "metric"),
     ("evaluation", "prediction"),
     ("stage1",),
     ("stage2",),
-    ("two_frame",),
+    ("two_frame", "bev"),
     ("adapters", "patches"),
     ("commands",),
     ("cli", "__init__"),

@@ -17,9 +17,11 @@ from hybrid_encoder.data.poses import quaternion, read_kitti_poses, write_kitti_
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation.trajectory import motions_of, poses_of, snippet_errors
 from hybrid_encoder.images import read_image
+from hybrid_encoder.prediction.cameras import Cameras
 from hybrid_encoder.prediction.map_picture import Path2D, draw_map
 from hybrid_encoder.prediction.settings import PredictionSettings
-from hybrid_encoder.prediction.trajectory import predict_motions, predict_trajectories
+from hybrid_encoder.prediction.trajectory import predict_motions
+from hybrid_encoder.prediction.trajectory_files import write_trajectory
 from hybrid_encoder.stage2.checkpoint import encoder_extras, save_weights
 from hybrid_encoder.stage2.model import MonoDepth
 from hybrid_encoder.stage2.odometry import evaluate_poses, open_drives
@@ -276,7 +278,12 @@ def test_the_path_of_a_video_has_its_times_and_scale(tmp_path: Path) -> None:
     poses = drive_poses(6)
     video = write_video(tmp_path / "drive.avi", frames=6, fps=10)
     settings = PredictionSettings(scale_factor=2.0, progress=False, batch_size=2)
-    written = predict_trajectories(ByOrder(motions_of(poses)), [video], tmp_path / "out", settings)
+
+    def write(video: Path) -> list[Path]:
+        cameras = Cameras(settings, ByOrder(motions_of(poses)))
+        return write_trajectory(cameras, tmp_path / "out" / "drive_trajectory", (), video)
+
+    written = write(video)
     assert [path.name for path in written] == [f"drive_trajectory{end}" for end in ("_tum.txt", "_kitti.txt", ".png")]
     rows = np.loadtxt(written[0])
     assert rows[:, 0] == pytest.approx(np.arange(6) / 10, abs=1e-3)
@@ -284,7 +291,7 @@ def test_the_path_of_a_video_has_its_times_and_scale(tmp_path: Path) -> None:
     assert read_kitti_poses(written[1])[:, :3, 3] == pytest.approx(2 * poses[:, :3, 3], abs=1e-6)
     still = write_video(tmp_path / "still.avi", frames=1)
     with pytest.raises(UserError, match=r"still\.avi: a trajectory needs at least two frames"):
-        predict_trajectories(ByOrder(motions_of(poses)), [still], tmp_path / "out", settings)
+        write(still)
 
 
 # The commands

@@ -57,7 +57,7 @@ def write_image(path: Path, height: int = 40, width: int = 90, green: int = 255)
     return path
 
 
-QUIET = PredictionSettings(progress=False)
+QUIET = PredictionSettings(progress=False, pairs=False)
 
 
 def predict(inputs: list[str | Path], out: Path, **options: Any) -> list[str]:

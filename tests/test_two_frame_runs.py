@@ -237,7 +237,7 @@ def test_prediction(run: ManydepthOptions, tmp_path: Path, caplog: pytest.LogCap
     settings = PredictionSettings(save_npy=True, camera=camera, progress=False)
     together = predict_two_frame(model, images, tmp_path / "line", settings, sequence=True)
     assert not caplog.records
-    assert len(alone) == len(together) == 9
+    assert len(alone) == len(together) == 12
     for n in range(3):
         depths = [np.load(tmp_path / folder / f"{n}.npy") for folder in ("alone", "line")]
         assert all(np.isfinite(depth).all() for depth in depths)
@@ -351,4 +351,4 @@ def test_real_drive(tmp_path: Path) -> None:
     assert len(result.rows) == 2
     assert np.isfinite(np.array(result.rows)).all()
     image = KITTI / DRIVE / "image_02" / "data" / "0000000005.jpg"
-    assert len(predict_two_frame(model, [image], tmp_path / "out", PredictionSettings(progress=False))) == 2
+    assert len(predict_two_frame(model, [image], tmp_path / "out", PredictionSettings(progress=False))) == 3

@@ -60,9 +60,12 @@ class ToyModel(nn.Module):
 
 
 class ToyTask:
-    def __init__(self, at: At | None, per_step: bool, bad: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, at: At | None, per_step: bool, bad: tuple[int, ...] = (), device: torch.device = ALONE.device
+    ) -> None:
         torch.manual_seed(5)
-        self.model = ToyModel(at)
+        self.device = device
+        self.model = ToyModel(at).to(device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01)
         self.scheduler: Any = StepLR(self.optimizer, 3, 0.7)
         self.schedule_per_step = per_step
@@ -80,7 +83,7 @@ class ToyTask:
         pass
 
     def validate(self, processes: Processes) -> dict[str, float]:
-        return {"error": sum(float(self.model(batch["x"])["loss"]) for batch in self.val_loader)}
+        return {"error": sum(float(self.model(batch["x"].to(self.device))["loss"]) for batch in self.val_loader)}
 
     def save(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
         self.saved.append((epoch, best))
@@ -105,7 +108,7 @@ def run(
     **options: Any,
 ) -> ToyTask:
     """Trains three epochs in a folder, or what is left of them."""
-    task = ToyTask(at, per_step, bad)
+    task = ToyTask(at, per_step, bad, processes.device)
     loading = LoaderOptions(workers, rank=processes.rank, world_size=processes.world_size, skip_bad=skip_bad)
     loader = make_loader(ToyDataset(bad, before), BATCH, train=True, options=loading)
     settings: dict[str, Any] = {

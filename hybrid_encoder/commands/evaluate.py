@@ -9,10 +9,13 @@ import numpy as np
 
 from ..engine.inference import inference, prepare
 from ..engine.processes import choose_device
-from ..evaluation import format_table, save_csv
+from ..errors import UserError
+from ..evaluation import EvaluationResult, format_table, save_csv
+from ..metric.source import read_scale_source
 from ..stage2.evaluate import evaluation_protocol, judge, keep, predict, prior_errors
 from ..stage2.evaluate_options import BENCHMARK
 from ..stage2.evaluation_data import EvaluationData, has_frames, open_data
+from ..stage2.metric_scale import estimate_scale, metric_result
 from ..stage2.odometry import evaluate_poses
 from ..stage2.poses import load_pose_model
 from ..stage2.prediction_files import stored_disparities, write_only
@@ -40,12 +43,31 @@ def run(options: TwoFrameEvaluateOptions) -> None:
         if options.no_eval or options.split == BENCHMARK:
             print(write_only(options, data, keep(options, data, predictions), evaluation_protocol(options)))
             return
-        result = judge(options, data, predictions)
-    print(format_table(result))
+        result, told = _judge(options, data, predictions)
+    print(format_table(result) + told)
     if prior is not None:
         print(f"mean depth of the training scenes, which looks at no image:\n{format_table(prior)}")
     if options.csv is not None:
         save_csv(result, options.csv)
+
+
+def _judge(
+    options: TwoFrameEvaluateOptions, data: EvaluationData, predictions: Iterator[np.ndarray]
+) -> tuple[EvaluationResult, str]:
+    """The metrics, and the second table of `--scale_from`, if it is asked for."""
+    if options.scale_from is None:
+        return judge(options, data, predictions), ""
+    source = read_scale_source(options.scale_from)
+    poses = None
+    if source.needs_motion and not options.weights:
+        raise UserError(f"--scale_from {options.scale_from} needs the pose nets of --weights")
+    if source.needs_motion:
+        poses = prepare(load_pose_model(options.weights, options.normalization), choose_device(options.device))
+    kept = list(predictions)
+    result = judge(options, data, kept)
+    estimate = estimate_scale(options, source, data, kept, poses)
+    scaled = metric_result(options, data, kept, estimate.factor)
+    return result, f"\n{estimate}, in place of median scaling:\n{format_table(scaled)}"
 
 
 def _predictions(options: TwoFrameEvaluateOptions) -> tuple[EvaluationData, Iterator[np.ndarray]]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..config import MAX_CROP_BOTTOM, MAX_SIDE, SIZE_MULTIPLE
 from ..engine.options import MAX_WORKERS
-from ..options import MAX_SCENE_SEED, MAX_SCENES, YES, Options, option
+from ..options import MAX_SCENE_SEED, MAX_SCENES, SCALE_FROM, YES, Options, option
 from ..weights.in_package import DEFAULT
 
 
@@ -40,10 +40,13 @@ class SynthOptions(Options):
 
     out: Path = option(Path(), "folder to write, new or empty", positional=True, writes="folder")
     seed: int = option(0, "seed of the scenes", at_least=0, at_most=MAX_SCENE_SEED)
-    sequences: int = option(12, "drives", at_least=3, at_most=MAX_SCENES // 4)
-    frames: int = option(12, "frames of a drive", at_least=3, at_most=100_000)
-    height: int = option(375, "image height of the KITTI layout", at_least=32, at_most=4096)
-    width: int = option(1242, "image width of the KITTI layout", at_least=32, at_most=4096)
+    layout: Literal["kitti", "nuscenes"] = option(
+        "kitti", "kitti: drives as KITTI raw, and TuSimple's lanes; nuscenes: rigs of six cameras, with boxes and maps"
+    )
+    sequences: int = option(12, "drives, or scenes of rigs", at_least=3, at_most=MAX_SCENES // 4)
+    frames: int = option(12, "frames of a drive, or keyframes of a scene", at_least=1, at_most=100_000)
+    height: int | None = option(None, "image height (default: 375; nuscenes: 128)", at_least=32, at_most=4096)
+    width: int | None = option(None, "image width (default: 1242; nuscenes: 352)", at_least=32, at_most=4096)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,25 @@ class PredictOptions(Options):
         0.0, "share of the height cut off below, as in training", at_least=0, at_most=MAX_CROP_BOTTOM
     )
     npy: bool = option(False, "of images, also depth as .npy")
+    no_pairs: bool = option(False, "of images, no picture of image and depth side by side")
     scale_factor: float = option(1.0, "metres per unit of depth; 5.4 after stereo training", above=0)
+    scale_from: str | None = option(None, SCALE_FROM)
+    fov: float | None = option(None, "horizontal field of view in degrees, where the intrinsics are not known", above=0)
+    points: bool = option(
+        False, "also coloured points as .ply; of a video all frames in one, along the path of the pose nets or --poses"
+    )
+    poses: Path | None = option(None, "file of the camera's path in metres (KITTI's form or TUM's), one pose a frame")
+    voxel: float | None = option(
+        None,
+        "side of the cells that average a video's points (default: a hundredth of the median depth)",
+        above=0,
+    )
+    colormap: Literal["magma", "inferno", "plasma", "viridis", "cividis", "turbo", "bone"] = option(
+        "magma", "colours of depth"
+    )
+    keep_aspect: bool = option(
+        False, "the net sees inputs with their own proportions, at about as many pixels as in training"
+    )
     batch_size: int = option(4, "images at a time", at_least=1)
     video_codec: Literal["browser", "mpeg4"] = option(
         "browser", "browser: H.264 or VP9, which browsers play; mpeg4: written much faster"

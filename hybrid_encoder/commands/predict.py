@@ -9,11 +9,12 @@ from ..data.calibration import read_intrinsics
 from ..engine.inference import inference, prepare
 from ..engine.processes import choose_device
 from ..errors import UserError
+from ..metric.source import read_scale_source
 from ..model.onnx_depth import SUFFIX, OnnxDepthModel
+from ..prediction.inputs import find_inputs
 from ..prediction.paths import predict_paths
 from ..prediction.settings import PredictionSettings
-from ..prediction.trajectory import predict_trajectories
-from ..stage2.poses import load_pose_model
+from ..stage2.poses import PoseModel, load_pose_model
 from ..two_frame.checkpoint import is_two_frame, load_two_frame_model
 from ..two_frame.predict import predict_two_frame
 from .convert import open_depth_model, refuse_normalization
@@ -24,14 +25,7 @@ from .options import PredictOptions
 def run(options: PredictOptions) -> None:
     """Predicts, and says how many files were written."""
     options = replace(options, weights=local_weights(options.weights, options.yes))
-    settings = PredictionSettings(
-        save_npy=options.npy,
-        scale_factor=options.scale_factor,
-        batch_size=options.batch_size,
-        crop_bottom=options.crop_bottom,
-        camera=None if options.intrinsics is None else read_intrinsics(options.intrinsics),
-        video_codec=options.video_codec,
-    )
+    settings = _settings(options)
     if options.weights.lower().endswith(SUFFIX):
         written = predict_paths(_open_onnx(options), options.inputs, options.out, settings)
     else:
@@ -39,22 +33,53 @@ def run(options: PredictOptions) -> None:
     print(f"{len(written)} files in {options.out}")
 
 
+def _settings(options: PredictOptions) -> PredictionSettings:
+    return PredictionSettings(
+        save_npy=options.npy,
+        scale_factor=options.scale_factor,
+        batch_size=options.batch_size,
+        crop_bottom=options.crop_bottom,
+        camera=None if options.intrinsics is None else read_intrinsics(options.intrinsics),
+        video_codec=options.video_codec,
+        scale_from=None if options.scale_from is None else read_scale_source(options.scale_from),
+        fov=options.fov,
+        poses=options.poses,
+        trajectory=options.trajectory,
+        points=options.points,
+        voxel=options.voxel,
+        colormap=options.colormap,
+        pairs=not options.no_pairs,
+        keep_aspect=options.keep_aspect,
+    )
+
+
 def _predict_with_torch(options: PredictOptions, settings: PredictionSettings) -> list[Path]:
     """Predicts with a folder of weights, of one frame or of two."""
     device, inputs, out = choose_device(options.device), list(options.inputs), options.out
-    poses = prepare(load_pose_model(options.weights, options.normalization), device) if options.trajectory else None
-    with inference(device, options.precision):
-        written = [] if poses is None else predict_trajectories(poses, inputs, out, settings)
+    poses = _pose_model(options, settings)
+    if poses is not None:
+        poses = prepare(poses, device)
     if is_two_frame(options.weights):
         refuse_normalization(options.weights, options.normalization)
+        if options.keep_aspect:
+            raise UserError("--keep_aspect is for weights of one frame: a cost volume has one size")
         matching = prepare(load_two_frame_model(options.weights), device, options.compile)
         with inference(device, options.precision):
-            return predict_two_frame(matching, inputs, out, settings, options.sequence) + written
+            return predict_two_frame(matching, inputs, out, settings, options.sequence, poses)
     if options.sequence:
         raise UserError(f"--sequence is for two-frame weights: those of {options.weights} look at one frame at a time")
     model = prepare(open_depth_model(options.weights, normalization=options.normalization), device, options.compile)
     with inference(device, options.precision):
-        return predict_paths(model, inputs, out, settings) + written
+        return predict_paths(model, inputs, out, settings, poses=poses)
+
+
+def _pose_model(options: PredictOptions, settings: PredictionSettings) -> PoseModel | None:
+    """The pose nets of the weights, where something is asked for that needs them."""
+    source = settings.scale_from
+    along_a_path = settings.points and settings.poses is None and any(f.is_video for f in find_inputs(options.inputs))
+    if settings.trajectory or along_a_path or (source is not None and source.needs_motion):
+        return load_pose_model(options.weights, options.normalization)
+    return None
 
 
 def _open_onnx(options: PredictOptions) -> OnnxDepthModel:

@@ -40,6 +40,56 @@ def read_kitti_poses(path: str | Path) -> np.ndarray:
     return np.stack(poses)
 
 
+def read_poses(path: str | Path) -> np.ndarray:
+    """The poses of a drive, float64 (N, 4, 4), world from camera, from a file of KITTI's form or of TUM's.
+
+    Raises:
+        UserError: as `read_kitti_poses`.
+    """
+    first = next((line for line in read_text(path, "file of poses").split("\n") if _is_told(line)), "")
+    return read_tum_poses(path) if len(first.split()) == 8 else read_kitti_poses(path)
+
+
+def read_tum_poses(path: str | Path) -> np.ndarray:
+    """The poses of a drive, float64 (N, 4, 4), world from camera: `time tx ty tz qx qy qz qw` a line, # for comments.
+
+    Raises:
+        UserError: missing file, no pose in it, or a line of another form, named by its number.
+    """
+    poses = []
+    for number, line in enumerate(read_text(path, "file of poses").split("\n"), start=1):
+        if not _is_told(line):
+            continue
+        fields, where = line.split(), f"{path}, line {number}"
+        if len(fields) != 8 or not all(NUMBER.fullmatch(field) for field in fields):
+            raise UserError(f"{where}: expected 8 numbers, time tx ty tz qx qy qz qw")
+        values = np.array(fields, dtype=np.float64)
+        length = np.linalg.norm(values[4:])
+        if abs(length - 1) > 1e-2 or np.abs(values[1:4]).max() > MAX_METRES:
+            raise UserError(f"{where}: no pose: a quaternion of length {length:.3g}, at {values[1:4].tolist()} m")
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = rotation_of(values[4:] / length), values[1:4]
+        poses.append(pose)
+    if not poses:
+        raise UserError(f"{path} holds no pose: expected 8 numbers a line")
+    return np.stack(poses)
+
+
+def _is_told(line: str) -> bool:
+    return bool(line.strip()) and not line.startswith("#")
+
+
+def rotation_of(quaternion: np.ndarray) -> np.ndarray:
+    """(3, 3) of a quaternion x, y, z, w of length 1.
+
+    >>> rotation_of(np.array([0.0, 0.0, 1.0, 0.0])).tolist()
+    [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    x, y, z, w = quaternion
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + 2 * w * cross + 2 * cross @ cross + 0.0
+
+
 def write_kitti_poses(path: Path, poses: np.ndarray) -> None:
     """Writes poses (N, 4, 4), world from camera, in KITTI's form.
 

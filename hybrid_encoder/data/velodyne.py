@@ -140,6 +140,23 @@ def read_scan_depth(
     return project_scan(points, projection, size, reference)
 
 
+def scan_depth_of_image(image: str | Path) -> np.ndarray:
+    """Depth map (H, W) of the scan that belongs to an image of KITTI raw, DAY/DRIVE/image_02/data/NNNNNNNNNN.jpg.
+
+    Raises:
+        UserError: the image does not lie in this layout, or as `read_scan_depth`.
+    """
+    path = Path(image).absolute()
+    side = next((side for side, camera in CAMERAS.items() if path.parts[-3:-1] == (f"image_0{camera}", "data")), None)
+    if side is None or not path.stem.isdecimal():
+        raise UserError(
+            f"{image} lies beside no scan: expected KITTI's layout, DAY/DRIVE/image_02/data/0000000000.jpg with "
+            "DAY/DRIVE/velodyne_points/data/0000000000.bin"
+        )
+    drive = path.parents[2]
+    return read_scan_depth(drive.parent, drive.name, int(path.stem), side)
+
+
 def read_depth_png(path: str | Path) -> np.ndarray:
     """A depth PNG of KITTI, for instance of the improved ground truth: float32 (H, W), metres, 0 where unknown.
 

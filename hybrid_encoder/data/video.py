@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -98,6 +98,14 @@ def read_video(path: str | Path) -> Iterator[VideoFrame]:
         if not count:
             raise UserError(f"the video {path} has no frame that can be decoded")
         capture.check_end(count, last)
+
+
+def until_damage(frames: Iterable[VideoFrame], damage: list[UserError]) -> Iterator[VideoFrame]:
+    """The frames up to the first error, which goes into a list."""
+    try:
+        yield from frames
+    except UserError as error:
+        damage.append(error)
 
 
 def check_video_suffix(path: Path) -> None:

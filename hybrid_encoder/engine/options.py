@@ -12,12 +12,18 @@ MAX_WORKERS = 1024
 
 
 @dataclass(frozen=True)
-class TrainingOptions(Options):
-    """How any training run goes: stage 1 and every trainer."""
+class RecipeOptions(Options):
+    """Of runs that the authors have published, too."""
 
     recipe: Literal["released"] | None = option(
         None, "released: every option as in the authors' released code, but those that are given beside it"
     )
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Options):
+    """How any training run goes: stage 1 and every trainer."""
+
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     num_workers: int = option(4, "processes that load data", at_least=0, at_most=MAX_WORKERS)
     precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")

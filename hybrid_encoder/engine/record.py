@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Recorder:
             for line in kept:
                 self._add_to_tensorboard(line)
 
-    def scalars(self, kind: str, step: int, epoch: int, values: dict[str, Any]) -> None:
+    def scalars(self, kind: str, step: int, epoch: int, values: Mapping[str, Any]) -> None:
         """One line {"kind", "step", "epoch", ...values, "time"}, and a TensorBoard scalar `kind/name` of every
         number."""
         if self.folder is None:

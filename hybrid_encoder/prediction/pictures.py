@@ -1,13 +1,18 @@
-"""Writes predicted depth: coloured pictures, 16-bit depth and arrays."""
+"""Writes predicted depth: coloured pictures, 16-bit depth, arrays and points."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from ..colormap import colorize_disparity, write_picture
+from ..colormap import color_range, colorize_disparity, write_picture
+from ..metric.ply import write_ply
+from ..metric.points import Cloud
 from ..writing import write_npy
+from .frame_pictures import picture_pair, unit_of
+from .settings import PredictionSettings
 
 DEPTH_PNG_SCALE = 256.0
 """Grey levels per metre of KITTI's 16-bit depth images; 0 means unknown, the largest depth is 255.99 m."""
@@ -22,12 +27,23 @@ def write_depth_png(path: str | Path, depth: np.ndarray) -> None:
     write_picture(path, np.where(depth > 0, grey, 0).astype(np.uint16))
 
 
-def write_image(disparity: np.ndarray, depth: np.ndarray, paths: dict[str, Path]) -> list[Path]:
-    """What one image gives.
+class ImageDepth(NamedTuple):
+    """An image and what was predicted of it, at its own size and in the unit that is written."""
+
+    image: np.ndarray
+    """uint8 RGB (H, W, 3)."""
+    disparity: np.ndarray
+    """(H, W), inverse depth."""
+    depth: np.ndarray
+    """(H, W), within the model's limits."""
+    cloud: Cloud | None = None
+
+
+def write_image(found: ImageDepth, paths: dict[str, Path], settings: PredictionSettings) -> list[Path]:
+    """Writes what one image gives.
 
     Args:
-        disparity, depth: (H, W).
-        paths: files to write for "disp", "depth" and, if asked for, "npy".
+        paths: files to write for "disp", "depth" and, if asked for, "pair", "npy" and "points".
 
     Returns:
         The files written.
@@ -35,8 +51,13 @@ def write_image(disparity: np.ndarray, depth: np.ndarray, paths: dict[str, Path]
     Raises:
         UserError: a file cannot be written.
     """
-    write_picture(paths["disp"], colorize_disparity(disparity))
-    write_depth_png(paths["depth"], depth)
+    limits = color_range(found.disparity)
+    write_picture(paths["disp"], colorize_disparity(found.disparity, limits, settings.colormap))
+    write_depth_png(paths["depth"], found.depth)
+    if "pair" in paths:
+        write_picture(paths["pair"], picture_pair(found.image, found.disparity, limits, settings))
     if "npy" in paths:
-        write_npy(paths["npy"], depth)
+        write_npy(paths["npy"], found.depth)
+    if "points" in paths and found.cloud is not None:
+        write_ply(paths["points"], found.cloud, unit_of(settings))
     return list(paths.values())

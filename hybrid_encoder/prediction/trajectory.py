@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..colormap import write_picture
 from ..config import Resize
-from ..data.calibration import Undistorter
-from ..data.poses import write_kitti_poses, write_tum_poses
-from ..data.video import VideoFrame, read_video
-from ..errors import UserError, naming
-from ..evaluation.trajectory import poses_of
-from ..images import cut_bottom, read_image, resize_image
-from .inputs import InputFile, find_inputs, output_stems
-from .map_picture import Path2D, draw_map
-from .settings import PredictionSettings
+from ..data.video import VideoFrame
+from ..errors import UserError
+from ..images import resize_image
 
 
 class PosePredictor(Protocol):
@@ -58,53 +50,27 @@ def predict_motions(model: PosePredictor, frames: Iterable[np.ndarray], batch_si
     return motions
 
 
-def predict_trajectories(
-    model: PosePredictor, inputs: Sequence[str | Path], out: Path, settings: PredictionSettings
-) -> list[Path]:
-    """Writes the camera's path of every video, and of all images together, which are frames of one sequence.
+class CameraPath(NamedTuple):
+    """A predicted path."""
 
-    `<stem>_trajectory_tum.txt` and `<stem>_trajectory_kitti.txt` hold the poses in the world of the first camera,
-    `<stem>_trajectory.png` shows them from above. Of images, the stem is left out, and TUM's times are their numbers.
-    Lengths are in the unit of the model's depth, times `settings.scale_factor`.
+    motions: np.ndarray
+    """(N - 1, 4, 4) float64, map points of each camera to the next one; translations in the unit of depth."""
+    seconds: np.ndarray
+    """(N,), of the frames."""
 
-    Returns:
-        The files written.
+
+def predict_path(model: PosePredictor, frames: Iterable[VideoFrame], batch_size: int) -> CameraPath:
+    """The path through N frames that follow each other.
 
     Raises:
-        UserError: an input cannot be read, has fewer than two frames, or an output cannot be written.
+        UserError: as `predict_motions`.
     """
-    found = find_inputs(inputs)
-    images = [file for file in found if not file.is_video]
-    written: list[Path] = []
-    for file, stem in zip(found, output_stems([file.path for file in found]), strict=True):
-        if file.is_video:
-            written += _write(model, read_video(file.path), out / f"{stem}_trajectory", settings, str(file.path))
-    if images:
-        written += _write(model, _image_frames(images), out / "trajectory", settings, f"{len(images)} images")
-    return written
-
-
-def _image_frames(images: Sequence[InputFile]) -> Iterator[VideoFrame]:
-    for number, file in enumerate(images):
-        yield VideoFrame(read_image(file.path), float(number))
-
-
-def _write(
-    model: PosePredictor, frames: Iterator[VideoFrame], target: Path, settings: PredictionSettings, name: str
-) -> list[Path]:
-    """The three files of one path; `target` is their name without its ending."""
-    undistort, seconds = Undistorter(settings.camera), list[float]()
+    seconds: list[float] = []
 
     def images() -> Iterator[np.ndarray]:
         for frame in frames:
             seconds.append(frame.seconds)
-            yield cut_bottom(undistort(frame.image), settings.crop_bottom)
+            yield frame.image
 
-    with naming(name):
-        poses = poses_of(predict_motions(model, images(), settings.batch_size))
-    poses[:, :3, 3] *= settings.scale_factor
-    tum, kitti, picture = (target.with_name(target.name + ending) for ending in ("_tum.txt", "_kitti.txt", ".png"))
-    write_tum_poses(tum, poses, seconds)
-    write_kitti_poses(kitti, poses)
-    write_picture(picture, draw_map([Path2D.of("predicted", poses)]))
-    return [tum, kitti, picture]
+    motions = predict_motions(model, images(), batch_size)
+    return CameraPath(motions, np.array(seconds))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -12,16 +12,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..colormap import color_range, colorize_disparity, side_by_side
-from ..data.video import VideoFrame, VideoInfo, opencv_path
+from ..data.video import VideoFrame, VideoInfo, opencv_path, until_damage
 from ..errors import UserError
-from ..model.disparity import is_flat
-from ..model.predictor import DepthPredictor, check_finite, predict_disparities, resize_map
+from ..model.predictor import DepthPredictor
 from ..writing import atomic_path
-from .settings import PredictionSettings
+from .batches import predict_batch
+from .overlap import Later
+from .shown_frames import ShownFrames
 
-SCALE_MOMENTUM = 0.9
-"""How slowly a video's colour scale follows its frames: without it the colours flicker."""
 MAX_SIDE = 8190
 """Pixels; MPEG-4 ends at 8191, and players of H.264 and VP9 at 8192."""
 MAX_PAUSE = 60.0
@@ -33,52 +31,37 @@ _PROBE_SECONDS = 60
 
 
 def write_video(
-    model: DepthPredictor, frames: Iterable[VideoFrame], info: VideoInfo, target: Path, settings: PredictionSettings
-) -> int:
-    """Predicts frames and writes each with the colours of its depth beside it, on one slowly moving scale.
+    model: DepthPredictor, frames: Iterable[VideoFrame], info: VideoInfo, target: Path, shown: ShownFrames
+) -> None:
+    """Predicts frames and writes each with the colours of its depth beside it.
 
     A pair wider than `MAX_SIDE` is shrunk. Each pair is shown at the moment of its frame. If reading fails after some
     frames, these are written all the same.
 
     Args:
         info: width, height and rate of the frames.
-
-    Returns:
-        How many frames' depth is flat.
+        shown: makes the pictures.
 
     Raises:
         UserError: the frames' own, with what was written; the video cannot be encoded or written.
     """
     damage: list[UserError] = []
-    stream = _until_damage(frames, damage)
-    limits: np.ndarray | None = None
-    count = flat = 0
+    stream, settings = until_damage(frames, damage), shown.settings
     with atomic_path(target) as partial, opencv_path(partial) as name:
-        with VideoWriter(name, info, target, settings.video_codec) as video:
+        with VideoWriter(name, info, target, settings.video_codec) as video, Later(settings.batch_size) as later:
+
+            def write(frame: VideoFrame, disparity: np.ndarray) -> None:
+                video.write(shown.picture(frame.image, disparity), frame.seconds)
+
             while batch := list(islice(stream, settings.batch_size)):
-                disparities = check_finite(predict_disparities(model, [frame.image for frame in batch]))
-                for (image, seconds), small in zip(batch, disparities, strict=True):
-                    disparity = resize_map(small, *image.shape[:2])
-                    now = np.array(color_range(disparity))
-                    limits = now if limits is None else SCALE_MOMENTUM * limits + (1 - SCALE_MOMENTUM) * now
-                    colours = colorize_disparity(disparity, (limits[0], limits[1]))
-                    video.write(side_by_side(image, colours), seconds)
-                    count += 1
-                    flat += is_flat(small)
-        if not count:
+                disparities = predict_batch(model, [frame.image for frame in batch], settings)
+                for frame, disparity in zip(batch, disparities, strict=True):
+                    later(write, frame, disparity)
+        if not shown.count:
             raise damage[0] if damage else UserError(f"no frame for the video {target}")
         video.check_written()
     if damage:
-        raise UserError(f"{damage[0]}\nThe {count} frames before that are in {target}") from damage[0]
-    return flat
-
-
-def _until_damage(frames: Iterable[VideoFrame], damage: list[UserError]) -> Iterator[VideoFrame]:
-    """The frames up to the first error, which goes into a list."""
-    try:
-        yield from frames
-    except UserError as error:
-        damage.append(error)
+        raise UserError(f"{damage[0]}\nThe {shown.count} frames before that are in {target}") from damage[0]
 
 
 class VideoWriter:

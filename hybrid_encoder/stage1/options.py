@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..config import MAX_SIDE, SIZE_MULTIPLE
-from ..engine.options import RESUMABLE, TrainingOptions
+from ..engine.options import RESUMABLE, RecipeOptions, TrainingOptions
 from ..options import EncoderOptions, option
 
 PointScale = Literal["axes", "height"]
@@ -17,7 +17,7 @@ FREE_OPTIONS = RESUMABLE | {"out"}
 
 
 @dataclass(frozen=True)
-class PretrainOptions(TrainingOptions, EncoderOptions):
+class PretrainOptions(RecipeOptions, TrainingOptions, EncoderOptions):
     """All options of `hybrid-encoder pretrain`."""
 
     data: tuple[str, ...] = option(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..options import Options, option
+from ..options import SCALE_FROM, Options, option
 
 BENCHMARK = "benchmark"
 """The original's name of KITTI's depth test images, whose truth only KITTI's server knows."""
@@ -21,7 +21,7 @@ _OF_NETS = (
     "compile",
 )
 _OF_DEPTH = ("images", "ext_disp_to_eval", "no_eval", "save_pred_disps", "post_process", "eval_teacher", "compile")
-_OF_TRUTH = ("csv", "prior", "edges")
+_OF_TRUTH = ("csv", "prior", "edges", "scale_from")
 """Options that mean nothing without nets, in odometry, and without a truth."""
 
 
@@ -56,6 +56,10 @@ class EvaluationFileOptions(Options):
         writes="folder",
     )
 
+    scale_from: str | None = option(
+        None, f"a second table without median scaling, {SCALE_FROM}; poses alone: of synthetic or kitti_odom"
+    )
+
     def check_files(self, weights: str, split: str) -> None:
         """Raises `UserError` for options that contradict each other.
 
@@ -68,6 +72,8 @@ class EvaluationFileOptions(Options):
             self._refuse(_OF_NETS, "--ext_disp_to_eval evaluates stored predictions")
         if self.pose:
             self._refuse(_OF_DEPTH + _OF_TRUTH, "--pose is about odometry")
+        if self.scale_from is not None:
+            self._refuse(("eval_stereo", "disable_median_scaling"), "--scale_from finds the scale")
         if self.no_eval or split == BENCHMARK:
             self._refuse(_OF_TRUTH, "nothing is compared with a truth")
         if self.no_eval and split != BENCHMARK and not self.save_pred_disps and self.vis_dir is None:

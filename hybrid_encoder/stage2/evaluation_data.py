@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from ..data.calibration import read_intrinsics
 from ..data.dataset import FrameSource
 from ..data.ground_truth import GroundTruth
 from ..data.image_pairs import ImagePairs, image_files
@@ -56,6 +57,10 @@ class EvaluationData:
     """uint8 RGB (h, w, 3) of an image, by number."""
     truths: Callable[[], Iterator[np.ndarray]]
     """Opens the depth maps of all images, (H, W) metres, 0 where unknown."""
+    intrinsics: Callable[[int], np.ndarray] | None = None
+    """(3, 3) of an image, by number, pixels; None where nobody knows them."""
+    scans: Callable[[int], np.ndarray | None] | None = None
+    """Depth of an image from its scan, (H, W) metres, 0 where unknown, by number; None where there are no scans."""
 
     def images(self) -> Iterator[np.ndarray]:
         """All images, in order."""
@@ -78,7 +83,7 @@ def open_data(options: EvaluateOptions) -> EvaluationData:
     if options.images is not None:
         if options.no_eval:
             return _only_images(options.images)
-        return _with_depth(ImagePairs(options.images, options.truth, options.depth_scale))
+        return _with_camera(options, _with_depth(ImagePairs(options.images, options.truth, options.depth_scale)))
     if options.dataset in ("nyu", "make3d"):
         if options.data_path is None:
             raise UserError(f"--dataset {options.dataset} needs --data_path")
@@ -89,7 +94,13 @@ def open_data(options: EvaluateOptions) -> EvaluationData:
 def of_frames(options: EvaluateOptions, source: FrameSource) -> EvaluationData:
     """The frames of a data set."""
     names = [source.name(index) for index in range(len(source))]
-    return EvaluationData(names, lambda index: source.read(index, 0), partial(measured_depths, options, source, names))
+    return EvaluationData(
+        names,
+        lambda index: source.read(index, 0),
+        partial(measured_depths, options, source, names),
+        source.intrinsics,
+        partial(ground_truth, options, source, reference="camera") if isinstance(source, KittiRawSource) else None,
+    )
 
 
 def measured_depths(options: EvaluateOptions, source: FrameSource, names: list[str]) -> Iterator[np.ndarray]:
@@ -127,6 +138,19 @@ def measured_depths(options: EvaluateOptions, source: FrameSource, names: list[s
 def _with_depth(pairs: ImagesWithDepth) -> EvaluationData:
     names = [pairs.name(index) for index in range(len(pairs))]
     return EvaluationData(names, pairs.read, lambda: map(pairs.depth, range(len(pairs))))
+
+
+def _with_camera(options: EvaluateOptions, data: EvaluationData) -> EvaluationData:
+    """The images with the intrinsics of `--intrinsics`, where they are given."""
+    if options.intrinsics is None:
+        return data
+    camera = read_intrinsics(options.intrinsics)
+
+    def intrinsics(index: int) -> np.ndarray:
+        height, width = data.read(index).shape[:2]
+        return camera.for_image(width, height).K
+
+    return replace(data, intrinsics=intrinsics)
 
 
 def _only_images(folder: Path) -> EvaluationData:

@@ -22,7 +22,7 @@ from ..config import (
 )
 from ..data.evaluation_sets import IMPROVED_SPLITS, MAKE3D_METRES, NYU_METRES
 from ..data.sample import FrameId
-from ..engine.options import RESUMABLE, TrainingOptions
+from ..engine.options import RESUMABLE, RecipeOptions, TrainingOptions
 from ..errors import UserError
 from ..options import HYBRID_ONLY, MAX_SCENE_SEED, MAX_SCENES, YES, EncoderOptions, Options, option
 from .evaluate_options import EvaluationFileOptions
@@ -75,7 +75,7 @@ those in the last line the content is compared, not the path."""
 
 
 @dataclass(frozen=True)
-class RunOptions(TrainingOptions):
+class RunOptions(RecipeOptions, TrainingOptions):
     """How a trainer's run goes; shared by all trainers."""
 
     log_dir: Path = option(Path("runs"), "runs are written to LOG_DIR/MODEL_NAME", writes="folder")

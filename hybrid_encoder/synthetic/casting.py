@@ -89,9 +89,7 @@ def cast(solids: Tensor, rectangles: list[Rectangle], rays: Rays) -> Hits:
         if bottom <= top or right <= left:
             continue
         part = (slice(top, bottom), slice(left, right))
-        ox, oz = into_axes(solid, rays.origin[0] - solid[X], rays.origin[2] - solid[Z])
-        x, z = into_axes(solid, dx[part], dz[part])
-        local = LocalRays((ox, rays.origin[1], oz), x, dy[part], z, inverse_y[part])
+        local = local_rays(solid, rays, inverse_y[part], part)
         near, inside = (cast_ellipsoid if solid[KIND] == CROWN else cast_box)(solid, local)
         inside = inside & (near > NEAR) & (near < depth[part])
         depth[part] = torch.where(inside, near, depth[part])
@@ -101,9 +99,28 @@ def cast(solids: Tensor, rectangles: list[Rectangle], rays: Rays) -> Hits:
             # next to it.
             grown = (slice(top, min(bottom + (bottom - top) // 2 + 2, depth.shape[0])), part[1])
             x, z = into_axes(solid, dx[grown], dz[grown])
-            t = ground_depth[grown]
+            (ox, _, oz), t = local.origin, ground_depth[grown]
             shadow[grown] *= light_left(solid, ox + t * x, oz + t * z)
     return Hits(depth, seen, shadow)
+
+
+def local_rays(solid: list[float], rays: Rays, inverse_y: Tensor, part: tuple[slice, slice]) -> LocalRays:
+    """The rays of a part of the image in the axes of a solid; `inverse_y` is 1 / y of these rays."""
+    dx, dy, dz = rays.direction
+    ox, oz = into_axes(solid, rays.origin[0] - solid[X], rays.origin[2] - solid[Z])
+    x, z = into_axes(solid, dx[part], dz[part])
+    return LocalRays((ox, rays.origin[1], oz), x, dy[part], z, inverse_y)
+
+
+def count_met(solid: list[float], rectangle: Rectangle, rays: Rays) -> int:
+    """How many rays would meet a box that stood alone."""
+    top, bottom, left, right = rectangle
+    if bottom <= top or right <= left:
+        return 0
+    part = (slice(top, bottom), slice(left, right))
+    local = local_rays(solid, rays, 1 / rays.direction[1][part], part)
+    near, inside = cast_box(solid, local)
+    return int((inside & (near > NEAR) & (near < FAR)).sum())
 
 
 def cast_box(solid: list[float], rays: LocalRays) -> tuple[Tensor, Tensor]:

@@ -84,9 +84,19 @@ def shade(scene: Scene, solids: Tensor, rays: Rays, hits: Hits, focal: float) ->
 def lit_ground(scene: Scene, tile: Tensor, sight: Sight, shadow: Tensor) -> Tensor:
     """(3, n) lit colours of the ground."""
     x, _, z = sight.point
-    surface = Surface(tile, z, x, sight.pixel * sight.slant(sight.ray[1]), sight.pixel)
+    surface = Surface(tile, z, x, *ground_footprint(sight, scene.all_round))
     light = scene.ambient + (1 - scene.ambient) * -scene.light[1] * 1.2
     return shading.ground(scene, surface) * (shadow * light)
+
+
+def ground_footprint(sight: Sight, all_round: bool) -> tuple[Tensor, Tensor]:
+    """A pixel's footprint along z and along x, (n,) each: longer along the view, which is z unless `all_round`."""
+    slant = sight.slant(sight.ray[1])
+    if not all_round:
+        return sight.pixel * slant, sight.pixel
+    x, _, z = sight.ray.abs()
+    level = torch.hypot(x, z)
+    return sight.pixel * (1 + (slant - 1) * z / level), sight.pixel * (1 + (slant - 1) * x / level)
 
 
 def lit_solids(scene: Scene, tile: Tensor, kind: int, solid: list[Tensor], sight: Sight) -> Tensor:

@@ -81,6 +81,20 @@ class Road:
         return math.atan(self.amplitude * self.frequency * math.cos(self.frequency * z + self.phase))
 
 
+@dataclass(frozen=True)
+class SideStreet:
+    """A street that leaves the road at a right angle to the z axis, along x."""
+
+    z: float
+    """Of its middle."""
+    side: int
+    """-1 to the left, 1 to the right."""
+    half_width: float
+    walkway: float
+    reach: float
+    """Where it ends, metres from the road's centre."""
+
+
 class Place(NamedTuple):
     """A point of the ground, and the yaw of what stands there in radians, to the right."""
 
@@ -139,7 +153,7 @@ class Scene:
     road: Road
     solids: list[Solid]
     poses: Tensor
-    """(F, 4, 4) float64, world from camera."""
+    """(F, 4, 4) float64, world from camera; of a rig: from a camera's axes at the vehicle's origin on the ground."""
     light: Colour
     """The sun's direction in the world, from the ground to the sun, of length 1."""
     ambient: float
@@ -156,6 +170,9 @@ class Scene:
     """Standard deviation of the sensor's noise, of 1."""
     texture: Tensor
     """(1, 1, 257, 257), one periodic tile of white noise in [-1, 1], last row and column as the first."""
+    side_streets: tuple[SideStreet, ...] = ()
+    all_round: bool = False
+    """Whether cameras look in all directions, not along the road alone."""
     rows: list[list[float]] = field(default_factory=list)
 
     def solids_at(self, frame: int) -> tuple[Tensor, Tensor]:

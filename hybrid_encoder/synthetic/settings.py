@@ -66,6 +66,37 @@ class SynthSettings:
         check_image_size(*self.clip_size, least=(90, 160))
 
 
+@dataclass(frozen=True)
+class RigSettings:
+    """What `write_rigs` writes: scenes of a rig's keyframes in the layout of nuScenes.
+
+    A sixth of the scenes, at least one, is for validation.
+    """
+
+    seed: int
+    """Of all scenes."""
+    scenes: int
+    frames: int
+    """Keyframes of each scene, half a second apart."""
+    height: int
+    width: int
+    """Of the images."""
+    device: str = "cpu"
+    """Where to render."""
+    progress: bool = True
+    """Show a bar."""
+
+    def check(self) -> None:
+        """Raises `UserError` for too few or too many scenes or frames, and for a size or seed out of range."""
+        check_seed(self.seed)
+        if not (2 <= self.scenes <= MAX_SEQUENCES and 1 <= self.frames <= MAX_FRAMES):
+            raise UserError(
+                f"{self.scenes} scenes of {self.frames} keyframes: expected at least 2 scenes, one to train and one to "
+                f"validate, of a keyframe, and at most {MAX_SEQUENCES} of {MAX_FRAMES}"
+            )
+        check_image_size(self.height, self.width, least=(32, 32))
+
+
 def check_seed(seed: int) -> None:
     """Raises `UserError` for the seed of a set of streets that is out of range."""
     if not 0 <= seed <= MAX_SEED:

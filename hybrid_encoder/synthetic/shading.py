@@ -28,7 +28,8 @@ from .scene import (
     WALL,
     Scene,
 )
-from .texture import Surface, blotches, fractal, grain, lookup, mix, pulses
+from .side_streets import GUTTER, covered, side_cover
+from .texture import Surface, blotches, fractal, grain, lookup, mix, pulses, stripe
 
 
 class Points(NamedTuple):
@@ -67,8 +68,8 @@ def ground(scene: Scene, surface: Surface) -> Tensor:
     long, wide = surface.footprint_along, surface.footprint_across
     lateral = x - road.amplitude * (torch.sin(road.frequency * z + road.phase) - torch.sin(x.new_tensor(road.phase)))
     away = lateral.abs()
-    on_road = ((road.half_width + 0.2 - away) / wide + 0.5).clamp(0, 1)
-    on_walk = ((road.half_width + 0.2 + road.walkway - away) / wide + 0.5).clamp(0, 1)
+    on_road = covered(road.half_width + GUTTER - away, wide)
+    on_walk = covered(road.half_width + GUTTER + road.walkway - away, wide)
     noise = grain(surface, 0.0, 8.0)
     squeezed = surface.squeezed(2)
     broad = blotches(squeezed, 0.3, 0.7) + blotches(squeezed, 0.6, 2.5)
@@ -78,18 +79,19 @@ def ground(scene: Scene, surface: Surface) -> Tensor:
     walk = x.new_tensor(scene.pavement)[:, None] * (1 + 0.10 * noise + 0.12 * broad - 0.4 * joints)
     street = x.new_tensor(scene.asphalt)[:, None] * (1 + 0.16 * noise + 0.16 * broad)
     worn = (0.85 + 0.25 * noise).clamp(0.3, 1)
+    side = side_cover(scene, surface, lateral)
     for line in road.lines:
         share = stripe(lateral - line.offset, 0.075, wide)
+        if side:
+            share = share * (1 - side.mouth)
         if line.dashed:
             share = share * pulses(z / road.dash[0], road.dash[1], long / road.dash[0])
         street = mix(street, (0.85, 0.68, 0.2) if line.yellow else (0.88, 0.88, 0.88), share * worn)
     walk = walk * (1 - 0.35 * stripe(away - road.half_width - 0.25, 0.12, wide))  # the kerb
+    if side:
+        street = mix(street, (0.88, 0.88, 0.88), side.line * worn)
+        on_road, on_walk = torch.maximum(on_road, side.road), torch.maximum(on_walk, side.walkway)
     return mix(mix(verge, walk, on_walk), street, on_road)
-
-
-def stripe(distance: Tensor, half: float, footprint: Tensor) -> Tensor:
-    """How much of each pixel a stripe covers, `half` of its width to either side of distance 0: (n,)."""
-    return ((half + footprint / 2 - distance.abs()) / footprint).clamp(0, 1) * (2 * half / footprint).clamp(max=1)
 
 
 def solid(scene: Scene, kind: int, points: Points, face: Face, surface: Surface) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .buildings import draw_end, draw_side
 from .camera import camera_to_world
-from .scene import Dice, Line, Road, Scene
+from .scene import Dice, Line, Road, Scene, Solid
 from .vehicles import draw_traffic
 
 CAMERA_HEIGHT = 1.65
@@ -30,6 +30,11 @@ def draw_scene(seed: int, frames: int, pitch: float = 0.0, dead_end: bool = True
     for side in (-1, 1):
         solids += draw_side(dice, road, side, end)
     solids += draw_traffic(dice, road, ego, poses, end)
+    return in_daylight(dice, road, solids, poses)
+
+
+def in_daylight(dice: Dice, road: Road, solids: list[Solid], poses: Tensor) -> Scene:
+    """The scene of what stands in a street, with its light, its sky and the colours of its ground drawn at random."""
     azimuth, height = dice.uniform(-math.pi, math.pi), dice.uniform(0.5, 1.1)
     light = (math.cos(height) * math.sin(azimuth), -math.sin(height), math.cos(height) * math.cos(azimuth))
     horizon = dice.uniform(0.75, 0.95)

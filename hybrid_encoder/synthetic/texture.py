@@ -58,6 +58,11 @@ def pulses(x: Tensor, duty: Tensor | float, width: Tensor) -> Tensor:
     return ((integral(x + width / 2) - integral(x - width / 2)) / width).clamp(0, 1)
 
 
+def stripe(distance: Tensor, half: float, footprint: Tensor) -> Tensor:
+    """How much of each pixel a stripe covers, `half` of its width to either side of distance 0: (n,)."""
+    return ((half + footprint / 2 - distance.abs()) / footprint).clamp(0, 1) * (2 * half / footprint).clamp(max=1)
+
+
 def lookup(tile: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """The noise tile at x, y in cells, periodic and bilinear: (n,) in [-1, 1]."""
     grid = torch.stack([x, y], -1).mul_(1 / CELLS)

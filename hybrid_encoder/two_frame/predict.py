@@ -13,6 +13,7 @@ from ..model.predictor import DepthPredictor
 from ..prediction.inputs import find_inputs
 from ..prediction.paths import predict_paths
 from ..prediction.settings import PredictionSettings
+from ..prediction.trajectory import PosePredictor
 from .predictor import TwoFrameModel
 
 _log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ def predict_two_frame(
     out: str | Path,
     settings: PredictionSettings | None = None,
     sequence: bool = False,
+    poses: PosePredictor | None = None,
 ) -> list[Path]:
     """Predicts images and videos and writes what `predict_paths` writes.
 
@@ -31,6 +33,7 @@ def predict_two_frame(
         model: a two-frame model; videos need it to know the camera.
         settings: with the camera of all inputs; None: the defaults.
         sequence: the images are frames of one video, in the order given; else each is seen on its own.
+        poses: as of `predict_paths`.
 
     Returns:
         The files written.
@@ -58,7 +61,7 @@ def predict_two_frame(
         _tell_gaps(images)
         height, width = read_image(images[0]).shape[:2]
         predictor = follow(width, height)
-    return predict_paths(predictor, inputs, out, settings, for_video=follow)
+    return predict_paths(predictor, inputs, out, settings, follow, poses)
 
 
 def _tell_gaps(images: Sequence[Path]) -> None:

@@ -1,0 +1,48 @@
+"""Lift: an encoder's levels become features and a distribution over depths for every pixel (arXiv 2008.05711, 3.1)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..model.contract import DepthEncoder, EncoderFeatures
+from ..model.precision import in_own_precision
+
+_RESNET_LEVELS = 3
+"""How many of a ResNet's maps are read: those of strides 8, 16 and 32."""
+
+
+class Lift(nn.Module):
+    """Joins an encoder's levels at one stride, and reads depths and features off them.
+
+    Args:
+        encoder: whose features are read: its aligned levels, or a ResNet's maps of strides 8, 16 and 32.
+        stride: of the result.
+        bins: number of depths, D.
+        channels: of the features, C; twice as many in between.
+    """
+
+    def __init__(self, encoder: DepthEncoder, stride: int, bins: int, channels: int) -> None:
+        super().__init__()
+        self.stride, self.bins = stride, bins
+        given, width = encoder.aligned_channels or encoder.fused_channels[-_RESNET_LEVELS:], 2 * channels
+        self.project = nn.ModuleList(nn.Conv2d(own, width, 1, bias=False) for own in given)
+        self.join = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        )
+        self.out = nn.Conv2d(width, bins + channels, 1)
+
+    def forward(self, seen: EncoderFeatures) -> tuple[Tensor, Tensor]:
+        """What an encoder makes of (M, 3, H, W) -> features (M, C, h, w), and the probabilities of the depths
+        (M, D, h, w), float32; h is H / stride, w is W / stride."""
+        size = seen.image_size[0] // self.stride, seen.image_size[1] // self.stride
+        levels = zip(self.project, seen.aligned or seen.fused[-_RESNET_LEVELS:], strict=True)
+        joined = sum(
+            F.interpolate(project(level), size, mode="bilinear", align_corners=False) for project, level in levels
+        )
+        found = in_own_precision(self.out, self.join(joined))
+        return found[:, self.bins :], found[:, : self.bins].softmax(dim=1)

@@ -1,0 +1,56 @@
+"""The rigs that the options name, and what tells one run's inputs from another's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..data.nuscenes import NuScenesSource, find_tables
+from ..data.nuscenes_splits import Part
+from ..engine.same_run import folder_digests, lines_digest
+from ..stage1.checkpoint import STAGE1_FILE
+from ..stage2.inputs import weights_inputs
+from .dataset import RigDataset
+from .options import BevOptions, RigDataOptions
+
+
+def open_rigs(options: RigDataOptions, part: Part, skip_bad: int | None = None) -> NuScenesSource:
+    """The samples of a part.
+
+    Args:
+        skip_bad: as of `NuScenesSource`.
+
+    Raises:
+        UserError: as `NuScenesSource`.
+    """
+    return NuScenesSource(options.data_path, part, options.version, skip_bad=skip_bad)
+
+
+def evenly_spaced(count: int, wanted: int | None) -> list[int]:
+    """Which of `count` samples are taken where `wanted` are asked for: all of them, where there are no more.
+
+    >>> evenly_spaced(10, 4), evenly_spaced(2, 4)
+    ([0, 3, 6, 9], [0, 1])
+    """
+    found: list[int] = np.linspace(0, count - 1, min(wanted or count, count)).round().astype(int).tolist()
+    return found
+
+
+def run_inputs(options: BevOptions, datasets: Mapping[str, RigDataset]) -> dict[str, str]:
+    """Everything that a run reads, by name, each with what tells its content from another's.
+
+    Args:
+        datasets: by part, "train" and "val".
+    """
+    files, found = list(find_tables(options.data_path, options.version).glob("*.json")), {}
+    for part, dataset in datasets.items():
+        rigs = [dataset.rig(index) for index in range(len(dataset))]
+        found[f"{part} samples"] = lines_digest(rig.token for rig in rigs)
+        files += [camera.image for rig in rigs for camera in rig.cameras]
+        files += [rig.map_mask.path for rig in rigs if rig.map_mask is not None]
+    found |= folder_digests(files, options.data_path)
+    if options.weights is not None:
+        stage1 = options.weights / STAGE1_FILE
+        found |= weights_inputs("weights", stage1 if stage1.exists() else options.weights)
+    return found

@@ -1,0 +1,49 @@
+"""Files of measured speed: a moment and a speed a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import UserError
+from .calibration import NUMBER
+from .text import read_text
+
+MAX_SPEED = 150.0
+"""Metres per second; no car is faster."""
+
+
+class Speeds(NamedTuple):
+    """A measured speed."""
+
+    seconds: np.ndarray
+    """(N,) float64, growing."""
+    metres_per_second: np.ndarray
+    """(N,) float64, at least 0."""
+
+
+def read_speeds(path: str | Path) -> Speeds:
+    """A file with seconds and metres per second a line, split by a comma or spaces; the first line may name them.
+
+    Raises:
+        UserError: missing file, no speed in it, a line of another form, times that do not grow, or speeds of no car.
+    """
+    rows: list[list[float]] = []
+    for number, line in enumerate(read_text(path, "file of speeds").split("\n"), start=1):
+        fields = line.replace(",", " ").split()
+        if not fields or line.startswith("#") or (not rows and number == 1 and not NUMBER.fullmatch(fields[0])):
+            continue
+        where = f"{path}, line {number}"
+        if len(fields) != 2 or not all(NUMBER.fullmatch(field) for field in fields):
+            raise UserError(f"{where}: expected two numbers, seconds and metres per second, found {line[:100]!r}")
+        seconds, speed = map(float, fields)
+        if rows and seconds <= rows[-1][0]:
+            raise UserError(f"{where}: second {seconds:g} follows {rows[-1][0]:g}: times have to grow")
+        if not 0 <= speed <= MAX_SPEED:
+            raise UserError(f"{where}: {speed:g} m/s is no car's speed: expected 0 to {MAX_SPEED:g}")
+        rows.append([seconds, speed])
+    if not rows:
+        raise UserError(f"{path} holds no speed: expected lines of seconds and metres per second")
+    return Speeds(*np.array(rows).T)
