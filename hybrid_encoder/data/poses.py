@@ -41,24 +41,25 @@ def read_kitti_poses(path: str | Path) -> np.ndarray:
 
 
 def read_poses(path: str | Path) -> np.ndarray:
-    """The poses of a drive, float64 (N, 4, 4), world from camera, from a file of KITTI's form or of TUM's.
+    """The poses of a drive, float64 (N, 4, 4), world from camera, from a file in KITTI's form or in TUM's.
 
     Raises:
         UserError: as `read_kitti_poses`.
     """
-    first = next((line for line in read_text(path, "file of poses").split("\n") if _is_told(line)), "")
+    first = next((line for line in read_text(path, "file of poses").split("\n") if _holds_values(line)), "")
     return read_tum_poses(path) if len(first.split()) == 8 else read_kitti_poses(path)
 
 
 def read_tum_poses(path: str | Path) -> np.ndarray:
-    """The poses of a drive, float64 (N, 4, 4), world from camera: `time tx ty tz qx qy qz qw` a line, # for comments.
+    """The poses of a drive, float64 (N, 4, 4), world from camera; a line holds `time tx ty tz qx qy qz qw`, or a
+    comment after #.
 
     Raises:
-        UserError: missing file, no pose in it, or a line of another form, named by its number.
+        UserError: a missing file, no pose in it, or a line of another form (the message gives its number).
     """
     poses = []
     for number, line in enumerate(read_text(path, "file of poses").split("\n"), start=1):
-        if not _is_told(line):
+        if not _holds_values(line):
             continue
         fields, where = line.split(), f"{path}, line {number}"
         if len(fields) != 8 or not all(NUMBER.fullmatch(field) for field in fields):
@@ -75,12 +76,13 @@ def read_tum_poses(path: str | Path) -> np.ndarray:
     return np.stack(poses)
 
 
-def _is_told(line: str) -> bool:
+def _holds_values(line: str) -> bool:
+    """Whether a line is neither blank nor a comment."""
     return bool(line.strip()) and not line.startswith("#")
 
 
 def rotation_of(quaternion: np.ndarray) -> np.ndarray:
-    """(3, 3) of a quaternion x, y, z, w of length 1.
+    """The rotation (3, 3) of a quaternion x, y, z, w of length 1.
 
     >>> rotation_of(np.array([0.0, 0.0, 1.0, 0.0])).tolist()
     [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]]

@@ -141,10 +141,10 @@ def read_scan_depth(
 
 
 def scan_depth_of_image(image: str | Path) -> np.ndarray:
-    """Depth map (H, W) of the scan that belongs to an image of KITTI raw, DAY/DRIVE/image_02/data/NNNNNNNNNN.jpg.
+    """Depth map (H, W), metres, of the scan for an image of KITTI raw, DAY/DRIVE/image_02/data/NNNNNNNNNN.jpg.
 
     Raises:
-        UserError: the image does not lie in this layout, or as `read_scan_depth`.
+        UserError: the image is not in this layout; or as `read_scan_depth`.
     """
     path = Path(image).absolute()
     side = next((side for side, camera in CAMERAS.items() if path.parts[-3:-1] == (f"image_0{camera}", "data")), None)

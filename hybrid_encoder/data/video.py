@@ -101,7 +101,7 @@ def read_video(path: str | Path) -> Iterator[VideoFrame]:
 
 
 def until_damage(frames: Iterable[VideoFrame], damage: list[UserError]) -> Iterator[VideoFrame]:
-    """The frames up to the first error, which goes into a list."""
+    """The frames up to the first error, which is appended to `damage`."""
     try:
         yield from frames
     except UserError as error:
