@@ -56,18 +56,25 @@ class EvaluationProtocol:
         if not 0 < self.min_depth < self.max_depth:
             raise UserError(f"depth limits must satisfy 0 < min < max, got {self.min_depth} and {self.max_depth}")
         check_crop_bottom(self.crop_bottom)
-        if self.crop is not None and self.crop not in CROP_FRACTIONS:
-            raise UserError(f"unknown crop {self.crop!r}: use one of {', '.join(CROP_FRACTIONS)}, or none")
+        _check_crop(self.crop)
 
 
 def crop_mask(height: int, width: int, crop: Crop | None) -> np.ndarray:
-    """Boolean (height, width): True inside the crop; None: everywhere. Borders are rounded down to whole pixels."""
+    """Boolean (height, width): True inside the crop; None: everywhere. Borders are rounded down to whole pixels.
+
+    Raises:
+        UserError: an unknown crop.
+    """
+    _check_crop(crop)
     mask = np.zeros((height, width), dtype=bool)
     if crop is None:
         mask[:] = True
         return mask
-    if crop not in CROP_FRACTIONS:
-        raise UserError(f"unknown crop {crop!r}: use one of {', '.join(CROP_FRACTIONS)}, or none")
     top, bottom, left, right = CROP_FRACTIONS[crop]
     mask[int(top * height) : int(bottom * height), int(left * width) : int(right * width)] = True
     return mask
+
+
+def _check_crop(crop: str | None) -> None:
+    if crop is not None and crop not in CROP_FRACTIONS:
+        raise UserError(f"unknown crop {crop!r}: use one of {', '.join(CROP_FRACTIONS)}, or none")

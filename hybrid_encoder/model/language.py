@@ -99,9 +99,9 @@ class Language(nn.Module):
         """Text features of the K depth tokens' prompts: (K, D), each of length 1; with text_norm="matrix" then divided
         by the norm of the whole matrix.
 
-        They are computed again when a token or the text tower has changed; `text_cache` says how this is detected.
-        Where gradients are wanted, they are also computed again after a backward pass: all calls before it share one
-        graph. `torch.export` takes cached features as a constant: run the model once before, and both under
+        They are computed once, and again when a token or the text tower has changed; `text_cache` says how this is
+        detected. Where gradients are wanted, they are also computed again after a backward pass: all calls before it
+        share one graph. `torch.export` takes cached features as a constant: run the model once before, and both under
         `torch.no_grad()`.
         """
         return self._cache.get("tokens", self._parameters_of("tokens"), partial(self._computed, "tokens"))
