@@ -1,7 +1,8 @@
-"""The hybrid nets in the shape that the original trainers' own code handles, shared by both hosts' `upstream.py`.
+"""The hybrid nets in the form that the original trainers' code handles, for the `upstream.py` of Monodepth2 and
+ManyDepth.
 
 Their scripts build encoder and decoder by `networks.ResnetEncoder(...)` and `networks.DepthDecoder(...)`, pass a list
-of maps from one to the other and write `state_dict()`s. `HybridNetworks` takes the place of their `networks`.
+of maps from one to the other and save `state_dict()`s. `HybridNetworks` takes the place of their `networks`.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from .clone_options import asked_config
 from .old_libraries import Shadow
 
 _rates: weakref.WeakKeyDictionary[Any, float | None] = weakref.WeakKeyDictionary()
-"""Encoders made here, by whose parameters `adam` knows them, and their learning rates; None: the host's."""
+"""Encoders built here and their learning rates; None: the host's. `adam` finds them by their parameters."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """How a training run begins with hybrid encoders.
+    """How a training run with hybrid encoders begins.
 
     Attributes:
-        stage1: weights of stage 1, or None.
+        stage1: file of stage 1's weights; None: there are none.
         encoder_lr: learning rate of the encoder; None: the host's.
     """
 
@@ -42,9 +43,9 @@ class Start:
 
 
 def start_as_identity(resnet: nn.Module) -> nn.Module:
-    """Sets the last scale of every residual block to 0, as ResNets of ours begin that start from random numbers.
+    """Sets the last scale of every residual block to 0, as in our ResNets of random numbers; returns the net.
 
-    Of all weights that a run starts with, these alone would be drawn otherwise in a clone than in our trainers.
+    All other random weights are drawn in a clone as in our trainers.
     """
     for block in resnet.modules():
         if hasattr(block, "downsample") and isinstance(getattr(block, "bn2", None), nn.BatchNorm2d):
@@ -54,7 +55,7 @@ def start_as_identity(resnet: nn.Module) -> nn.Module:
 
 
 def listed(encoder: Decodable, nets: DepthNets, features: EncoderFeatures) -> list[Tensor]:
-    """Features as a plain list: what the encoder's decoder reads, then the coarsest fused level."""
+    """Features as a plain list: the maps that the encoder's decoder reads, then the coarsest fused level."""
     if nets.decoder != "dpt":
         return [*encoder.drop_in_maps(features), features.fused[-1]]
     skipped = [] if features.stride4 is None else [features.stride4]
@@ -62,12 +63,13 @@ def listed(encoder: Decodable, nets: DepthNets, features: EncoderFeatures) -> li
 
 
 class ListedEncoder(HybridEncoder):
-    """The hybrid encoder as one that returns a plain list: what its decoder reads, then the coarsest fused level.
+    """The hybrid encoder with a plain list as its output: the maps that its decoder reads, then the coarsest fused
+    level.
 
-    The fused level is what a pose net that shares the encoder reads; decoders leave it out.
+    Pose nets that share the encoder read the fused level; decoders ignore it.
 
     Attributes:
-        nets: what it was built from.
+        nets: what the encoder was built from.
         image_size: (H, W) of the last images.
     """
 
@@ -79,7 +81,7 @@ class ListedEncoder(HybridEncoder):
         self._token: tuple[Tensor, Tensor | None] | None = None
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) in [0, 1] -> five maps at strides 2..32, or four aligned levels for the DPT decoder; and a fused
+        """(B, 3, H, W) in [0, 1] -> five maps at strides 2..32, or the aligned levels for the DPT decoder; then a fused
         level."""
         features = self.forward_features(image)
         self.image_size = features.image_size
@@ -87,27 +89,27 @@ class ListedEncoder(HybridEncoder):
         return listed(self, self.nets, features)
 
     def class_token(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, class_width); of the images that `forward` saw last, without another look."""
+        """(B, 3, H, W) -> (B, class_width); not computed again for the images that `forward` saw last."""
         if self._token is not None and self._token[0] is image and self._token[1] is not None:
             return self._token[1]
         return super().class_token(image)
 
 
 class ListedDPTDecoder(DPTDecoder):
-    """The DPT decoder on the list that a `ListedEncoder` returns, or another encoder with the same attributes."""
+    """The DPT decoder for the list that a `ListedEncoder` returns, or another encoder with the same attributes."""
 
     def __init__(self, encoder: Any) -> None:
         super().__init__(encoder, encoder.nets.scales, encoder.nets.head)
-        self._encoder = (encoder,)  # in a tuple, so that it is no part of this net
+        self._encoder = (encoder,)  # in a tuple, so that the encoder is not registered as a submodule
 
     def forward(self, features: Any) -> dict[tuple[str, int], Tensor]:
-        """What `listed` gives -> {("disp", s): (B, 1, H / 2^s, W / 2^s)}."""
+        """The output of `listed` -> {("disp", s): (B, 1, H / 2^s, W / 2^s)}."""
         aligned, stride4 = list(features[:4]), features[4] if self.skip is not None else None
         return super().forward(EncoderFeatures([], aligned, [], None, self._encoder[0].image_size, stride4))
 
 
 class PairPose(ClassTokenPose):
-    """The class-token pose head called on a pair of images, the earlier first."""
+    """The class-token pose head, called with a pair of images, the earlier one first."""
 
     def __init__(self, encoder: ListedEncoder) -> None:
         super().__init__(encoder.class_width)
@@ -120,19 +122,20 @@ class PairPose(ClassTokenPose):
 
 
 class HybridNetworks(Shadow):
-    """An original's `networks` module in which the depth encoder and its decoder are ours; pose nets stay theirs.
+    """An original's `networks` module in which the depth encoder and its decoder are ours; pose nets are the
+    original's.
 
     Args:
         networks: the original's module.
-        nets: what to build in the place of `ResnetEncoder`; without a hybrid encoder: theirs.
-        their_scales: disparity scales of their own decoders, whatever is asked for; None: as asked for.
-        start: what encoders begin with; None: random numbers, or the weights that the config names.
+        nets: what to build in place of `ResnetEncoder`; if it has no hybrid encoder, the original's nets are built.
+        their_scales: disparity scales of the original's decoders in place of the caller's; None: the caller's.
+        start: how a training run begins; None: no training run.
         names: further names of the module.
 
     Attributes:
-        built: the encoders made so far.
-        called: names of the module by which depth encoders were built, ours or theirs.
-        trains: whether this is a training run, which builds all nets that were asked for; a script may build one.
+        built: the encoders built so far.
+        called: names of the module by which depth encoders were built, ours or the original's.
+        trains: whether this is a training run. It builds all nets that were asked for; other scripts may build one.
     """
 
     def __init__(
@@ -152,17 +155,17 @@ class HybridNetworks(Shadow):
         self.called: set[str] = set()
 
     def encoder(self, num_layers: int, pretrained: bool, num_input_images: int = 1, **settings: Any) -> nn.Module:
-        """In the place of `ResnetEncoder`: ours, or theirs for pairs of images."""
+        """In place of `ResnetEncoder`: our encoder; the original's for pairs of images."""
         self.called |= {"ResnetEncoder"} if num_input_images == 1 else set()
         if num_input_images > 1 or self.nets.config is None:
-            theirs: nn.Module = self._behind.ResnetEncoder(num_layers, pretrained, num_input_images, **settings)
+            theirs: nn.Module = self._original.ResnetEncoder(num_layers, pretrained, num_input_images, **settings)
             return theirs if pretrained else start_as_identity(theirs)
         encoder = ListedEncoder(self.nets)
         self.add(encoder, encoder)
         return encoder
 
     def add(self, built: Any, encoder: HybridEncoder) -> None:
-        """Fills an encoder with stage 1's weights, where there are any, and remembers what was built around it."""
+        """Fills an encoder with stage 1's weights, if there are any, and registers the net that was built around it."""
         if self.start.stage1 is not None:
             from hybrid_encoder.stage1.checkpoint import load_stage1
 
@@ -171,8 +174,8 @@ class HybridNetworks(Shadow):
         _rates[built] = self.start.encoder_lr
 
     def decoder(self, num_ch_enc: Any, scales: Any = range(4), *args: Any, **settings: Any) -> nn.Module:
-        """In the place of `DepthDecoder`: the decoder of the encoder that these channels are an attribute of."""
-        networks: Any = self._behind
+        """In place of `DepthDecoder`: the decoder of the encoder to which these channels belong."""
+        networks: Any = self._original
         encoder = self.owner(num_ch_enc)
         if encoder is None:
             theirs: nn.Module = networks.DepthDecoder(num_ch_enc, self.their_scales or scales, *args, **settings)
@@ -188,18 +191,18 @@ class HybridNetworks(Shadow):
         return on_list
 
     def pose_decoder(self, num_ch_enc: Any, *args: Any, **settings: Any) -> nn.Module:
-        """In the place of `PoseDecoder`: theirs, on the fused level where it shares our encoder."""
+        """In place of `PoseDecoder`: the original's; it reads the fused level if it shares our encoder."""
         encoder = self.owner(num_ch_enc)
         channels = num_ch_enc if encoder is None else [encoder.fused_channels[-1]]
-        theirs: nn.Module = self._behind.PoseDecoder(channels, *args, **settings)
+        theirs: nn.Module = self._original.PoseDecoder(channels, *args, **settings)
         return theirs
 
     def replaced(self) -> set[str]:
-        """Names of the module that build hybrid encoders."""
+        """Names of the module by which hybrid encoders are built."""
         return set() if self.nets.config is None else {"ResnetEncoder"}
 
     def check_built(self) -> None:
-        """Raises `UserError` where a hybrid encoder was asked for and the clone has built something else."""
+        """Raises `UserError` if a hybrid encoder was asked for and the clone has built another one."""
         unbuilt = self.replaced() - self.called
         if unbuilt and (self.trains or not self.called):
             raise UserError(
@@ -209,16 +212,16 @@ class HybridNetworks(Shadow):
             )
 
     def owner(self, num_ch_enc: Any) -> Any:
-        """The encoder built here whose `num_ch_enc` this very array is; None for another's."""
+        """The encoder built here whose attribute `num_ch_enc` is this very object; None: there is none."""
         return next((encoder for encoder in self.built if encoder.num_ch_enc is num_ch_enc), None)
 
 
 def watched(names: dict[str, Any], networks: HybridNetworks) -> HybridNetworks:
-    """Lets a file's loaders check, when they begin, that its nets are those that were asked for.
+    """Makes a file's loaders check, when they start, that its nets are those that were asked for.
 
     Args:
         names: `globals()` of the file.
-        networks: what it builds its nets by; returned.
+        networks: the module by which the file builds its nets; it is returned.
     """
     loader: Any = names.get("DataLoader")
     if loader is not None:
@@ -233,10 +236,10 @@ def watched(names: dict[str, Any], networks: HybridNetworks) -> HybridNetworks:
 
 
 def adam(theirs: Any) -> Any:
-    """`Adam` that gives hybrid encoders' parameters the groups that our trainers give them, with AdamW.
+    """A function in place of `Adam`: AdamW with our trainers' groups, if it gets parameters of hybrid encoders.
 
     Args:
-        theirs: what to call where no parameter is a hybrid encoder's.
+        theirs: the original's `Adam`, for all other parameters.
     """
 
     def grouped(parameters: Any, lr: float, *args: Any, **settings: Any) -> torch.optim.Optimizer:
@@ -259,12 +262,12 @@ def adam(theirs: Any) -> Any:
 
 
 def asked_nets(options: Any, kind: DecoderKind | None, filled: bool) -> DepthNets:
-    """What the options of a training run ask for.
+    """The nets that the options of a training run ask for.
 
     Args:
         options: parsed options.
-        kind: of the decoder; None: dpt.
-        filled: whether a file of weights will fill the encoder, so that its towers need none of their own.
+        kind: kind of decoder; None: dpt.
+        filled: whether a file of weights will fill the encoder, so that its towers need no published weights.
     """
     kind = kind or "dpt"
     return DepthNets(
@@ -274,5 +277,5 @@ def asked_nets(options: Any, kind: DecoderKind | None, filled: bool) -> DepthNet
         head=options.head if kind == "dpt" else "sigmoid",
         min_depth=options.min_depth,
         max_depth=options.max_depth,
-        resize="lanczos",  # as the originals' data sets do
+        resize="lanczos",  # as in the originals' data sets
     )

@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> Any:
 
 
 def add_encoder_options(group: Any) -> None:
-    """Adds what says which hybrid encoder to build, and how it begins, to a group of a parser."""
+    """Adds the options that say which hybrid encoder to build and which weights it starts from to a parser's group."""
     group.add_argument("--preset", default="paper", help="hybrid encoder: paper, released, small, dinov3 or tiny")
     group.add_argument("--encoder_option", action="append", default=[], help="NAME=VALUE of HybridEncoderConfig")
     group.add_argument("--clip_weights", help="CLIP's weights: a file, an open_clip tag, or random")
@@ -34,8 +34,7 @@ def asked_config(options: Any, filled: bool) -> HybridEncoderConfig:
     """The hybrid encoder that the options of `add_encoder_options` and `--weights_init` ask for.
 
     Args:
-        filled: whether a file of weights will fill the encoder, as stage 1 does, so that its towers need none of their
-            own.
+        filled: whether a file of weights will fill the encoder, so that its towers need no published weights.
     """
     config = EncoderOptions(
         preset=options.preset,
@@ -48,11 +47,11 @@ def asked_config(options: Any, filled: bool) -> HybridEncoderConfig:
 
 
 def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace, any_hybrid: bool) -> None:
-    """Settles what depends on other options.
+    """Sets options that depend on others.
 
     Args:
-        parser: which filled them: its defaults tell what was not asked for.
-        any_hybrid: whether any encoder is a hybrid one.
+        parser: the parser of the options: its defaults show which options were not given.
+        any_hybrid: whether any encoder is a hybrid encoder.
 
     Raises:
         UserError: options that contradict each other.
@@ -69,7 +68,7 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace, 
 
 
 def check_unused(options: argparse.Namespace, remedy: str) -> None:
-    """Raises `UserError` for an option of the hybrid encoder where none is built; `remedy` is the option that builds
+    """Raises `UserError` for an option of the hybrid encoder if none is built; `remedy` is the option that builds
     one."""
     for name in ("stage1", "encoder_lr", *HYBRID_ONLY):
         if getattr(options, name) not in (None, []):

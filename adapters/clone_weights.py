@@ -1,4 +1,4 @@
-"""What patched clones write into their files of weights and check in those that they load, shared by both hosts."""
+"""Describes and checks the weights that patched clones of Monodepth2 and ManyDepth save and load."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from hybrid_encoder.weights.reading import load_state, read_checkpoint
 
 
 def nets_of(path: str | Path) -> DepthNets:
-    """The nets that an encoder's file is of.
+    """The nets of which a file holds the encoder.
 
     Raises:
-        UserError: missing or damaged.
+        UserError: a missing or damaged file.
     """
     return described_nets(read_checkpoint(path), str(path))
 
 
 def unusual_scales(nets: DepthNets) -> tuple[int, ...] | None:
-    """Disparity scales of the decoder that goes with an original's ResNet.
+    """Disparity scales of the decoder of an original's ResNet, if they are not the usual four.
 
     Returns:
-        None where they are all four, as the originals' scripts take for granted; and for a hybrid encoder.
+        None for all four scales, which the originals' scripts assume; and for a hybrid encoder.
     """
     return None if nets.config is not None or nets.scales == DepthNets.scales else nets.scales
 
 
 def describe(to_save: dict[str, Any], encoder: Any, options: Any) -> None:
-    """Adds to an encoder's state dict what its nets are, so that its file can be opened without the options of the run.
+    """Adds a description of the nets to an encoder's state dict, so that its file opens without the options of the run.
 
-    A ResNet's file stays as the original writes it, unless scales or depth limits are unusual.
+    A ResNet's file is as the original writes it, unless scales or depth limits are unusual.
     """
     nets = encoder.nets if hasattr(encoder, "nets") else _their_nets(options)
     if nets is None or nets == DepthNets():
@@ -47,7 +47,7 @@ def describe(to_save: dict[str, Any], encoder: Any, options: Any) -> None:
 
 
 def _their_nets(options: Any) -> DepthNets | None:
-    """What an original's own nets are; None where they are such as only the original can open."""
+    """The description of an original's nets; None if our classes cannot build such nets."""
     try:
         return DepthNets(scales=tuple(options.scales), min_depth=options.min_depth, max_depth=options.max_depth)
     except UserError:
@@ -57,7 +57,8 @@ def _their_nets(options: Any) -> DepthNets | None:
 def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
     """Refuses a file that does not fill a net of ours, and one of ours for an original's net.
 
-    Else an original's own nets keep what a file lacks, as they do: of a file of ours they would keep everything.
+    An original's nets keep the values that a file lacks, as they always do: of a file of ours, that would be all
+    values.
 
     Raises:
         UserError: what does not fit.
@@ -73,7 +74,7 @@ def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
 
 
 def fitting_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """A loaded optimizer state, or the optimizer's own one where the loaded one is of other parameters."""
+    """A loaded optimiser state; the optimiser's own state, if the loaded one belongs to other parameters."""
     own = optimizer.state_dict()
     sizes = [[len(group["params"]) for group in found["param_groups"]] for found in (state, own)]
     if sizes[0] == sizes[1]:

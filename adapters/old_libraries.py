@@ -1,8 +1,8 @@
-"""What the original trainers were written for and today's libraries lack: old names and old behaviour, file by file.
+"""Brings back names and behaviour of old libraries that the original trainers need, file by file.
 
-A patched file of theirs calls `mend(globals())` after its imports. The libraries themselves stay as they are, but for
-`.cuda()` without a GPU: the file gets shadows of the modules that it uses, in which some names are as they used to be.
-patches/README.md lists why.
+A patched file calls `mend(globals())` after its imports. The libraries themselves do not change, except `.cuda()`
+without a GPU: the file gets shadows of the modules that it uses, in which some names are as they used to be.
+patches/README.md lists the reasons.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ _cpu_only = False
 
 
 class Shadow(types.ModuleType):
-    """A module with some names changed; the module that it stands for stays as it is."""
+    """A view of a module with some names changed; the module itself does not change."""
 
     def __init__(self, module: types.ModuleType, **names: Any) -> None:
         super().__init__(module.__name__)
         self.__dict__.update(names)
-        self._behind = module
+        self._original = module
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_behind"], name)
+        return getattr(self.__dict__["_original"], name)
 
 
 def mend(names: dict[str, Any], **more: Callable[[Any], Any]) -> None:
-    """Puts shadows in the place of the modules and classes that a file of an original has imported.
+    """Replaces the modules and classes that a file of an original has imported by shadows.
 
-    A module is known by what it is, whatever the file calls it: another one of the same name stays as it is.
+    A module is recognised by its own name, whatever the file calls it; other modules under that name do not change.
 
     Args:
         names: the file's `globals()`.
-        more: further names and what makes their shadows, for one host alone.
+        more: for one host: further names, each with the function that makes its shadow.
     """
     for name, value in list(names.items()):
         if isinstance(value, types.ModuleType) and not isinstance(value, Shadow):
@@ -61,7 +61,7 @@ def mend(names: dict[str, Any], **more: Callable[[Any], Any]) -> None:
 
 
 def stand_in_for_ipython() -> None:
-    """An empty module IPython where there is none: originals import it, and never use it."""
+    """Provides an empty module IPython if none is installed: originals import it, but never use it."""
     if "IPython" not in sys.modules and importlib.util.find_spec("IPython") is None:
         absent: Any = types.ModuleType("IPython")
         absent.__spec__ = importlib.machinery.ModuleSpec("IPython", None)
@@ -70,7 +70,8 @@ def stand_in_for_ipython() -> None:
 
 
 def use_device(options: Any) -> None:
-    """Obeys `--no_cuda` where an original calls `.cuda()` all the same; so does a machine without CUDA.
+    """Makes `.cuda()` do nothing under `--no_cuda`, where an original calls it all the same, and on machines without
+    CUDA.
 
     Args:
         options: the original's parsed options.
@@ -83,11 +84,11 @@ def use_device(options: Any) -> None:
 
 
 def settle(options: Any, check: Callable[[Any, Any], None]) -> None:
-    """Settles the device and, where the clone has them, the hybrid encoder's options.
+    """Sets the device and, if the clone has them, checks the hybrid encoder's options.
 
     Args:
-        options: the clone's `MonodepthOptions`, its `parser` and the parsed `options`.
-        check: from parser and parsed options; raises `UserError` for options that contradict each other.
+        options: the clone's `MonodepthOptions`, with its `parser` and the parsed `options`.
+        check: called with parser and parsed options; raises `UserError` for options that contradict each other.
     """
     use_device(options.options)
     if hasattr(options.options, "encoder_option"):
@@ -98,9 +99,9 @@ def settle(options: Any, check: Callable[[Any, Any], None]) -> None:
 
 
 class BeforeEpochStepLR(StepLR):
-    """`StepLR` for trainers that step it when an epoch begins, as with torch 1.0: the first call changes no epoch.
+    """`StepLR` for trainers that step it when an epoch begins, as with torch 1.0: the first call does not count.
 
-    It brings the rate that was asked for back, too, where a loaded optimizer state has brought another.
+    The first call also restores the rate that was asked for, if a loaded optimiser state has changed it.
     """
 
     _begun = True
@@ -110,7 +111,7 @@ class BeforeEpochStepLR(StepLR):
         self._begun = False
 
     def step(self, epoch: int | None = None) -> None:
-        """The first call is epoch 0, each later call is the next epoch."""
+        """The first call begins epoch 0, each later call the next epoch."""
         if self._begun:
             super().step(epoch)
             return
@@ -122,18 +123,19 @@ class BeforeEpochStepLR(StepLR):
 def aligned_grid_sample(
     input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool = True
 ) -> Tensor:
-    """`F.grid_sample` with the default of torch 1.0 to 1.2: -1 and 1 are the centres of the corner pixels."""
+    """`F.grid_sample` with the default of torch 1.0 to 1.2 (align_corners): -1 and 1 are the centres of corner
+    pixels."""
     return F.grid_sample(input, grid, mode, padding_mode, align_corners)
 
 
 class Jitter:
-    """One drawn colour jitter, for all images of a sample."""
+    """A colour jitter that was drawn once, for all images of a sample."""
 
     def __init__(self, *steps: tuple[str, float]) -> None:
         self.steps = steps
 
     def __call__(self, image: Any) -> Any:
-        """A PIL image or tensor -> same, the steps applied in their order."""
+        """A PIL image or tensor -> the same kind, with the steps applied in order."""
         from torchvision.transforms import functional
 
         for name, factor in self.steps:
@@ -142,7 +144,7 @@ class Jitter:
 
 
 def draw_jitter(brightness: Any, contrast: Any, saturation: Any, hue: Any) -> Jitter:
-    """`ColorJitter.get_params` as until torchvision 0.8: factors and order drawn once, from `random`, in this order.
+    """`ColorJitter.get_params` as until torchvision 0.8: draws first the factors, then their order, from `random`.
 
     Args:
         brightness, contrast, saturation, hue: (lowest, highest) each, or None.
@@ -154,7 +156,7 @@ def draw_jitter(brightness: Any, contrast: Any, saturation: Any, hue: Any) -> Ji
 
 
 def load_anywhere(file: Any, map_location: Any = "cpu", **settings: Any) -> Any:
-    """`torch.load` onto the CPU where no device is named: what was saved on a GPU opens on machines without one."""
+    """`torch.load` that loads onto the CPU by default, so that files saved on a GPU open on machines without one."""
     return torch.load(file, map_location=map_location, **settings)
 
 
@@ -172,7 +174,7 @@ def ragged_array(values: Any, *args: Any, **settings: Any) -> np.ndarray:
 
 
 class ObjectArchive:
-    """An .npz whose object arrays open without `allow_pickle`: plain arrays are read out, no code of the file runs."""
+    """An .npz file whose object arrays open without `allow_pickle`: plain arrays are read, no code of the file runs."""
 
     def __init__(self, file: Any) -> None:
         self.file = file
@@ -209,7 +211,7 @@ def load_array(file: Any, *args: Any, **settings: Any) -> Any:
 
 
 class OldDataLoader(DataLoader[Any]):
-    """A loader whose iterators have a method `next`, as until torch 1.12."""
+    """A `DataLoader` whose iterators have a method `next`, as until torch 1.12."""
 
     def __iter__(self) -> Any:
         iterator: Any = super().__iter__()
@@ -218,7 +220,7 @@ class OldDataLoader(DataLoader[Any]):
 
 
 class LazyAdam:
-    """`optim.Adam`, until a hybrid encoder is among what it is to train (`clone_networks.adam`)."""
+    """`optim.Adam`; or `clone_networks.adam`, once the clone has imported that module to build hybrid encoders."""
 
     def __init__(self, adam: Any) -> None:
         self.adam = adam
@@ -231,11 +233,12 @@ class LazyAdam:
 
 
 def _stay(self: Any, *_: Any, **__: Any) -> Any:
+    """In place of `.cuda()`: the tensor or net stays where it is."""
     return self
 
 
 def shadow_torch(module: Any) -> Shadow:
-    """torch, whose `load` needs no device, and which sees no CUDA under `--no_cuda`."""
+    """A shadow of torch whose `load` needs no device, and which sees no CUDA under `--no_cuda`."""
     cuda = Shadow(module.cuda, is_available=lambda: not _cpu_only and module.cuda.is_available())
     return Shadow(module, load=load_anywhere, cuda=cuda)
 
@@ -263,4 +266,4 @@ _SHADOWS: dict[str, Callable[[Any], Any]] = {
     "torchvision.transforms": _transforms,
     "torchvision.models": _torchvision_models,
 }
-"""Modules that a file may have imported, and their shadows."""
+"""Modules that a file may have imported, each with the function that makes its shadow."""

@@ -3,7 +3,7 @@
     import hybrid_encoder.adapters.smp
     model = smp.Unet("hybrid_encoder_paper.published", encoder_weights=None, classes=19)
 
-Importing this module enters them into that library's list: `hybrid_encoder_PRESET` with towers of random numbers,
+Importing this module registers them with that library: `hybrid_encoder_PRESET` with towers of random numbers,
 `hybrid_encoder_PRESET.published` with published ones. `pip install hybrid-encoder[smp]` installs the library.
 """
 
@@ -21,14 +21,15 @@ from hybrid_encoder.model.encoder import HybridEncoder
 
 
 class SmpEncoder(EncoderMixin, HybridEncoder):
-    """A hybrid encoder whose maps follow the image itself, as that library's decoders expect.
+    """A hybrid encoder that returns the image and then its maps, as that library's decoders expect.
 
-    FPN and UPerNet leave out the map at stride 2, PSPNet all but one: what makes those maps then gets no gradient.
+    FPN and UPerNet do not read the map at stride 2, PSPNet reads one map only: layers for the other maps then get no
+    gradient.
 
     Args:
-        preset: its name.
-        published: whether towers have their published weights, or random numbers.
-        depth: how many maps, from stride 2 on: 3 to 5.
+        preset: name of the preset.
+        published: whether towers have their published weights rather than random numbers.
+        depth: number of maps, from stride 2 on: 3 to 5.
         output_stride: 2 to the power of depth, at most 32.
 
     Raises:
@@ -53,7 +54,7 @@ class SmpEncoder(EncoderMixin, HybridEncoder):
         return [image, *super().forward(image)]
 
     def set_in_channels(self, in_channels: int, pretrained: bool = True) -> None:
-        """Both towers look at RGB.
+        """Accepts 3 channels only, since both towers see RGB.
 
         Raises:
             UserError: another number of channels.

@@ -3,7 +3,7 @@
     import hybrid_encoder.adapters.timm_models
     encoder = timm.create_model("hybrid_encoder_paper", pretrained=True, features_only=True)
 
-Importing this module enters them into timm's list of models, as timm's own modules do.
+Importing this module registers them with timm, as timm's own modules do.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from hybrid_encoder.model.encoder import HybridEncoder, create_encoder
 def create(
     preset: str, pretrained: bool, features_only: bool, out_indices: Sequence[int] | None = None, **changes: Any
 ) -> HybridEncoder:
-    """A hybrid encoder, as timm asks for a model.
+    """A hybrid encoder, by the arguments of `timm.create_model`.
 
     Args:
-        pretrained: False: towers of random numbers.
-        out_indices: which of the preset's five maps; None: all.
-        changes: fields of `HybridEncoderConfig`; what timm adds without a value is left aside.
+        preset: name of the preset.
+        pretrained: whether towers have their published weights rather than random numbers.
+        features_only: must be True.
+        out_indices: which of the preset's five maps to return; None: all.
+        changes: fields of `HybridEncoderConfig`; arguments that timm adds with the value None are ignored.
 
     Raises:
         UserError: without `features_only`, or as `create_encoder`.

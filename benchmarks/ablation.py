@@ -2,11 +2,11 @@
 
     python benchmarks/ablation.py --results benchmarks/results/ablation.jsonl --out runs/ablation [--seeds 0 1]
 
-Every run appends a line to the results file and is not repeated, so that the table can grow over several sittings. Runs
-of one seed see the same scenes in the same order: arms are compared seed by seed. Prints a table: mean and deviation
-over seeds; the difference from another arm with its 95% interval (Student's t over paired seeds); the best guess
-that looks at no image, how many runs are better, and how many ended flat, at a limit or upside down. Towers start from
-random numbers: the table says nothing about pretrained CLIP and DINO.
+Every run appends a line to the results file and is not repeated, so that the table can be made in several calls. Runs
+of one seed see the same scenes in the same order: arms are compared seed by seed. Prints a table: mean and standard
+deviation over seeds; the difference from another arm with its 95% interval (Student's t over paired seeds); the best
+guess without an image, how many runs are better, and how many ended flat, at a limit or upside down. Towers start from
+random numbers: the table does not apply to pretrained CLIP and DINO.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from hybrid_encoder.synthetic.settings import SynthSettings
 
 HEIGHT, WIDTH, SCENES = 64, 192, 200
 STEPS_PER_EPOCH = SCENES * 3 // 4
-"""Steps of four samples, three samples a scene."""
+"""Steps of four samples each; a scene has three samples."""
 LANE_DRIVES, LANE_FRAMES = 48, 10
-"""As many images with lanes as stage 1 has with exact depth."""
+"""Number of images with lanes: as many as stage 1 has with exact depth."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Arm:
 
     Attributes:
         stage1: what orders stage 1's patches: exact depth, or painted lanes, which need no depth; None: no stage 1.
-        changes: of stage 2's options.
-        against: the arm that it is compared with, which differs in one thing.
+        changes: options of stage 2 that differ from the default.
+        against: the arm that it is compared with; the two differ in one option.
     """
 
     stage1: Literal["depth", "lanes"] | None = "depth"
@@ -74,13 +74,13 @@ ARMS = {
     "text_weight": Arm(changes={"text_weight": 0.01}),
     "stage1_lanes": Arm("lanes"),
 }
-"""There is no stage 1 without language, and no class token without DINO."""
+"""Without language there is no stage 1, and without DINO there is no class token."""
 STUDENT_T = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""By the number of pairs: the 97.5% point of Student's t."""
+"""The 97.5% quantile of Student's t, by the number of pairs."""
 
 
 def stage1_file(ordered_by: str, seed: int, out: Path) -> Path:
-    """Trains stage 1, where an earlier run has not, and returns its file."""
+    """Trains stage 1, unless an earlier run has done so, and returns its file."""
     folder = out / f"stage1_{ordered_by}_{seed}"
     if not (folder / STAGE1_FILE).exists():
         data = f"synthetic:{seed}"
@@ -98,7 +98,7 @@ def stage1_file(ordered_by: str, seed: int, out: Path) -> Path:
 
 
 def stage2_options(seed: int, epochs: int, out: Path, changes: dict[str, Any]) -> Monodepth2Options:
-    """Stage 2 of a run; `changes` are its arm's own options."""
+    """The options of a run's stage 2; `changes` are those of its arm."""
     common: dict[str, Any] = {
         "preset": "tiny",
         "dataset": "synthetic",
@@ -126,7 +126,8 @@ def stage2_options(seed: int, epochs: int, out: Path, changes: dict[str, Any]) -
 
 
 def run(arm: str, seed: int, epochs: int, out: Path) -> dict[str, Any]:
-    """Trains one arm with one seed and evaluates it on held-out scenes after the last epoch; returns its line."""
+    """Trains one arm with one seed, evaluates it on held-out scenes after the last epoch, and returns its results
+    line."""
     chosen, started = ARMS[arm], time.process_time()
     stage1 = stage1_file(chosen.stage1, seed, out) if chosen.stage1 else None
     own = {"stage1": stage1, "model_name": f"{arm}_{seed}_{epochs}", **chosen.changes}
@@ -169,7 +170,7 @@ HEADER = (
 
 
 def table(lines: list[dict[str, Any]]) -> str:
-    """One row an arm and number of steps, in Markdown."""
+    """A table in Markdown: one row for each arm and number of steps."""
     rows = [HEADER, ("---",) * len(HEADER)]
     for steps in sorted({line["steps"] for line in lines}):
         runs = {(line["arm"], line["seed"]): line for line in lines if line["steps"] == steps}

@@ -1,12 +1,12 @@
-"""The hybrid encoder in a patched clone of Monodepth2 and in our trainer: same data, settings and steps, several seeds.
+"""Compares a patched clone of Monodepth2 with our trainer: same encoder, data, settings and steps; several seeds.
 
     hybrid-encoder patch monodepth2 CLONE
     python benchmarks/clone_seeds.py CLONE --stage1 runs/stage1/stage1.pth --out runs/clone_seeds [--seeds 5]
 
-The clone needs what the original imports (tensorboardX, six, matplotlib, scikit-image). It is copied, since its splits
-are replaced by those of 40 rendered drives in KITTI's layout, which both sides read from their files. Prints AbsRel on
-42 held-out frames for every seed, and their mean and deviation: a table of benchmarks/README.md. Runs that are there
-are not repeated.
+The clone needs the packages that the original imports (tensorboardX, six, matplotlib, scikit-image). It is copied,
+because its splits are replaced by those of 40 rendered drives in KITTI's layout, which both sides read from files.
+Prints AbsRel on 42 held-out frames for every seed, and mean and standard deviation: a table of benchmarks/README.md.
+Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ SETTINGS = """--encoder hybrid --preset tiny --weights_init scratch --pose_model
     --batch_size 4 --learning_rate 1e-4 --num_workers 0 --no_cuda"""
 
 SPLIT = Path("splits", "synthetic")
-"""Where `hybrid-encoder synth` leaves the split files of its KITTI folder."""
+"""The folder in which `hybrid-encoder synth` writes the split files, within its KITTI folder."""
 
 
 def run(side: str, seed: int, given: argparse.Namespace) -> float:
-    """Trains one side, unless that was done before, and returns AbsRel of the last epoch's weights."""
+    """Trains one side, unless an earlier call has done so, and returns AbsRel of the last epoch's weights."""
     kitti = given.out / "data" / "kitti"
     split = str(kitti / SPLIT)
     weights = given.out / "runs" / f"{side}_{seed}" / "models" / f"weights_{given.num_epochs - 1}"
@@ -62,7 +62,7 @@ def run(side: str, seed: int, given: argparse.Namespace) -> float:
 
 
 def prepare(given: argparse.Namespace) -> None:
-    """Renders the drives, and copies the clone with their splits in the place of its default ones."""
+    """Renders the drives, and copies the clone, with the drives' splits in place of its default splits."""
     if not (given.out / "data").exists():
         scenes = ["--seed", "0", "--sequences", "40", "--frames", "8"]
         subprocess.run([*HYBRID, "synth", str(given.out / "data"), *scenes], check=True)

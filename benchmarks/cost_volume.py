@@ -1,9 +1,9 @@
-"""Cost volume: ours against the original's, time and peak memory on the CPU.
+"""Compares our cost volume with the original's: time and peak memory on the CPU.
 
     python benchmarks/cost_volume.py [--threads 2] [--rounds 5]
 
-Downloads the original's published wheel to a temporary folder. Every measurement is a process of its own, the two
-sides take turns; the figures are medians over rounds. Prints a table of benchmarks/README.md.
+Downloads the original's published wheel to a temporary folder. Every measurement runs in a process of its own, and the
+two sides take turns; results are medians over rounds. Prints a table of benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ BATCH, BINS = 4, 96
 
 
 def inputs(height: int, width: int, channels: int) -> tuple[Tensor, ...]:
-    """Smooth random features, a forward-driving camera, KITTI's intrinsics."""
+    """Features, lookup features, poses, K and its inverse: smooth random maps, a camera that moves forward, KITTI's
+    K."""
     torch.manual_seed(0)
     coarse = torch.rand(2 * BATCH, channels, height // 4, width // 4)
     maps = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=True)
@@ -42,7 +43,7 @@ def inputs(height: int, width: int, channels: int) -> tuple[Tensor, ...]:
 
 
 def measure(side: str, size: tuple[int, int, int], threads: int, wheel: Path) -> dict[str, float]:
-    """Seconds of a call (the faster of two after a first one) and the most memory this process ever had, in MiB."""
+    """Seconds of a call (the faster of two, after a first one) and the peak memory of this process, in MiB."""
     height, width = size[:2]
     arguments = inputs(*size)
     if side == "ours":

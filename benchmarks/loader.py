@@ -1,10 +1,10 @@
-"""The loader against the straightforward PIL pipeline: decode, Lanczos pyramid of 4 scales, a jittered copy of each, 3
-frames.
+"""Compares our loader with a plain pipeline in PIL: decoding, a Lanczos pyramid of 4 scales and a jittered copy of each
+scale, for 3 frames.
 
     python benchmarks/loader.py --data_path KITTI --split SPLIT
 
-Ours ends where the training device begins: frames decoded, resized once and collated as bytes, with the jitter's
-numbers; floats, jitter and pyramids are batched work on the device. `--device_work` counts that work too, on the CPU.
+Our loader decodes frames, resizes them once, draws the numbers of the jitter and collates bytes. Conversion to floats,
+jitter and pyramids run on the training device, in batches; `--device_work` counts this work, too, on the CPU.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BATCH = 4
 def reference_sample(
     source: KittiRawSource, index: int, height: int, width: int
 ) -> dict[tuple[str, int, int], torch.Tensor]:
-    """One sample, the straightforward way."""
+    """One sample of the plain pipeline."""
     factors = np.random.default_rng(index).uniform(0.8, 1.2, 3)
     sample = {}
     for frame_id in FRAME_IDS:
@@ -52,7 +52,7 @@ def reference_sample(
 
 
 def main() -> None:
-    """Prints samples per second of processor time of both, alternating, and the ratio of the medians."""
+    """Prints samples per CPU second of both sides, which take turns, and the ratio of the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data_path", type=Path, required=True)
     parser.add_argument("--split", required=True)

@@ -1,10 +1,10 @@
-"""Parts of the method against the straightforward way to write them, in one run on one machine.
+"""Compares parts of the method with plain implementations, in one run on one machine.
 
     python benchmarks/parts.py encoder [--preset paper] [--height 224] [--width 672] [--repeats 5] [--json FILE]
     python benchmarks/parts.py stage1
 
-`encoder`: inference, against the text tower over all 77 positions for every image, as in the authors' code.
-`stage1`: sampling and losses of 6 images with 4 lanes each, against a loop over lanes and points.
+`encoder`: inference; the plain side runs the text tower over all 77 positions for every image, as the authors' code.
+`stage1`: sampling and losses of 6 images with 4 lanes each; the plain side loops over lanes and points.
 The options are those of `hybrid-encoder bench`. Prints rows of benchmarks/README.md.
 """
 
@@ -35,12 +35,12 @@ from hybrid_encoder.stage1.losses import ordinal_contrastive_loss, ranking_loss
 from hybrid_encoder.stage1.patch_features import patch_features, patch_logits
 
 IMAGES, LANES, POINTS, CHANNELS, CELLS, SIDE = 6, 4, 7, 1024, 16, 224
-"""Of stage 1: images, lanes of an image, points of a lane, width of patch features, cells and pixels of a side."""
+"""Sizes in stage 1: images, lanes per image, points per lane, width of patch features, cells and pixels per side."""
 
 
 @dataclass(frozen=True)
 class PartsOptions(BenchOptions):
-    """The options of `hybrid-encoder bench` for the parts that have another side."""
+    """The options of `hybrid-encoder bench`, for the parts that are compared here."""
 
     part: Literal["encoder", "stage1"] = option("encoder", "", positional=True)  # type: ignore[assignment]
 
@@ -58,7 +58,7 @@ class PerImageText(nn.Module):
         self.tokens = language.tokens
 
     def forward(self) -> Tensor:
-        """(K, D), of length 1."""
+        """(K, D), each of length 1."""
         clip = self.clip
         prompts = clip.token_embedding(self.ids).repeat(len(self.tokens), 1, 1)
         prompts[:, self.slot] = self.tokens
@@ -71,7 +71,7 @@ class PerImageText(nn.Module):
 
 
 def whole_clip(name: str) -> Any:
-    """open_clip's model with random weights; of the tiny sizes, too, since the tiny CLIP cannot run by itself."""
+    """open_clip's model with random weights. `TinyClip` cannot read text by itself: a model of its sizes is built."""
     if name != "tiny":
         return build_clip(name, "random")
     vision = CLIPVisionCfg(layers=(1, 1, 1, 1), width=16, image_size=64, patch_size=None)
@@ -79,7 +79,7 @@ def whole_clip(name: str) -> Any:
 
 
 def compare_encoder(options: PartsOptions, device: torch.device) -> Measures:
-    """Inference with cached text features, and with text for every image."""
+    """Compares inference with cached text features and with text features computed for every image."""
     torch.manual_seed(0)
     config = build_config(options).replace(pyramid=False)
     clip = whole_clip(config.clip)
@@ -106,7 +106,7 @@ def compare_encoder(options: PartsOptions, device: torch.device) -> Measures:
 
 
 def compare_stage1(options: PartsOptions, device: torch.device) -> Measures:
-    """Sampling and losses of stage 1, forward and backward, and the same as a loop."""
+    """Compares sampling and losses of stage 1, forward and backward, with the same as a loop."""
     torch.manual_seed(0)
     shape = (IMAGES, CHANNELS, CELLS, CELLS)
     levels = [torch.randn(shape, device=device).requires_grad_() for _ in range(4)]
@@ -131,7 +131,7 @@ def compare_stage1(options: PartsOptions, device: torch.device) -> Measures:
 
 
 def looped_losses(levels: Sequence[Tensor], points: Tensor, owner: Tensor, text: Tensor) -> Tensor:
-    """Ranking loss and ordinal contrastive loss of stage 1, lane after lane, pair after pair."""
+    """The sum of stage 1's ranking and ordinal contrastive losses, lane after lane, pair after pair."""
     total = text.new_zeros(())
     for lane in range(len(points)):
         patches = []

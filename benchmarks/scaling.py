@@ -1,4 +1,4 @@
-"""How cost grows with the image and with the number of depth tokens K: the depth model, and the prompts of a step.
+"""Measures how time grows with image size and number of depth tokens K: of the depth model, and of a step's prompts.
 
     python benchmarks/scaling.py [--preset paper] [--rounds 3] [--threads 2] [--device cpu]
 
@@ -20,7 +20,7 @@ from hybrid_encoder.model.decoder import DPTDecoder
 from hybrid_encoder.model.encoder import HybridEncoder
 
 SIZES = ((96, 320), (192, 320), (192, 640), (384, 640))
-"""Every size has twice the pixels of the one before."""
+"""Heights and widths; every size has twice the pixels of the previous one."""
 TOKENS = (32, 64, 128, 256)
 
 

@@ -1,12 +1,12 @@
-"""Makes the weights that the package brings along (hybrid_encoder/weights/shipped/NAME) of a trained folder.
+"""Makes the weights in the package (hybrid_encoder/weights/shipped/NAME) from a trained folder.
 
     python benchmarks/ship.py runs/mdp --stage1 runs/stage1/stage1.pth \\
         --training_data "rendered scenes of this package" --command "hybrid-encoder demo --from_scratch --out runs"
 
-What inference does not need is left out: coarser output scales, pose nets, optimiser. Matrices and kernels are stored
-in half precision; norms, biases and statistics stay in float32. The unit of depth becomes a metre of rendered scenes.
-Evaluates both, on held-out ones, and writes the card. Refuses what is too large for the package, or worse in half
-precision.
+Leaves out what inference does not need: coarser output scales, pose nets, the optimiser. Matrices and kernels are
+stored in half precision; norms, biases and statistics stay in float32. The unit of depth becomes a metre of rendered
+scenes. Evaluates the trained and the stored model on held-out scenes and writes the model card. Refuses a model that is
+too large for the package, or worse in half precision.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from hybrid_encoder.weights.reading import read_checkpoint
 from hybrid_encoder.writing import whole_folder, write_text, write_torch
 
 MAX_MODEL, MAX_FOLDER = 4_000_000, 4_900_000
-"""Bytes of model.safetensors, and of the whole folder: a wheel may grow by 5 MB."""
+"""Largest sizes in bytes of model.safetensors and of the whole folder: a wheel may grow by 5 MB."""
 MAX_WORSE = 0.002
-"""AbsRel by which half precision may be worse."""
+"""By how much AbsRel may be worse in half precision."""
 SHIPPED = Path(__file__).resolve().parents[1] / "hybrid_encoder" / "weights" / "shipped"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Writes the folder; status 2 where it is refused."""
+    """Writes the folder; returns status 2 if it is refused."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", help="folder of a trainer, or of save_pretrained")
     parser.add_argument("--stage1", type=Path, help="stage1.pth, from which `hybrid-encoder demo` starts")
@@ -71,7 +71,7 @@ def ship(options: argparse.Namespace) -> None:
         dataset="synthetic", height=model.height, width=model.width, scenes=options.scenes, weights=options.weights
     )
     found = evaluate(test, trained)
-    model = in_metres_there(model, found.ratio_median or 1.0)
+    model = in_rendered_metres(model, found.ratio_median or 1.0)
     before, after = found.mean, evaluate(test, as_loaded(model)).mean
     if after.abs_rel > before.abs_rel + MAX_WORSE:
         raise UserError(f"AbsRel is {before.abs_rel:.4f} in float32 and {after.abs_rel:.4f} in half precision")
@@ -89,50 +89,49 @@ def one_scale(model: DepthModel) -> DepthModel:
     """The same model without the layers of coarser output scales.
 
     Raises:
-        UserError: none of this package's nets.
+        UserError: the model is none of this package's.
     """
     nets = dataclasses.replace(model.nets, scales=(0,))
-    slim = DepthModel(*nets.build(), model.height, model.width, nets.min_depth, nets.max_depth)
+    slim = DepthModel(*nets.build(), model.height, model.width, nets.min_depth, nets.max_depth, model.resize)
     tensors = model.state_dict()
     slim.load_state_dict({name: tensors[name] for name in slim.state_dict()})
     return slim.eval()
 
 
-def in_metres_there(model: DepthModel, ratio: float) -> DepthModel:
-    """The same model with limits of depth that make the median depth of the rendered scenes right: the unit that it was
-    trained in is arbitrary, and 16-bit depth maps have steps of 1/256."""
-    scaled = DepthModel(
-        model.encoder, model.decoder, model.height, model.width, ratio * model.min_depth, ratio * model.max_depth
-    )
+def in_rendered_metres(model: DepthModel, ratio: float) -> DepthModel:
+    """The same model with depth limits times `ratio`, so that the median depth of rendered scenes is right. The unit of
+    training is arbitrary, and 16-bit depth maps have steps of 1/256 of it."""
+    near, far = ratio * model.min_depth, ratio * model.max_depth
+    scaled = DepthModel(model.encoder, model.decoder, model.height, model.width, near, far, model.resize)
     scaled.about = model.about
     return scaled.eval()
 
 
 def halved(model: DepthModel) -> DepthModel:
-    """The model, its matrices and kernels rounded to half precision in place."""
+    """The model itself, with matrices and kernels rounded to half precision."""
     for value in model.parameters():
         value.data = half(value.data)
     return model
 
 
 def half(value: Tensor) -> Tensor:
-    """A matrix or a kernel in half precision; anything else as it is."""
+    """A matrix or a kernel in half precision; other tensors do not change."""
     return value.half() if value.is_floating_point() and value.ndim > 1 else value
 
 
 def as_loaded(model: DepthModel) -> DepthModel:
-    """The model as it computes after loading: the rounded numbers, in float32."""
+    """The model as it is after loading: with rounded weights, in float32."""
     nets = model.nets
-    loaded = DepthModel(*nets.build(), model.height, model.width, nets.min_depth, nets.max_depth)
+    loaded = DepthModel(*nets.build(), model.height, model.width, nets.min_depth, nets.max_depth, model.resize)
     loaded.load_state_dict(model.state_dict())
     return loaded.eval()
 
 
 def halved_stage1(path: Path) -> dict[str, Any]:
-    """What a stage1.pth holds, in half precision.
+    """The content of a stage1.pth, in half precision.
 
     Raises:
-        UserError: no stage-1 checkpoint of this package.
+        UserError: the file is no stage-1 checkpoint of this package.
     """
     content = read_checkpoint(path)
     if not isinstance(content.get("encoder"), Mapping) or "config" not in content:
@@ -141,7 +140,7 @@ def halved_stage1(path: Path) -> dict[str, Any]:
 
 
 def check_size(folder: Path) -> None:
-    """Raises `UserError` where the files are too large for the package."""
+    """Raises `UserError` if the files are too large for the package."""
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     for what, size, most in ((TENSOR_FILE, sizes[TENSOR_FILE], MAX_MODEL), ("all", sum(sizes.values()), MAX_FOLDER)):
         if size > most:

@@ -1,9 +1,9 @@
-"""What each measure saves in a training step of stage 2: seconds and peak memory, with the measure and without it.
+"""Measures what each optimisation saves in a training step of stage 2: seconds and peak memory, with and without it.
 
     python benchmarks/step_measures.py [--preset paper] [--height 224 --width 672] [--rounds 3] [--threads 2]
 
-Every row is a process of its own: the Monodepth2 trainer's step on frames in memory, random weights, on the CPU. Peak
-memory is what the process took at most, beyond what it held before its first step. Prints a table of
+Every row runs in a process of its own: a step of our Monodepth2 trainer on frames in memory, with random weights, on
+the CPU. Peak memory is the largest memory of the process, less its memory before the first step. Prints a table of
 benchmarks/README.md.
 """
 
@@ -48,7 +48,7 @@ ROWS = {
 
 
 def without(row: str, model: MonoDepth, clip: Any) -> None:
-    """Takes a measure back, or switches an option on."""
+    """Undoes the optimisation of a row, or switches the option of a row on."""
     encoder = model.encoder
     assert isinstance(encoder, HybridEncoder)
     if row in ("text77", "textcut"):
@@ -68,7 +68,7 @@ def without(row: str, model: MonoDepth, clip: Any) -> None:
 
 
 def measure(row: str, given: argparse.Namespace) -> dict[str, float]:
-    """Median seconds of a step after a first one, and MiB."""
+    """Median seconds of a step (after a first one), peak memory in MiB, and the loss of the first step."""
     torch.manual_seed(0)
     torch.set_num_threads(given.threads)
     size = 2 if row in ("batch2", "accumulate") else 1

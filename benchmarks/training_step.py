@@ -1,11 +1,11 @@
-"""A training step with ResNet-18, ours against the original trainers' own classes, on the same frames and weights.
+"""Compares a training step of ours with ResNet-18 with the original trainers' classes, on the same frames and weights.
 
     python benchmarks/training_step.py [--threads 2] [--rounds 7] [--compile]
 
 Downloads the originals' published wheels to a temporary folder; their data sets are replaced by frames in memory, and
-`grid_sample` aligns corners as on the PyTorch they were written for. Each side has a process of its own, as it would
-have at a user's; they take turns; seconds are medians. `--compile` is that of our trainers, on our side alone.
-Prints a table of benchmarks/README.md.
+`grid_sample` aligns corners as in the PyTorch that they were written for. Each side runs in a process of its own, as in
+real use; the sides take turns; seconds are medians. `--compile` is the option of our trainers, and affects our side
+only. Prints a table of benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def their_trainer(original: Original, batch: int, height: int, width: int, extra
 
 @contextmanager
 def old_stack() -> Iterator[None]:
-    """Today's PyTorch behaving as the originals' did, on a machine without GPU."""
+    """Makes today's PyTorch behave as that of the originals did, on a machine without GPU."""
     sample = F.grid_sample
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(F, "grid_sample", lambda *a, **k: sample(*a, **{**k, "align_corners": True}))
@@ -93,14 +93,15 @@ def old_stack() -> Iterator[None]:
 
 @contextmanager
 def ties_unbroken() -> Iterator[None]:
-    """No noise on the original's identity loss, so that two sides can be compared; ours has none here, see `main`."""
+    """Removes the noise on the original's identity loss, so that the sides can be compared; `ours` removes our
+    noise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "randn", lambda *size, **_: torch.zeros(*size))
         yield
 
 
 def kept_mib(forward: Callable[[], object]) -> float:
-    """What a forward pass keeps for the backward pass."""
+    """MiB that a forward pass keeps for the backward pass."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ def kept_mib(forward: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class Side:
-    """`loss`: the loss with its graph, without noise on ties. `step`: what is timed."""
+    """`loss` returns the loss with its graph, without noise on ties. `step` is timed."""
 
     loss: Callable[[], Tensor]
     step: Callable[[], object]
@@ -124,7 +125,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Case:
-    """What both sides do: whole steps, or the losses alone, from disparities and poses that ours left in `given`."""
+    """What both sides run: whole steps, or only the losses, on disparities and poses that our side saved in `given`."""
 
     host: str
     size: tuple[int, int, int]
@@ -134,7 +135,7 @@ class Case:
 
 
 def ours(case: Case, compiled: bool) -> Side:
-    """Our trainer, as its command runs it; leaves weights, disparities and poses in `case.given`."""
+    """Our trainer, as its command runs it; saves weights, disparities and poses in `case.given`."""
     keep_freed_memory()
     objective.TIE_BREAK = 0.0
     batch = frames_in_memory(*case.size)
@@ -172,7 +173,8 @@ def ours(case: Case, compiled: bool) -> Side:
 
 
 def theirs(case: Case) -> Side:
-    """The original trainer with the weights, and for the losses the disparities and poses, that ours left."""
+    """The original trainer with the weights that our side saved; for the losses, also with its disparities and
+    poses."""
     host = case.host
     given = torch.load(case.given, weights_only=True)
     extra = ["--no_matching_augmentation"] if host == "manydepth" else []
@@ -206,10 +208,11 @@ def theirs(case: Case) -> Side:
 
 
 def serve(build: Callable[[], Side], threads: int, connection: Connection) -> None:
-    """A side's process: builds it, then answers with its loss, the MiB that it keeps, or the seconds of a step."""
+    """Runs in a side's process: builds the side, then answers with its loss, the MiB that it keeps, or a step's
+    seconds."""
     warnings.filterwarnings("ignore")
     side = build()
-    torch.set_num_threads(threads)  # once the originals are imported, since that may change it
+    torch.set_num_threads(threads)  # after the originals are imported, since their import may change it
     connection.send("ready")
     for question in iter(connection.recv, None):
         if question == "loss":
@@ -225,12 +228,12 @@ def serve(build: Callable[[], Side], threads: int, connection: Connection) -> No
 
 @contextmanager
 def process(build: Callable[[], Side], threads: int) -> Iterator[Callable[[str], Any]]:
-    """A side in a process of its own, as a function from questions to answers."""
+    """Starts a side in a process of its own; yields a function from questions to answers."""
     spawn = get_context("spawn")
     here, there = spawn.Pipe()
     worker = spawn.Process(target=serve, args=(build, threads, there), daemon=True)
     worker.start()
-    there.close()  # so that a worker that fails ends `recv`
+    there.close()  # so that `recv` ends if the worker fails
     here.recv()
 
     def ask(question: str) -> Any:
@@ -243,7 +246,7 @@ def process(build: Callable[[], Side], threads: int) -> Iterator[Callable[[str],
 
 
 def compare(case: Case, rounds: int, threads: int, compiled: bool) -> None:
-    """Prints a row."""
+    """Measures a case and prints its row."""
     with process(partial(ours, case, compiled), threads) as our, process(partial(theirs, case), threads) as their:
         sides = (their, our)
         losses = [side("loss") for side in sides]

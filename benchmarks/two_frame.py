@@ -1,10 +1,10 @@
-"""Two frames against one, on rendered scenes: each pair's teacher, then a two-frame net that starts as this teacher.
+"""Compares two frames with one on rendered scenes: per pair a teacher, and a two-frame net that starts as this teacher.
 
     python benchmarks/two_frame.py --out runs/two_frame --stage1 runs/stage1/stage1.pth
 
-Trains the hybrid pair (preset tiny; its encoder from `hybrid-encoder pretrain`, where given) and the ResNet-18 pair
-(from random numbers) with the same data and steps, and prints their errors on held-out scenes: a table of
-benchmarks/README.md. The single-frame runs are those of the top README's commands.
+Trains the hybrid pair (preset tiny; its encoder from `hybrid-encoder pretrain`, if --stage1 is given) and the ResNet-18
+pair (from random numbers) with the same data and steps, and prints their errors on held-out scenes: a table of
+benchmarks/README.md. The single-frame runs are those of the commands in the top README.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hybrid_encoder.two_frame.options import ManydepthOptions, TwoFrameEvaluateO
 from hybrid_encoder.two_frame.training import train as train_two_frame
 
 LEARNING_RATES = {"hybrid": 1e-3, "resnet": 3e-4}
-"""Of the teachers."""
+"""Learning rates of the teachers."""
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""Patch files for clones of the original trainers, what applies them, and the script that makes them."""
+"""Patch files for clones of the original trainers, the code that applies them, and the script that makes them."""

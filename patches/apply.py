@@ -1,8 +1,7 @@
-"""Patches a clone of an original trainer, or undoes it: all files or none, and never a line in the wrong place.
+"""Patches a clone of an original trainer, or reverts it: all files or none, and never a line in the wrong place.
 
-git's own `apply` trusts line numbers where there is no context. Here a file is patched directly only if its blob id
-is the one that the patch was made for; a changed file is merged three ways with the original, which git keeps in the
-clone.
+`git apply` trusts line numbers if there is no context. Here a file is patched directly only if its blob id is the one
+that the patch was made for; a changed file is merged three ways with the original, which git keeps in the clone.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from .known_hosts import BY_HAND, BY_HAND_PAGE, advice
 from .names import REPLACED, lost_name, unused_networks
 
 _MARKER_SIZE = 31
-"""Of conflict markers in a merge: unlike any that a user's file may hold."""
+"""Length of conflict markers in a merge; it differs from that of any markers in a user's file."""
 
 _SCRIPTS = {
     "monodepth2": ("evaluate_depth.py", "evaluate_pose.py", "export_gt_depth.py", "test_simple.py"),
@@ -37,12 +36,12 @@ _SCRIPTS = {
         "train_vfi.py",
     ),
 }
-"""Files of the host, or of its package, that nothing else needs: a fork may have deleted them."""
+"""Files of the host, or of its package, that no other file needs: a fork may have deleted them."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What is to happen to one file; `after` is None where nothing is, `problem` says why it cannot be."""
+    """The change of one file; `after` is None: no change; `problem` says why the file cannot be patched."""
 
     path: str
     before: bytes
@@ -92,7 +91,7 @@ class Clone:
         return f"commit {head[:7]}, of another history than {known[:7]}"
 
     def uncommitted(self) -> set[str]:
-        """Files with uncommitted changes, inserted lines aside."""
+        """Files with uncommitted changes other than inserted lines."""
         found = set()
         for path in self.patches.paths:
             committed, now = self.git("show", f"HEAD:./{path}"), self.read(path)
@@ -105,21 +104,21 @@ class Clone:
 def patch_clone(
     host: str, path: str | Path, check: bool = False, revert: bool = False, package: str | None = None
 ) -> str:
-    """Patches a clone so that it runs on today's libraries and knows `--encoder hybrid`, or undoes that.
+    """Patches a clone so that it runs on today's libraries and has `--encoder hybrid`, or reverts that.
 
     Args:
         host: one of `format.HOSTS`.
         path: the clone's folder.
-        check: only say what would be done.
-        revert: take the inserted lines out again; every file gets back the bytes that it had.
-        package: the folder of the clone's package where a fork of ManyDepth has renamed it.
+        check: only report what would be done.
+        revert: remove the inserted lines again; every file gets its bytes back.
+        package: the folder of the clone's package, if a fork of ManyDepth has renamed it.
 
     Returns:
         What was found and done, in lines of text.
 
     Raises:
-        UserError: this is no such clone, lines go to places that have changed, or a function builds its depth nets by
-            other names than those that a line replaces; nothing is written then.
+        UserError: this is no such clone, the places of lines have changed, or a function builds its depth nets by other
+            names than those that a line replaces; nothing is written then.
     """
     patches = read_patches(host)
     return patch_with(patches if package is None else patches.in_package(package), Path(path), check, revert)
@@ -174,7 +173,7 @@ def _revert(clone: Clone, path: str) -> Change:
 
 
 def _plan(clone: Clone, path: str) -> Change:
-    """Where the lines go in one file."""
+    """The change that inserts the lines into one file."""
     patches, before = clone.patches, clone.read(path) or b""
     text, windows = _unix(before)
     marked = sorted(line for line in text.splitlines() if is_marked(line))
@@ -203,13 +202,13 @@ def _plan(clone: Clone, path: str) -> Change:
 
 
 def _merged(path: str, own: bytes, original: bytes, patched: bytes) -> tuple[bytes | None, str]:
-    """A changed file with the inserted lines, and why that is not to be trusted; None and the conflicts.
+    """A changed file with the inserted lines, and why the result is not trusted (""); or None and the conflicts.
 
     Lines that only have to follow the imports are placed by Python's grammar, all others by a three-way merge.
     """
     rest, imports = split_imports(patched)
     if insert_imports(own, imports) is None:
-        rest, imports = patched, []  # Python cannot read this file: all lines by the merge
+        rest, imports = patched, []  # Python cannot parse this file: the merge places all lines
     merged, conflicts = _merge(own, original, rest)
     if merged is None:
         return None, conflicts
@@ -247,7 +246,7 @@ def _merge(own: bytes, original: bytes, patched: bytes) -> tuple[bytes | None, s
 
 
 def _conflicts(merged: bytes) -> str:
-    """Where the user's lines have changed, and what would go there, from a merge with conflict markers."""
+    """From a merge with conflict markers: where the user's lines have changed, and which lines would go there."""
     found, line, side, start = [], 1, "both", 1
     wanted: list[str] = []
     for text in merged.splitlines():
@@ -269,8 +268,10 @@ def _misplaced(path: str, own: bytes, by_place: tuple[bytes, bytes], all_lines: 
     """Why a merge is not trusted; empty if it is.
 
     Args:
-        by_place: the original and the merged file, each with the lines that have a place.
-        all_lines: both with all lines.
+        path: names the file in Python's errors.
+        own: the user's file.
+        by_place: the original and the merged file, each with the lines that the merge has placed.
+        all_lines: the same two files with all lines.
     """
     patched, merged = all_lines
     if _neighbours(by_place[0]) != _neighbours(by_place[1]):
@@ -278,7 +279,7 @@ def _misplaced(path: str, own: bytes, by_place: tuple[bytes, bytes], all_lines: 
     try:
         compile(own, path, "exec", dont_inherit=True)
     except SyntaxError:
-        return ""  # as it was, Python could not read it either
+        return ""  # Python cannot parse the user's own file either
     try:
         compile(merged, path, "exec", dont_inherit=True)
     except SyntaxError as error:
@@ -301,7 +302,8 @@ def _neighbours(content: bytes) -> list[tuple[bytes, bytes, bytes]]:
 
 
 def _write_all(folder: Path, changes: list[Change]) -> None:
-    """Writes all files or none: first beside them, then in their place; if that fails, the old ones come back."""
+    """Writes all files or none: first beside the old files, then in their place; if this fails, restores the old
+    files."""
     prepared: list[tuple[Change, Path, Path]] = []
     replaced: list[tuple[Change, Path]] = []
     try:
@@ -330,7 +332,7 @@ def _write_all(folder: Path, changes: list[Change]) -> None:
 
 
 def _unix(content: bytes) -> tuple[bytes, bool]:
-    """A file with Unix line ends, and whether all of its lines had Windows'."""
+    """A file with Unix line ends, and whether all of its lines had Windows line ends."""
     if line_end(content) == b"\r\n":
         return content.replace(b"\r\n", b"\n"), True
     return content, False

@@ -1,7 +1,7 @@
-"""The patch files for clones of the original trainers: their format, and what they make of a file.
+"""The patch files for clones of the original trainers: their format, and how they are applied to a file.
 
-They insert whole lines and do nothing else: every inserted line ends in a mark, so that taking the marked lines out
-gives the file back, byte by byte. No line of an original is in them: no context, full blob ids in its place.
+They only insert whole lines. Every inserted line ends in a mark, so that removing the marked lines restores the file,
+byte by byte. They contain no line of an original: full blob ids take the place of context.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SERIES = (
     ("0001-current-stack.patch", "  # hybrid-encoder: stack"),
     ("0002-hybrid-encoder.patch", "  # hybrid-encoder: encoder"),
 )
-"""Files of a host in their order, and the end of every line that each inserts."""
+"""The patch files of a host in their order, each with the mark at the end of its lines."""
 
 _MARKS = tuple(mark.strip().encode() for _, mark in SERIES)
 _FILE = re.compile(
@@ -33,7 +33,7 @@ _HUNK = re.compile(r"^@@ -(\d+),0 \+(\d+)(?:,(\d+))? @@\n((?:\+.*\n)+)", re.MULT
 
 @dataclass(frozen=True)
 class Insertion:
-    """Lines that follow line `after` (counted from 1; 0: they come first) of the file before the patch."""
+    """Lines that are inserted after line `after` of the unpatched file (counted from 1; 0: at the beginning)."""
 
     after: int
     lines: tuple[bytes, ...]
@@ -41,10 +41,10 @@ class Insertion:
 
 @dataclass(frozen=True)
 class FilePatch:
-    """What one patch does to one file.
+    """The insertions of one patch into one file.
 
     Attributes:
-        path: inside the clone.
+        path: relative to the clone.
         old, new: git's blob ids of the file before and after.
         mode: git's file mode.
         insertions: in the order of the file.
@@ -60,7 +60,7 @@ class FilePatch:
         """The file after the patch.
 
         Raises:
-            UserError: this is not the file that the patch is for.
+            UserError: the content is not that of the file that the patch is for.
         """
         if blob_id(content) != self.old:
             raise UserError(f"{self.path} is not the file that the patch is for: expected blob {self.old}")
@@ -80,9 +80,9 @@ class HostPatches:
     Attributes:
         host: one of `HOSTS`.
         repository: owner and name on GitHub.
-        commit: the commit that they are made for.
-        series: the files that each patch changes.
-        package: the folder in the clone that holds all files; "": the clone itself.
+        commit: the commit that the patches are made for.
+        series: for each patch, the files that it changes.
+        package: the folder in the clone that holds all these files; "": the clone itself.
     """
 
     host: str
@@ -92,10 +92,10 @@ class HostPatches:
     package: str = ""
 
     def in_package(self, package: str) -> HostPatches:
-        """The same patches, for a clone whose package has another name.
+        """The same patches for a clone whose package has another name.
 
         Raises:
-            UserError: the host has no package, or this is no name of one.
+            UserError: the host has no package, or `package` is no valid name.
         """
         if not self.package:
             raise UserError(f"--package {package}: {self.host} has no package; only ManyDepth has")
@@ -111,11 +111,11 @@ class HostPatches:
 
     @property
     def paths(self) -> list[str]:
-        """All files that are changed, sorted."""
+        """Paths of all files that are changed, sorted."""
         return sorted({patch.path for patches in self.series for patch in patches})
 
     def original_id(self, path: str) -> str:
-        """Blob id of a file of the original."""
+        """The blob id of a file in the original."""
         return next(patch.old for patches in self.series for patch in patches if patch.path == path)
 
     def apply(self, path: str, original: bytes) -> bytes:
@@ -143,7 +143,7 @@ def read_patches(host: str, folder: Any = None) -> HostPatches:
 
     Args:
         host: one of `HOSTS`.
-        folder: where the hosts' folders lie, a path; default: in the package.
+        folder: a path that holds the hosts' folders; None: that of the package.
 
     Raises:
         UserError: unknown host, or damaged patch files.
@@ -160,10 +160,10 @@ def read_patches(host: str, folder: Any = None) -> HostPatches:
 
 
 def parse_patch(text: str) -> tuple[FilePatch, ...]:
-    """What a patch file inserts.
+    """Parses a patch file.
 
     Raises:
-        UserError: anything in it but insertions without context.
+        UserError: it holds anything but insertions without context.
     """
     start = text.find("diff --git ")
     found, end = [], start
@@ -187,9 +187,9 @@ def render_patch(title: str, made_for: str, patches: Sequence[FilePatch]) -> str
     """The text of a patch file, which `git apply --unidiff-zero` reads.
 
     Args:
-        title: what it does, first line.
+        title: the first line: what the patch does.
         made_for: "owner/name at COMMIT".
-        patches: its files.
+        patches: the files that it changes.
     """
     parts = [f"{title}\n\nMade for: {made_for}\nApply with: hybrid-encoder patch, or as patches/README.md says\n"]
     parts.append("SPDX-License-Identifier: Apache-2.0\n\n")
@@ -207,17 +207,17 @@ def render_patch(title: str, made_for: str, patches: Sequence[FilePatch]) -> str
 
 
 def is_marked(line: bytes) -> bool:
-    """Whether a line, with or without its end, is one that a patch has inserted."""
+    """Whether a patch has inserted a line, which may be given with or without its line end."""
     return line.rstrip().endswith(_MARKS)
 
 
 def without_marked(content: bytes) -> bytes:
-    """A file without the lines that patches have inserted: as it was before."""
+    """A file without the lines that patches have inserted."""
     return b"".join(line for line in content.splitlines(keepends=True) if not is_marked(line))
 
 
 def line_end(content: bytes) -> bytes:
-    """How a file's lines end: as on Windows where all of them do.
+    """The line end of a file: Windows' if all of its lines have it, else Unix'.
 
     >>> line_end(b"one\\r\\ntwo\\r\\nthree"), line_end(b"one\\r\\ntwo\\n")
     (b'\\r\\n', b'\\n')

@@ -1,7 +1,7 @@
-"""Inserted lines that only have to follow a file's imports: in a changed file they need no line to stand at.
+"""Inserted lines that only have to follow a file's imports: they need no certain line beside them.
 
-Python's grammar says where the imports end, whatever has been added to them or taken out. What follows is inserted
-there; all other lines keep the neighbours that they have in the original (`apply`).
+Python's grammar tells where the imports end, whatever a fork has added or removed. These lines are inserted there; all
+other inserted lines keep the neighbours that they have in the original (`apply`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class ImportLines:
     """Inserted lines among a file's imports or right after them.
 
     Attributes:
-        lines: with their ends.
-        before: the import that they come before in the original, as `ast.unparse` writes it; None: they follow the
-            last one.
+        lines: with their line ends.
+        before: the import that follows them in the original, as `ast.unparse` writes it; None: they follow the last
+            import.
     """
 
     lines: tuple[bytes, ...]
@@ -27,7 +27,7 @@ class ImportLines:
 
 
 def split_imports(patched: bytes) -> tuple[bytes, list[ImportLines]]:
-    """Takes the lines that only have to follow imports out of an original with inserted lines.
+    """Removes the lines that only have to follow imports from an original with inserted lines.
 
     >>> text = b"import os\\nimport x  # hybrid-encoder: stack\\n\\nos.sep\\n"
     >>> rest, found = split_imports(text)
@@ -35,8 +35,8 @@ def split_imports(patched: bytes) -> tuple[bytes, list[ImportLines]]:
     (b'import os\\n\\nos.sep\\n', (b'import x  # hybrid-encoder: stack\\n',))
 
     Returns:
-        the original with the other lines; those that were taken out, in their order; none where Python cannot read the
-        file.
+        The original with the other inserted lines; and the removed lines, in their order (none if Python cannot parse
+        the file).
     """
     try:
         body = ast.parse(patched).body
@@ -57,7 +57,7 @@ def split_imports(patched: bytes) -> tuple[bytes, list[ImportLines]]:
 
 
 def insert_imports(content: bytes, found: list[ImportLines]) -> bytes | None:
-    """A file with lines put back among its imports; None where it has none to follow, or Python cannot read it."""
+    """A file with the lines inserted after its imports; None: it has no imports, or Python cannot parse it."""
     for wanted in reversed(found):
         place = _place(content, wanted.before)
         if place is None:
@@ -69,7 +69,7 @@ def insert_imports(content: bytes, found: list[ImportLines]) -> bytes | None:
 
 
 def _place(content: bytes, before: str | None) -> int | None:
-    """How many lines come first: up to a certain import, or where there is no such, all imports."""
+    """The index of the line before which to insert: at the import `before`; if it is missing, after all imports."""
     try:
         body = ast.parse(content).body
     except (SyntaxError, ValueError):
@@ -84,7 +84,7 @@ def _place(content: bytes, before: str | None) -> int | None:
 
 
 def _marked_runs(lines: list[bytes]) -> list[range]:
-    """Indices of marked lines that follow each other."""
+    """Ranges of indices of consecutive marked lines."""
     runs: list[range] = []
     for i, line in enumerate(lines):
         if is_marked(line):
@@ -98,5 +98,5 @@ def _is_import(node: ast.stmt) -> bool:
 
 
 def _is_main(node: ast.stmt) -> bool:
-    """Whether this is `if __name__ == ...`, after which an import is too late."""
+    """Whether this is `if __name__ == ...`: imports after it do not count."""
     return isinstance(node, ast.If) and "__name__" in {n.id for n in ast.walk(node.test) if isinstance(n, ast.Name)}

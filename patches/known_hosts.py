@@ -1,4 +1,4 @@
-"""Which host a folder holds that the patch files are not for, and what to type there instead."""
+"""Recognises a host that the given patch files are not for, and says what to type there instead."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ BY_HAND = f"Put the encoder in by hand, as {BY_HAND_PAGE}; docs/HOSTS.md lists h
 
 
 class KnownHost(NamedTuple):
-    """A code base that others start from.
+    """A repository that other projects start from.
 
     Attributes:
-        name: as docs/HOSTS.md has it.
-        file: one that this host has, and no other of the list before it.
-        word: in that file; "": any.
+        name: as in docs/HOSTS.md.
+        file: a file by which this host is recognised; no host later in the list has it.
+        word: a word in this file; "": any content will do.
         remedy: what to type.
     """
 
@@ -70,7 +70,7 @@ KNOWN_HOSTS = (
 
 
 def advice(folder: Path, host: str) -> str:
-    """What to do with a folder that the patches of a host are not for, in a sentence."""
+    """One sentence on what to do with a folder that the patches of a host are not for."""
     for known in KNOWN_HOSTS:
         itself = known.remedy.startswith(f"hybrid-encoder patch {host} ")
         if not itself and _holds(folder / known.file, known.word):

@@ -1,8 +1,8 @@
-"""Whether a changed file still has the names that inserted lines use, and uses those that they replace.
+"""Checks that a changed file still has the names that inserted lines use, and uses the names that they replace.
 
-A line may stand in the right place and yet read a variable that its user has renamed; Python would find out only when
-the line runs, which may be an epoch later. A line that replaces `networks` has no effect on nets of other names, which
-nobody would find out.
+A line may be in the right place and still read a variable that the fork has renamed: Python would fail only when the
+line runs, perhaps after an epoch. And a line that replaces `networks` has no effect if the fork builds its nets by
+other names: no error would show that.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ REPLACED = {
     "manydepth": ("ResnetEncoderMatching", "DepthDecoder"),
     "mono_vifi": (),
 }
-"""The names of a host's `networks` by which it builds the depth nets that `--encoder hybrid` replaces. In Mono-ViFI,
+"""The names in a host's `networks` that build the depth nets which `--encoder hybrid` replaces. In Mono-ViFI,
 `--backbone Hybrid` adds nets and replaces none."""
 
 _REPLACING = ("networks", "networks_in")
-"""Functions of a host's `upstream` whose result takes the place of `networks`."""
+"""Functions of a host's `upstream` whose result replaces `networks`."""
 
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 def lost_name(content: bytes, reference: bytes) -> str:
-    """The first name that an inserted line does not find as it does in the original.
+    """The first name on an inserted line that means something else than in the original.
 
     Args:
         content: a file with the inserted lines.
-        reference: the original with the same ones.
+        reference: the original with the same lines.
 
     Returns:
-        Line, name and what has become of it, in words; empty if nothing is lost.
+        The line, the name and what it is here and in the original, in words; empty if there is none.
     """
     now, then = (_uses(ast.parse(text), _marked_lines(text)) for text in (content, reference))
     for (number, name, kind), (_, _, known) in zip(now, then, strict=True):
@@ -45,14 +45,14 @@ def lost_name(content: bytes, reference: bytes) -> str:
 
 
 def unused_networks(content: bytes, replaced: Sequence[str]) -> str:
-    """The first inserted line that replaces `networks` in a function which builds its depth nets by other names.
+    """The first inserted line that replaces `networks` in a function that builds its depth nets by other names.
 
     Args:
         content: a file with the inserted lines.
         replaced: the names by which the original builds its depth nets.
 
     Returns:
-        Line and names, in words; empty if there is none, or if Python cannot read the file, with or without the lines.
+        The line and the names, in words; empty if there is none, or if Python cannot parse the file.
     """
     try:
         module = ast.parse(content)
@@ -76,7 +76,7 @@ def unused_networks(content: bytes, replaced: Sequence[str]) -> str:
 
 
 def _replaces_networks(node: ast.AST) -> bool:
-    """Whether this is `networks = upstream.networks(...)`, or the same of a script."""
+    """Whether this is `networks = upstream.networks(...)`, or `upstream.networks_in(...)` in a script."""
     return (
         isinstance(node, ast.Assign)
         and isinstance(node.value, ast.Call)
@@ -86,7 +86,7 @@ def _replaces_networks(node: ast.AST) -> bool:
 
 
 def _depth_networks(function: ast.AST) -> set[str]:
-    """Names of `networks` that a function uses, but for encoders of several images, which are pose nets."""
+    """Names of `networks` that a function uses, without encoders of several images, which are pose nets."""
     nodes = list(ast.walk(function))
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     several = {
@@ -108,7 +108,7 @@ def _marked_lines(content: bytes) -> set[int]:
 
 
 def _uses(module: ast.Module, marked: set[int]) -> list[tuple[int, str, str]]:
-    """(line, name, where it comes from) of every variable and attribute of self on the inserted lines, in order."""
+    """(line, name, origin) of every variable and attribute of self on the inserted lines, in order."""
     attributes = {_of_self(node) for node in ast.walk(module) if _line(node) not in marked} - {None}
     in_module = set(_bound(module, marked))
     functions = [node for node in ast.walk(module) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
@@ -130,19 +130,19 @@ def _uses(module: ast.Module, marked: set[int]) -> list[tuple[int, str, str]]:
 
 
 def _line(node: ast.AST) -> int:
-    """Where a node begins, counted from 1; 0 for one that has no place."""
+    """The line of a node, counted from 1; 0 for a node without a line."""
     return getattr(node, "lineno", 0)
 
 
 def _of_self(node: ast.AST) -> str | None:
-    """The attribute in `self.attribute`."""
+    """NAME if a node is `self.NAME`, else None."""
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
         return node.attr
     return None
 
 
 def _bound(scope: ast.AST, marked: set[int]) -> Iterator[str]:
-    """Names that a module or function binds itself, by lines that were not inserted."""
+    """Names that a module or function itself assigns, on lines that were not inserted."""
     if isinstance(scope, _Function):
         arguments = scope.args
         for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:

@@ -1,9 +1,10 @@
-"""Makes the patch files of a host from a clone whose work tree holds the marked lines.
+"""Makes the patch files of a host from a clone whose work tree has the marked lines.
 
     python -m hybrid_encoder.patches.rebuild monodepth2 CLONE
 
 CLONE's HEAD is the commit that the patches are for. The work tree may differ from it in lines that end in one of the
-marks (`format.SERIES`), and in nothing else. patches/README.md says how to get there for a new commit of an original.
+marks (`format.SERIES`), and in nothing else. patches/README.md says how to make such a work tree for a new commit of an
+original.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ STACK_TITLE = "Run on today's PyTorch, torchvision, numpy and Pillow, on a GPU o
 
 
 def insertions(after: bytes, mark: bytes) -> tuple[Insertion, ...]:
-    """The lines that end in `mark`, by the place where they lie in a file without them."""
+    """The lines that end in `mark`, with their places in the file without these lines."""
     found, gathered, position = [], [], 0
     for line in after.splitlines():
         if line.endswith(mark):
@@ -40,10 +41,10 @@ def insertions(after: bytes, mark: bytes) -> tuple[Insertion, ...]:
 
 
 def split_marked(path: str, original: bytes, marked: bytes, mode: str) -> list[FilePatch | None]:
-    """The patch of every file of the series for one marked file of a work tree.
+    """The part of each patch of the series for one marked file of a work tree; None: the patch does not change it.
 
     Raises:
-        UserError: the file differs by more than marked lines.
+        UserError: the file differs from the original by more than marked lines.
     """
     if without_marked(marked) != original:
         raise UserError(f"{path} differs from the commit by more than lines that end in a mark")
@@ -64,10 +65,10 @@ def split_marked(path: str, original: bytes, marked: bytes, mode: str) -> list[F
 
 
 def rebuild(host: str, clone: Path, out: Path, repository: str) -> list[Path]:
-    """Writes the patch files of a host under `out`.
+    """Writes the patch files of a host to the folder `out`/`host`, and returns their paths.
 
     Raises:
-        UserError: no marked line, or other changes.
+        UserError: a patch has no marked line, or the work tree has other changes.
     """
     commit = git(clone, "rev-parse", "HEAD").decode().strip()
     series: list[list[FilePatch]] = [[] for _ in SERIES]

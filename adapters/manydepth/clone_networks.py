@@ -1,4 +1,4 @@
-"""The hybrid matching encoder in the shape that the original ManyDepth's own code handles."""
+"""The hybrid matching encoder in the form that the original ManyDepth's code handles."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..clone_networks import HybridNetworks, Start, listed
 
 
 class ListedMatchingEncoder(HybridMatchingEncoder):
-    """The hybrid matching encoder with the original's argument names, that returns a plain list in place of features.
+    """The hybrid matching encoder with the original's argument names, and with a plain list as its output.
 
     Args:
         nets: what to build.
         input_height, input_width, settings: as `HybridMatchingEncoder` takes them.
 
     Attributes:
-        nets: what it was built from.
+        nets: what the encoder was built from.
         image_size: (H, W) of the last images.
     """
 
@@ -43,7 +43,8 @@ class ListedMatchingEncoder(HybridMatchingEncoder):
         min_depth_bin: Tensor | float | None = None,
         max_depth_bin: Tensor | float | None = None,
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """As the original's: a list of maps; 1 / depth of the lowest cost, on the CPU; confidence."""
+        """Returns what the original's encoder does: a list of maps; 1 / depth of the lowest cost, on the CPU;
+        confidence."""
         lookup = Lookup(lookup_images, poses, K, invK)
         known = None if min_depth_bin is None or max_depth_bin is None else (min_depth_bin, max_depth_bin)
         features, lowest_cost, confidence = self.forward_features(current_image, lookup, known)
@@ -55,10 +56,9 @@ class MatchingNetworks(HybridNetworks):
 
     Args:
         networks: the original's module.
-        student, teacher: what to build for each; without a hybrid encoder: theirs.
-        their_scales: disparity scales of their own decoders, whatever is asked for; None: as asked for.
-        start: what encoders begin with; None: random numbers, or the weights that the config names.
-        settings: of the two-frame net, whatever is asked for.
+        student, teacher: what to build for each; nets without a hybrid encoder are the original's.
+        their_scales, start: as for `HybridNetworks`.
+        settings: arguments of the two-frame net, in place of the caller's.
     """
 
     def __init__(
@@ -75,16 +75,16 @@ class MatchingNetworks(HybridNetworks):
         self.settings = settings
 
     def replaced(self) -> set[str]:
-        """As `HybridNetworks.replaced`; `ResnetEncoder` is the teacher's."""
+        """As `HybridNetworks.replaced`; `ResnetEncoder` builds the teacher."""
         return super().replaced() | (set() if self.student.config is None else {"ResnetEncoderMatching"})
 
     def matching_encoder(
         self, num_layers: int, pretrained: bool, input_height: int, input_width: int, **settings: Any
     ) -> nn.Module:
-        """In the place of `ResnetEncoderMatching`."""
+        """In place of `ResnetEncoderMatching`: our matching encoder or the original's."""
         self.called.add("ResnetEncoderMatching")
         if self.student.config is None:
-            theirs: nn.Module = self._behind.ResnetEncoderMatching(
+            theirs: nn.Module = self._original.ResnetEncoderMatching(
                 num_layers, pretrained, input_height, input_width, **settings
             )
             return theirs

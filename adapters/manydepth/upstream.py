@@ -1,9 +1,9 @@
-"""What a patched clone of ManyDepth calls: old behaviour on today's libraries, and the hybrid encoder behind a flag.
+"""The functions that a patched clone of ManyDepth calls: old behaviour on today's libraries, and `--encoder hybrid`.
 
     hybrid-encoder patch manydepth PATH
 
-Every function here is one line in the clone; patches/README.md says where. Modules of the clone are passed in by their
-`globals()`, never imported.
+Every public function is called by one line in the clone; patches/README.md explains how these lines are inserted.
+Modules of the clone are passed as their `globals()`, and never imported.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from ..old_libraries import Shadow
 
 
 def mend(names: dict[str, Any]) -> None:
-    """Mends a file of the clone, given its `globals()` after its imports."""
+    """Mends a file of the clone; `names` is its `globals()`, after its imports."""
     old_libraries.mend(names, SummaryWriter=_one_image_writer, optim=_optim, torch=_torch)
 
 
 def parsed(options: Any) -> None:
-    """Settles the device and the hybrid encoder's options.
+    """Sets the device, and checks the hybrid encoder's options.
 
     Args:
-        options: the clone's `MonodepthOptions`, its `parser` and the parsed `options`.
+        options: the clone's `MonodepthOptions`, with its `parser` and the parsed `options`.
     """
     old_libraries.settle(options, check_options)
 
 
 def script_of_root(file: str) -> str:
-    """Lets `export_gt_depth.py` find its neighbours however it is started, and the splits, which lie in the root.
+    """Lets `export_gt_depth.py` find the modules beside it however it is started, and the splits in the root folder.
 
     Args:
-        file: its `__file__`.
+        file: `__file__` of the script.
 
     Returns:
-        What its `__file__` would be in the root.
+        The `__file__` that the script would have in the root folder.
     """
     folder = Path(file).resolve().parent
     if str(folder) not in sys.path:
@@ -63,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Settles options that depend on others.
+    """Sets options that depend on others.
 
     Raises:
         UserError: options that contradict each other.
@@ -79,7 +79,7 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
 
 
 def networks(names: dict[str, Any], options: Any) -> Any:
-    """The trainer's `networks`: its own where neither encoder is a hybrid one.
+    """The trainer's `networks`; the original's if neither encoder is a hybrid encoder.
 
     Args:
         names: the trainer's `globals()`.
@@ -104,7 +104,7 @@ def networks(names: dict[str, Any], options: Any) -> Any:
 
 
 def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
-    """Adds to encoder.pth and mono_encoder.pth what their nets are; nothing for the original's with usual settings."""
+    """Adds descriptions of their nets to encoder.pth and mono_encoder.pth; none for the original's usual nets."""
     from .. import clone_weights
 
     if name not in ("encoder", "mono_encoder"):
@@ -117,10 +117,10 @@ def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
 
 
 def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
-    """Refuses weights that do not fill a net of ours.
+    """Checks that weights fill a net of ours.
 
     Raises:
-        UserError: what does not fit.
+        UserError: they do not.
     """
     from .. import clone_weights
 
@@ -166,7 +166,8 @@ def _optim(module: Any) -> Shadow:
 
 def _torch(module: Any) -> Shadow:
     def load(file: Any, *args: Any, **settings: Any) -> Any:
-        """mono_encoder.pth holds no image size, which evaluation asks for: it gets that of encoder.pth beside it."""
+        """`torch.load` that adds the image size of encoder.pth to mono_encoder.pth, which lacks it: evaluation needs
+        it."""
         content = old_libraries.load_anywhere(file, *args, **settings)
         beside = Path(file).with_name("encoder.pth") if isinstance(file, (str, Path)) else None
         if beside and Path(file).name == "mono_encoder.pth" and "height" not in content and beside.exists():
@@ -178,7 +179,7 @@ def _torch(module: Any) -> Shadow:
 
 
 def _one_image_writer(kind: Any) -> Any:
-    """tensorboardX's writer, which takes an image with a leading dimension of one, as it used to."""
+    """tensorboardX's writer, which accepts images with a leading dimension of 1, as it used to."""
 
     class SummaryWriter(kind):
         def add_image(self, tag: str, image: Any, *args: Any, **settings: Any) -> Any:

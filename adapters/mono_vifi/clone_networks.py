@@ -1,4 +1,4 @@
-"""The hybrid encoder among Mono-ViFI's models: single-frame and multi-frame nets, shared or not."""
+"""The hybrid encoder as one of Mono-ViFI's models: single-frame and multi-frame nets, shared or not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from . import BACKBONE
 
 
 def new_nets(names: dict[str, Any], options: Any) -> tuple[nn.Module, nn.Module]:
-    """The nets that a training begins with: ours and the clone's U-Net decoder.
+    """The nets that a training run starts with: our encoder and the clone's U-Net decoder.
 
     Args:
         names: the trainer's `globals()`.
@@ -37,12 +37,12 @@ def new_nets(names: dict[str, Any], options: Any) -> tuple[nn.Module, nn.Module]
 
 
 def grouped(options: Any, models: dict[str, nn.Module], given: list[nn.Parameter]) -> list[dict[str, Any]]:
-    """The trainable ones of the given parameters, once each, the encoders' in groups as our trainers have them.
+    """Groups of the given parameters that are trainable, each parameter once; encoders have our trainers' groups.
 
-    Mono-ViFI lists the parameters of shared nets twice, so that its optimiser moves them twice a step.
+    Mono-ViFI lists the parameters of shared nets twice, so that its optimiser would change them twice a step.
 
     Raises:
-        UserError: there is no hybrid encoder among the models.
+        UserError: no model is a hybrid encoder.
     """
     encoders = _hybrid_encoders(models)
     if not encoders:
@@ -59,7 +59,7 @@ def grouped(options: Any, models: dict[str, nn.Module], given: list[nn.Parameter
 
 
 def description(options: Any, models: dict[str, nn.Module]) -> dict[str, Any]:
-    """What a checkpoint says of its hybrid encoder besides tensors, as encoder.pth of our trainers does."""
+    """The description of the hybrid encoder in a checkpoint, as in encoder.pth of our trainers."""
     (encoder, *_) = _hybrid_encoders(models).values()
     nets = DepthNets(
         config=encoder.config,
@@ -71,10 +71,10 @@ def description(options: Any, models: dict[str, nn.Module]) -> dict[str, Any]:
 
 
 def check_weights(models: dict[str, nn.Module], checkpoint: dict[str, Any], path: str) -> None:
-    """Refuses a checkpoint that does not fill its encoders, and one of ours for an encoder of the clone.
+    """Checks that a checkpoint fills its encoders, and that it is not one of ours for an encoder of the clone.
 
     Raises:
-        UserError: what does not fit.
+        UserError: it does not fit.
     """
     encoders = _hybrid_encoders(models)
     if not encoders and checkpoint.get("hybrid_config"):
@@ -99,7 +99,7 @@ def described_nets(names: dict[str, Any], options: Any, checkpoint: dict[str, An
 
 
 def _hybrid_encoders(models: dict[str, nn.Module]) -> dict[str, Any]:
-    """Hybrid encoders by the first of their names; nets that several processes train are unwrapped."""
+    """Hybrid encoders by the first of their names, without wrappers for several processes."""
     found: dict[int, tuple[str, Any]] = {}
     for name, model in models.items():
         net: Any = getattr(model, "module", model)
@@ -109,5 +109,5 @@ def _hybrid_encoders(models: dict[str, nn.Module]) -> dict[str, Any]:
 
 
 def _resumes(options: Any) -> bool:
-    """Whether the clone fills all of its models from the run's checkpoint."""
+    """Whether the clone will fill all of its models from the run's checkpoint."""
     return bool(options.resume) and os.path.exists(os.path.join(options.log_dir, options.exp_name, "ckpt.pth"))

@@ -1,10 +1,10 @@
-"""What a patched clone of Mono-ViFI calls: its code on today's libraries and any device, and `--backbone Hybrid`.
+"""The functions that a patched clone of Mono-ViFI calls: today's libraries, any device, and `--backbone Hybrid`.
 
     hybrid-encoder patch mono_vifi PATH
 
-Every function here is one line in the clone; patches/README.md says where. Modules of the clone are passed in by their
-`globals()`, never imported. The hybrid encoder gives Mono-ViFI's fusion module and U-Net decoder the five maps that
-they take of a ResNet-18. Sources: Mono-ViFI, ECCV 2024, and METHOD.
+Every public function is called by one line in the clone; patches/README.md explains how these lines are inserted.
+Modules of the clone are passed as their `globals()`, and never imported. The hybrid encoder gives Mono-ViFI's fusion
+module and U-Net decoder five maps, as a ResNet-18 does. Sources: Mono-ViFI, ECCV 2024, and docs/METHOD.md.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from . import BACKBONE
 
 
 def mend(names: dict[str, Any]) -> None:
-    """Mends a file of the clone, given its `globals()` after its imports.
+    """Mends a file of the clone; `names` is its `globals()`, after its imports.
 
-    `transforms` stays: Mono-ViFI was written for today's `ColorJitter`.
+    `transforms` does not change: Mono-ViFI was written for today's `ColorJitter`.
     """
     if not torch.cuda.is_available():
         old_libraries.use_device(argparse.Namespace(no_cuda=True))
@@ -34,23 +34,23 @@ def mend(names: dict[str, Any]) -> None:
 
 
 def use_device(options: argparse.Namespace) -> None:
-    """Obeys a script's `--no_cuda` where it calls `.cuda()` all the same."""
+    """Makes `.cuda()` do nothing under a script's `--no_cuda`."""
     old_libraries.use_device(options)
 
 
 def accept_local_rank(parser: argparse.ArgumentParser) -> None:
-    """Takes the number of a process as today's launchers tell it: `--local-rank`, or LOCAL_RANK of the environment."""
+    """Accepts a process's number from today's launchers: as `--local-rank`, or in the variable LOCAL_RANK."""
     parser.add_argument("--local-rank", dest="local_rank", type=int, help="as --local_rank")
     parser.set_defaults(local_rank=int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def stem(path: str) -> str:
-    """A file's name without its folder and its ending, which test_video.py lacks unless it has `--save_npy`."""
+    """A file's name without folder and suffix; test_video.py assigns it only with `--save_npy`, but always needs it."""
     return os.path.splitext(os.path.basename(path))[0]
 
 
 class CheckedParser:
-    """The clone's parser with the hybrid encoder's options, which refuses those that contradict each other."""
+    """The clone's parser with the hybrid encoder's options; it refuses options that contradict each other."""
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         from ..clone_options import add_encoder_options
@@ -73,7 +73,7 @@ class CheckedParser:
 
 
 def add_options(parser: argparse.ArgumentParser) -> CheckedParser:
-    """What takes the place of the training's parser: `--backbone Hybrid` and the hybrid encoder's options."""
+    """The parser in place of the trainer's: with `--backbone Hybrid` and the hybrid encoder's options."""
     return CheckedParser(parser)
 
 
@@ -84,7 +84,7 @@ def accept_hybrid(parser: argparse.ArgumentParser) -> None:
 
 
 def add_nets(names: dict[str, Any], options: Any, models: dict[str, nn.Module]) -> None:
-    """Adds encoder and decoder to a training's models with `--backbone Hybrid`; the clone adds all others.
+    """Adds encoder and decoder to a training run's models under `--backbone Hybrid`; the clone adds all others.
 
     Args:
         names: the trainer's `globals()`.
@@ -96,10 +96,10 @@ def add_nets(names: dict[str, Any], options: Any, models: dict[str, nn.Module]) 
 
 
 def parameters(options: Any, models: dict[str, nn.Module], given: list[nn.Parameter]) -> list[Any]:
-    """What the optimiser trains: all that is given, or groups of it with `--backbone Hybrid`.
+    """The parameters for the optimiser: the given ones, under `--backbone Hybrid` in groups.
 
     Raises:
-        UserError: the clone has built another encoder than the hybrid one that was asked for.
+        UserError: the hybrid encoder was asked for, and the clone has built another one.
     """
     if options.backbone != BACKBONE:
         return given
@@ -109,7 +109,7 @@ def parameters(options: Any, models: dict[str, nn.Module], given: list[nn.Parame
 
 
 def describe(options: Any, to_save: dict[str, Any], models: dict[str, nn.Module]) -> None:
-    """Adds to a checkpoint what its hybrid encoder is."""
+    """Adds a description of the hybrid encoder to a checkpoint."""
     if options.backbone == BACKBONE:
         from . import clone_networks
 
@@ -117,10 +117,10 @@ def describe(options: Any, to_save: dict[str, Any], models: dict[str, nn.Module]
 
 
 def check_weights(models: dict[str, nn.Module], checkpoint: dict[str, Any], path: str) -> None:
-    """Refuses a checkpoint that does not fill its encoder, of which the clone would keep what the file lacks.
+    """Checks that a checkpoint fills its encoder: the clone itself would keep the values that the file lacks.
 
     Raises:
-        UserError: what does not fit.
+        UserError: it does not fit.
     """
     from . import clone_networks
 
@@ -132,10 +132,10 @@ def nets_in(names: dict[str, Any], options: Any, checkpoint: dict[str, Any]) -> 
 
     Args:
         names: `globals()` of the script.
-        options: of the script; `backbone` and `pretrained_path`.
+        options: of the script; `backbone` and `pretrained_path` are read.
 
     Raises:
-        UserError: the checkpoint's backbone is another than the one that was asked for.
+        UserError: the checkpoint has another backbone than the one that was asked for.
     """
     from . import clone_networks
 
@@ -143,7 +143,7 @@ def nets_in(names: dict[str, Any], options: Any, checkpoint: dict[str, Any]) -> 
 
 
 def _torch(module: Any) -> Shadow:
-    """torch, whose devices are the CPU without CUDA, which then counts as one GPU."""
+    """A shadow of torch which, without CUDA, takes the CPU for every CUDA device and counts it as one GPU."""
     cpu_only = old_libraries.shadow_torch(module)
 
     def device(kind: Any, *index: Any) -> torch.device:

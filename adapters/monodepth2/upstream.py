@@ -1,9 +1,9 @@
-"""What a patched clone of Monodepth2 calls: old behaviour on today's libraries, and the hybrid encoder behind a flag.
+"""The functions that a patched clone of Monodepth2 calls: old behaviour on today's libraries, and `--encoder hybrid`.
 
     hybrid-encoder patch monodepth2 PATH
 
-Every function here is one line in the clone; patches/README.md says where. Modules of the clone are passed in by their
-`globals()`, never imported.
+Every public function is called by one line in the clone; patches/README.md explains how these lines are inserted.
+Modules of the clone are passed as their `globals()`, and never imported.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ STACK = {
         lr_scheduler=Shadow(module.lr_scheduler, StepLR=old_libraries.BeforeEpochStepLR),
     ),
 }
-"""Shadows that Monodepth2 needs and ManyDepth does not: it was written for torch 0.4 to 1.2."""
+"""Shadows that Monodepth2 needs, and ManyDepth does not: Monodepth2 was written for torch 0.4 to 1.2."""
 
 
 def mend(names: dict[str, Any]) -> None:
-    """Mends a file of the clone, given its `globals()` after its imports."""
+    """Mends a file of the clone; `names` is its `globals()`, after its imports."""
     old_libraries.mend(names)
 
 
 def mend_trainer(names: dict[str, Any]) -> None:
-    """Mends the trainer before its last import, of IPython, which it never uses and which need not be there."""
+    """Mends the trainer before its last import: of IPython, which it never uses and which need not be installed."""
     old_libraries.stand_in_for_ipython()
     old_libraries.mend(names, **STACK)
 
 
 def parsed(options: Any) -> None:
-    """Settles the device and the hybrid encoder's options.
+    """Sets the device, and checks the hybrid encoder's options.
 
     Args:
-        options: the clone's `MonodepthOptions`, its `parser` and the parsed `options`.
+        options: the clone's `MonodepthOptions`, with its `parser` and the parsed `options`.
     """
     old_libraries.settle(options, check_options)
 
@@ -62,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Settles options that depend on others.
+    """Sets options that depend on others.
 
     Raises:
         UserError: options that contradict each other.
@@ -85,7 +85,7 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
 
 
 def networks(names: dict[str, Any], options: Any) -> Any:
-    """The trainer's `networks`: its own with `--encoder resnet`.
+    """The trainer's `networks`; the original's under `--encoder resnet`.
 
     Args:
         names: the trainer's `globals()`.
@@ -102,7 +102,7 @@ def networks(names: dict[str, Any], options: Any) -> Any:
 
 
 def class_token_pose(encoder: Any) -> nn.Module:
-    """The pose head on DINO's class tokens, called on a pair of images as the other pose nets are.
+    """The pose head on DINO's class tokens, which is called with a pair of images as the other pose nets are.
 
     Raises:
         UserError: the encoder has no DINO.
@@ -115,7 +115,7 @@ def class_token_pose(encoder: Any) -> nn.Module:
 
 
 def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
-    """Adds to encoder.pth what its nets are."""
+    """Adds a description of the nets to encoder.pth."""
     if name == "encoder":
         from .. import clone_weights
 
@@ -123,10 +123,10 @@ def describe(trainer: Any, name: str, to_save: dict[str, Any]) -> None:
 
 
 def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
-    """Refuses weights that do not fill a net of ours.
+    """Checks that weights fill a net of ours.
 
     Raises:
-        UserError: what does not fit.
+        UserError: they do not.
     """
     from .. import clone_weights
 
@@ -134,7 +134,7 @@ def check_weights(model: nn.Module, tensors: dict[str, Any], path: str) -> None:
 
 
 def fitting_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """A loaded adam.pth, or a fresh start where it is of other parameters, such as another trainer's."""
+    """A loaded adam.pth; the optimiser's own state, if the file belongs to other parameters, as of another trainer."""
     from .. import clone_weights
 
     return clone_weights.fitting_state(state, optimizer)
@@ -157,9 +157,9 @@ def networks_in(names: dict[str, Any], folder: str) -> Any:
 
 
 def pose_networks_in(names: dict[str, Any], folder: str, pose_encoder_path: str) -> tuple[Any, str]:
-    """The `networks` that read poses with a folder's weights, and the file that the pose encoder's lie in.
+    """The `networks` that predict poses with a folder's weights, and the file of the pose encoder's weights.
 
-    Pose nets that read the hybrid depth encoder have no pose_encoder.pth; for them the depth encoder stands in.
+    Pose nets that read the hybrid depth encoder have no pose_encoder.pth; the depth encoder is their pose encoder.
     """
     from ..clone_weights import nets_of
 
@@ -173,7 +173,7 @@ def pose_networks_in(names: dict[str, Any], folder: str, pose_encoder_path: str)
 
 
 def accept_folders(parser: argparse.ArgumentParser) -> None:
-    """Lets `test_simple.py --model_name` take a folder of weights besides the published names."""
+    """Lets `test_simple.py --model_name` accept folders of weights besides the published names."""
     action = _action(parser, "model_name")
     known = list(action.choices or ())
 
@@ -194,7 +194,7 @@ def _action(parser: argparse.ArgumentParser, name: str) -> argparse.Action:
 
 
 def _depth_encoder_poses(networks: Any, nets: Any, folder: Path) -> Shadow:
-    """`networks` whose pose encoder is the hybrid depth encoder, and whose pose decoder takes what it gives."""
+    """`networks` whose pose encoder is the hybrid depth encoder, and whose pose decoder takes that encoder's output."""
     from hybrid_encoder.weights.reading import read_tensors
 
     from ..clone_networks import HybridNetworks, PairPose

@@ -1,4 +1,4 @@
-"""Colour jitter as batched tensor work, on whatever device the images lie."""
+"""Colour jitter of batches of images, on the images' device."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import torch
 from torch import Tensor
 
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)
-"""Red, green and blue in grey, as torchvision has them."""
+"""Weights of red, green and blue in grey, as in torchvision."""
 
 
 @torch.no_grad()
 def color_jitter(images: Tensor, jitter: Tensor) -> Tensor:
-    """Change brightness, contrast, saturation and hue, in this order, of all frames of a sample alike or of each by
-    itself.
+    """Changes brightness, contrast, saturation and hue, in this order: of all frames of a sample alike, or of each
+    frame by numbers of its own.
 
     Equal to torchvision.transforms.functional's adjust_* one after the other, frame by frame.
 
     Args:
         images: (B, F, 3, H, W), RGB in [0, 1].
-        jitter: (B, 4), or (B, F, 4) for frames by themselves: three factors and the hue shift as a fraction of a turn;
-            (1, 1, 1, 0) leaves pixels as they are. Best on the CPU, where it is known at once which samples change.
+        jitter: (B, 4), or (B, F, 4) with numbers for each frame: three factors, and the hue shift as a fraction of a
+            turn; (1, 1, 1, 0) changes nothing. Keep it on the CPU: there the host need not wait for a GPU to learn
+            which samples change.
 
     Returns:
         (B, F, 3, H, W) in [0, 1], a new tensor.
@@ -49,7 +50,7 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _shift_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue of (B, F, 3, H, W) by shift (B, 1, 1, 1, 1) turns, in HSV; value and chroma stay."""
+    """Turns the hue of (B, F, 3, H, W) by shift (B, 1, 1, 1, 1) turns, in HSV; value and chroma do not change."""
     red, green, blue = images.unbind(2)
     low, value = images.amin(2), images.amax(2)
     chroma = value - low

@@ -1,5 +1,4 @@
-"""Camera calibration from outside: KITTI's text files, an intrinsics JSON file, or "fx,fy,cx,cy"; each checked for
-nonsense."""
+"""Reads camera calibration: KITTI's text files, a JSON file of intrinsics, or "fx,fy,cx,cy"; all values are checked."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ KITTI_NORMALISED_K = np.array([[0.58, 0.0, 0.5], [0.0, 1.92, 0.5], [0.0, 0.0, 1.
 """KITTI's intrinsics where a drive has no calibration file (Monodepth2): first row x width, second row x height."""
 
 FOCAL_RANGE = (0.1, 100.0)
-"""Focal lengths taken for real, as multiples of the image's longer side (the widest sees 157 degrees)."""
+"""Focal lengths that are accepted, as multiples of the image's longer side (the shortest sees 157 degrees)."""
 MIN_FOCAL_PIXELS = 8.0
 ASPECT_TOLERANCE = 0.01
 REMEDY = (
@@ -35,23 +34,24 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 @dataclass(frozen=True, eq=False)
 class Intrinsics:
-    """A pinhole camera, with lens distortion where it is known. Build it with `read_intrinsics`, which checks."""
+    """A pinhole camera, with lens distortion if it is known. Build it with `read_intrinsics`, which checks the
+    values."""
 
     K: np.ndarray
     """float64 (3, 3), pixels of an image of `image_size`."""
     image_size: tuple[int, int] | None = None
-    """(width, height) that K is for; None: that of whatever image is at hand."""
+    """(width, height) of the images that K is for; None: K fits the images as they are."""
     distortion: np.ndarray | None = None
-    """float64 (5,): k1, k2, p1, p2, k3 as OpenCV defines them; None: straight lines are straight in the image."""
+    """float64 (5,): k1, k2, p1, p2, k3 as OpenCV defines them; None: no distortion."""
     origin: str = "intrinsics"
     """Where they come from, for messages."""
 
     def for_image(self, width: int, height: int) -> Intrinsics:
-        """The intrinsics of the same camera's images at another size, checked against that size.
+        """The intrinsics of the same camera for images of another size; they are checked against that size.
 
         Raises:
-            UserError: other proportions than `image_size` (a crop cannot be told from a squeeze), or values that make
-                no sense for an image of this size.
+            UserError: other proportions than those of `image_size` (the images may be cropped or squeezed, which cannot
+                be seen), or values that make no sense for images of this size.
         """
         remedy = "give the intrinsics of the frames as they are"
         x, y = view_scale(self.image_size or (width, height), (width, height), self.origin, remedy)
@@ -91,14 +91,14 @@ class Intrinsics:
 
 
 def view_scale(own: tuple[int, int], image: tuple[int, int], origin: str, remedy: str) -> tuple[float, float]:
-    """How far x and y stretch from pixels of an image of the size `own` to those of the same view in another size.
+    """Factors of x and y from pixels of an image of size `own` to pixels of the same view in size `image`.
 
     Args:
         own, image: (width, height).
-        origin, remedy: what was made for `own`, and what to do where it does not fit, for messages.
+        origin, remedy: for messages: what was made for `own`, and what to do where it does not fit.
 
     Raises:
-        UserError: other proportions: a crop, which cannot be told from a squeeze.
+        UserError: other proportions: the image may be cropped or squeezed, which cannot be seen.
 
     >>> view_scale((1242, 375), (621, 188), "K", "")
     (0.5, 0.5013333333333333)
@@ -115,10 +115,10 @@ def view_scale(own: tuple[int, int], image: tuple[int, int], origin: str, remedy
 def read_intrinsics(value: str | Path) -> Intrinsics:
     """Intrinsics from "fx,fy,cx,cy" (pixels) or from a JSON file.
 
-    The file holds `K` (3 rows of 3), `image_size` [width, height] and, if wanted, `dist_k1k2p1p2k3` (five numbers).
+    The file holds `K` (3 rows of 3), `image_size` [width, height] and optionally `dist_k1k2p1p2k3` (five numbers).
 
     Raises:
-        UserError: neither four numbers nor such a file, or values that cannot be a camera's.
+        UserError: neither four numbers nor such a file, or values that no camera has.
     """
     text = str(value)
     if "," in text and all(NUMBER.fullmatch(part.strip()) for part in text.split(",")):
@@ -139,7 +139,7 @@ def intrinsics_text(K: np.ndarray, image_size: tuple[int, int]) -> str:
 def _read_json(path: Path) -> Intrinsics:
     origin = f"intrinsics file {path}"
     try:
-        data = json.loads(path.read_bytes())  # takes a byte-order mark, too
+        data = json.loads(path.read_bytes())  # accepts a byte-order mark, too
     except (OSError, ValueError, RecursionError) as error:  # bad UTF-8, JSON or path are ValueErrors
         if isinstance(error, json.JSONDecodeError):
             raise UserError(f"{origin}, line {error.lineno}: no valid JSON ({error.msg})") from error
@@ -176,10 +176,10 @@ def _numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
 
 
 def check_matrix(K: np.ndarray, origin: str) -> np.ndarray:
-    """K as it is, (3, 3), pixels.
+    """Checks K, (3, 3), in pixels, and returns it.
 
     Raises:
-        UserError: it is not of the form of a pinhole camera without skew, or its values are no pixels.
+        UserError: K is not that of a pinhole camera without skew, or its values are no pixels.
     """
     fx, fy = K[0, 0], K[1, 1]
     if not np.isfinite(K).all() or np.abs(K).max() > 1e7:
@@ -193,7 +193,7 @@ def check_matrix(K: np.ndarray, origin: str) -> np.ndarray:
 
 
 def check_rotation(matrix: np.ndarray, origin: str) -> np.ndarray:
-    """The (3, 3) matrix as it is.
+    """Checks a matrix (3, 3), and returns it.
 
     Raises:
         UserError: it is no rotation.
@@ -205,7 +205,7 @@ def check_rotation(matrix: np.ndarray, origin: str) -> np.ndarray:
 
 
 class Undistorter:
-    """Takes the lens distortion out of a camera's images, K kept; without a known distortion, leaves them as they are.
+    """Removes the lens distortion from a camera's images; K does not change. Without known distortion, does nothing.
 
     Where the undistorted image reaches beyond the source (pincushion distortion), it is black.
     """
@@ -219,7 +219,7 @@ class Undistorter:
         """(H, W, 3) -> same, of any size.
 
         Raises:
-            UserError: the image is not of this camera, by its proportions.
+            UserError: the image has other proportions than the camera's.
         """
         if self.intrinsics is None or self.intrinsics.distortion is None:
             return image
@@ -235,10 +235,10 @@ class Undistorter:
 def read_calibration(path: str | Path) -> dict[str, np.ndarray]:
     """A calibration text file of KITTI (raw or odometry): "key: numbers" lines -> {key: float64 (N,)}.
 
-    `calib_time` and other entries without a number in front are left out.
+    `calib_time` and other entries that do not begin with a number are left out.
 
     Raises:
-        UserError: missing file, a line of another form, a value that is not finite, or a key that comes twice.
+        UserError: a missing file, a line of another form, a non-finite value, or a key that occurs twice.
     """
     path = Path(path)
     entries: dict[str, np.ndarray] = {}
@@ -266,10 +266,10 @@ def kitti_intrinsics(path: str | Path, projection_key: str, size_key: str | None
 
     Args:
         path: calib_cam_to_cam.txt of a day (raw), or calib.txt of a sequence (odometry).
-        size_key: entry with the images' width and height (S_rect_02); None: they fit the images at hand.
+        size_key: entry with the images' width and height (S_rect_02); None: K fits the images as they are.
 
     Raises:
-        UserError: missing or damaged file or entry, or values that cannot be a camera's.
+        UserError: a missing or damaged file or entry, or values that no camera has.
     """
     calibration, origin = read_calibration(path), f"calibration file {path}, {projection_key}"
     for key, count in ((projection_key, 12), (size_key, 2)):

@@ -1,4 +1,4 @@
-"""Cityscapes: the triples of frames that the ManyDepth trainers learn from, and the sequences that they are tested on.
+"""Cityscapes: the triples of frames for training ManyDepth, and the sequences for evaluation.
 
 Training data is what SfMLearner's prepare_train_data.py writes (--img_height 512 --img_width 1024 --seq_length 3): per
 sample `<city>/<frame>.jpg`, three frames side by side, already without the bonnet (the lower quarter), and
@@ -25,13 +25,14 @@ from .splits import stays_inside
 from .text import read_text
 
 KEPT = 0.75
-"""Upper part of a published image that is used: below lies the car's bonnet."""
+"""Upper share of a published image that is used: the rest shows the car's bonnet."""
 PUBLISHED = (2048, 1024)
 """Width and height of a published image."""
 EVALUATED = (slice(256, 768), slice(192, 1856))
 """Rows and columns of a published image (1024x2048) that are evaluated: its middle (ManyDepth's README)."""
 TEST_STEP = 2
-"""Published frames between two frames of a sample, as in the triples: 17 frames a second are more than KITTI's 10."""
+"""Step in published frames from one frame of a sample to the next, as in the triples: Cityscapes has 17 frames a
+second, KITTI 10."""
 BASELINE_METRES = 0.209313
 
 _PUBLISHED_FRAME = re.compile(r"[^_]+_[0-9]{6}_[0-9]{6}")
@@ -49,10 +50,10 @@ class CityscapesEntry(NamedTuple):
 
 
 def read_cityscapes_split(path: str | Path) -> list[CityscapesEntry]:
-    """The frames that a split file lists, in its order; blank lines are passed over.
+    """The frames that a split file lists, in its order; blank lines are skipped.
 
     Raises:
-        UserError: missing file, no frame in it, or a line of another form, named by its number.
+        UserError: a missing file, no frame in it, or a line of another form (the message gives its number).
     """
     path = Path(path)
     entries = []
@@ -76,10 +77,10 @@ class CityscapesSource:
         data_path: the folder that holds a folder of each city.
         split_file: lines of city and frame.
         frame_ids: the frames that will be read.
-        skip_bad: as many samples whose files do not exist are left out; None: there is no such option.
+        skip_bad: how many samples may lack files, and are left out; None: none, and the trainer has no such option.
 
     Raises:
-        UserError: a frame that triples do not hold, no such folder, a split file of another form, or missing files.
+        UserError: a frame id that triples lack, no such folder, a split file of another form, or missing files.
     """
 
     def __init__(
@@ -99,11 +100,11 @@ class CityscapesSource:
         self.entries = _complete(self, split_file, skip_bad)
 
     def image_path(self, entry: CityscapesEntry) -> Path:
-        """The three frames of an entry, side by side."""
+        """The image file of an entry: three frames side by side."""
         return self.data_path / entry.city / f"{entry.frame}.jpg"
 
     def camera_path(self, entry: CityscapesEntry) -> Path:
-        """The camera of an entry."""
+        """The camera file of an entry."""
         return self.data_path / entry.city / f"{entry.frame}_cam.txt"
 
     def __len__(self) -> int:
@@ -114,10 +115,10 @@ class CityscapesSource:
         return str(self.entries[index])
 
     def read(self, index: int, frame_id: FrameId) -> np.ndarray:
-        """uint8 RGB (h, w, 3), a third of the file's image.
+        """uint8 RGB (h, w, 3), one third of the file's image.
 
         Raises:
-            UserError: the file is missing, unreadable, cut off or no triple; names it.
+            UserError: the file is missing, unreadable, truncated or no triple; names it.
         """
         path = self.image_path(self.entries[index])
         triple = read_image(path)
@@ -130,7 +131,7 @@ class CityscapesSource:
         return np.ascontiguousarray(triple[:, start : start + width])
 
     def intrinsics(self, index: int) -> np.ndarray:
-        """(3, 3) float32, pixels of a frame.
+        """(3, 3) float32, in pixels of a frame.
 
         Raises:
             UserError: the camera file does not hold the nine numbers of K, or they make no sense for the images of its
@@ -159,7 +160,7 @@ class CityscapesSource:
 class CityscapesSequenceSource:
     """Cityscapes as published, for evaluation: leftImg8bit_sequence/test, with camera/test; the bonnet is cut off.
 
-    Frame -n is the one 2 n published frames before.
+    Frame -n is the published frame 2 n steps before.
 
     Args:
         data_path: the folder that holds leftImg8bit_sequence and camera.
@@ -167,7 +168,7 @@ class CityscapesSequenceSource:
         part: folder within them: test, val or train.
 
     Raises:
-        UserError: no such folder, a split file of another form, or missing files of the frames themselves.
+        UserError: no such folder, a split file of another form, or missing files of frame 0.
     """
 
     def __init__(self, data_path: str | Path, split_file: str | Path, part: str = "test") -> None:
@@ -181,18 +182,18 @@ class CityscapesSequenceSource:
         self.entries = _complete(self, split_file, None)
 
     def image_path(self, entry: CityscapesEntry, frame_id: FrameId = 0) -> Path:
-        """The image of a frame of an entry's sample."""
+        """The image file of one frame of an entry's sample."""
         city, sequence, frame = entry.frame.split("_")
         number = int(frame) + TEST_STEP * int(frame_id)
         name = f"{city}_{sequence}_{number:06d}_leftImg8bit.png"
         return self.data_path / "leftImg8bit_sequence" / self.part / entry.city / name
 
     def camera_path(self, entry: CityscapesEntry) -> Path:
-        """The camera of an entry."""
+        """The camera file of an entry."""
         return self.data_path / "camera" / self.part / entry.city / f"{entry.frame}_camera.json"
 
     def disparity_path(self, entry: CityscapesEntry) -> Path:
-        """The measured disparity of an entry."""
+        """The file of an entry's measured disparity."""
         return self.data_path / "disparity" / self.part / entry.city / f"{entry.frame}_disparity.png"
 
     def __len__(self) -> int:
@@ -206,7 +207,7 @@ class CityscapesSequenceSource:
         """uint8 RGB (768, 2048, 3); a neighbour that does not exist is black.
 
         Raises:
-            UserError: the image is unreadable, cut off or of another size; names it.
+            UserError: the image is unreadable, truncated or of another size; names it.
         """
         path = self.image_path(self.entries[index], frame_id)
         if frame_id != 0 and not path.is_file():
@@ -220,10 +221,10 @@ class CityscapesSequenceSource:
         return image[: round(KEPT * image.shape[0])]
 
     def intrinsics(self, index: int) -> np.ndarray:
-        """(3, 3) float32, pixels.
+        """(3, 3) float32, in pixels of a published image.
 
         Raises:
-            UserError: the camera file is no JSON with fx, fy, u0 and v0 that make sense for published images.
+            UserError: the camera file is no JSON with values of fx, fy, u0 and v0 that fit published images.
         """
         path = self.camera_path(self.entries[index])
         try:
@@ -275,7 +276,7 @@ def evaluated_part(depth: np.ndarray) -> np.ndarray:
 def _complete(
     source: CityscapesSource | CityscapesSequenceSource, split_file: str | Path, skip_bad: int | None
 ) -> list[CityscapesEntry]:
-    """The entries of a split whose own image and camera exist."""
+    """The entries of a split whose image and camera files exist."""
     return complete_samples(
         read_cityscapes_split(split_file),
         lambda entry, _: {source.image_path(entry): "", source.camera_path(entry): ""},

@@ -1,4 +1,4 @@
-"""What the container of a video file declares of itself: how many bytes it has, and how long it plays."""
+"""Reads what the container of a video file declares: the file's size in bytes, and its duration."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import BinaryIO, NamedTuple
 _ISO_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 """How MP4, MOV, M4V and 3GP files begin, after four bytes of size."""
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-"""Element ids with which MKV and WebM files begin, and that of the element that holds everything else."""
+"""Id of the element with which MKV and WebM files begin, and of the element that holds everything else."""
 
 
 class Declared(NamedTuple):
-    """What a container says; None where it says nothing, as transport streams and live recordings do."""
+    """What a container declares; None where it declares nothing, as transport streams and live recordings."""
 
     bytes: int | None
-    """Size of the whole file: a smaller file is cut off."""
+    """Size of the whole file: a smaller file is truncated."""
     seconds: float | None
-    """How long an MP4 or MOV file plays, what its edit list leaves out not counted."""
+    """Duration of an MP4 or MOV file, without the parts that its edit list leaves out."""
 
 
 def read_container(path: Path) -> Declared:
@@ -77,7 +77,7 @@ def _movie_seconds(file: BinaryIO, at: int) -> float | None:
 
 
 def _segment_end(file: BinaryIO) -> int | None:
-    """Where the segment of an MKV or WebM file ends; None where it was written without knowing."""
+    """Where the segment of an MKV or WebM file ends; None where the file does not state it."""
     file.seek(len(_EBML))
     head = _element_size(file)
     if head is None:
@@ -90,7 +90,8 @@ def _segment_end(file: BinaryIO) -> int | None:
 
 
 def _element_size(file: BinaryIO) -> int | None:
-    """A size of 1 to 8 bytes, whose leading zero bits say how many follow; None where all other bits are ones."""
+    """A size in 1 to 8 bytes, whose leading zero bits tell how many bytes follow; None (unknown): all other bits are
+    1."""
     first = file.read(1)
     if not first or not first[0]:
         return None

@@ -1,6 +1,6 @@
-"""From frames to samples: what a source of frames offers, and the samples made of it.
+"""Makes samples from frames: the protocol of a source of frames, and the data set that reads it.
 
-Every random draw is a function of (seed, epoch, index) alone, so a run that resumes sees what it would have seen.
+Every random draw is a function of (seed, epoch, index) alone, so that a run that resumes sees the same samples.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .loader import SampleDataset
 from .sample import FrameId, Sample
 
 STEREO_BASELINE = 0.1
-"""Length of the stereo baseline in `stereo_T`; depth learnt with it is in units of 5.4 m on KITTI (Monodepth2)."""
+"""Length of the stereo baseline in `stereo_T`; with it, KITTI's unit of depth is 5.4 m (Monodepth2)."""
 JITTER_PROBABILITY = 0.5
 JITTER_FACTORS = (0.8, 1.2)
 JITTER_HUE = 0.1
@@ -36,7 +36,7 @@ class FrameSource(Protocol):
         ...
 
     def read(self, index: int, frame_id: FrameId) -> np.ndarray:
-        """uint8 RGB (h, w, 3); UserError with the file's name if it is missing, unreadable or cut off."""
+        """uint8 RGB (h, w, 3); UserError with the file's name if it is missing, unreadable or truncated."""
         ...
 
     def intrinsics(self, index: int) -> np.ndarray:
@@ -51,11 +51,11 @@ class FrameSource(Protocol):
 def draw_jitter(
     rng: np.random.Generator, probability: float = JITTER_PROBABILITY, frames: int | None = None
 ) -> np.ndarray:
-    """Brightness, contrast, saturation and hue for `color_jitter`; in the other cases (1, 1, 1, 0), none.
+    """Draws brightness, contrast, saturation and hue for `color_jitter`, or (1, 1, 1, 0): no change.
 
     Args:
-        probability: that there is any.
-        frames: of a sample, each of which gets numbers of its own; None: numbers for all of them.
+        probability: that colours change.
+        frames: number of frames that get numbers of their own; None: the same numbers are for all frames.
 
     Returns:
         float32 (4,), or (frames, 4).
@@ -74,10 +74,10 @@ class SampleSettings:
     """How frames become a sample; the defaults are those of the trainers.
 
     Attributes:
-        resize: how frames are brought to the samples' size.
-        jitter: "sample": one change of colours for all frames; "frame": each frame has its own.
-        K: (3, 3), first row as a share of the frames' width, second row of their height, of mirrored frames, too; None:
-            the source's intrinsics.
+        resize: how frames are resized to the samples' size.
+        jitter: "sample": one change of colours for all frames; "frame": one for each frame.
+        K: (3, 3), the first row as a share of the frames' width, the second of their height; also used for mirrored
+            frames. None: the source's intrinsics.
     """
 
     resize: Resize = "area"
@@ -86,7 +86,7 @@ class SampleSettings:
 
 
 class SelfSupervisedDataset(SampleDataset[Sample]):
-    """Samples of a target frame and its neighbours, resized, and in training flipped and given colour jitter to apply.
+    """Samples of a target frame and its neighbours, resized; in training also mirrored, with colour jitter to apply.
 
     A key is an index, or (epoch, index) as `EpochSampler` yields them.
     """
@@ -105,9 +105,10 @@ class SelfSupervisedDataset(SampleDataset[Sample]):
         """
         Args:
             height, width: of the samples' frames.
-            frame_ids: 0 first, then the others in the order that `Sample.frames` has.
-            train: whether to flip and to draw jitter.
-            crop_bottom: part of the source image's height cut off below, before resizing (a bonnet, for instance).
+            frame_ids: 0 first, then the others in the order of `Sample.frames`.
+            train: whether to mirror frames and to draw jitter.
+            crop_bottom: share of the source image's height that is cut off at the bottom before resizing, for instance
+                a bonnet.
             settings: None: the defaults.
 
         Raises:
@@ -157,7 +158,7 @@ class SelfSupervisedDataset(SampleDataset[Sample]):
         )
 
     def _intrinsics(self, index: int, size: tuple[int, ...], flip: bool) -> np.ndarray:
-        """(3, 3) in pixels of a sample's frames, which were read in this size."""
+        """(3, 3) in pixels of a sample's frames; `size` is that of the image that was read."""
         if self.settings.K is not None:
             return self.settings.K * np.array([[self.width], [self.height], [1]])
         kept = kept_rows(size[0], self.crop_bottom)

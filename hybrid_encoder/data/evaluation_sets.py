@@ -1,9 +1,9 @@
-"""Names and limits of the sets that depth is evaluated on; imports nothing, since the options of commands read them."""
+"""Names and limits of the sets for evaluation. Imports nothing, because the options of commands need them."""
 
 from __future__ import annotations
 
 IMPROVED_SPLITS = ("eigen_improved", "eigen_benchmark")
-"""The Eigen split's test frames that have KITTI's improved ground truth: with Garg's crop, and in the original's way,
-without."""
+"""The Eigen split's test frames that have KITTI's improved ground truth: evaluated with Garg's crop, and as in the
+original, without a crop."""
 NYU_METRES, MAKE3D_METRES = 10.0, 70.0
-"""Farthest depth that counts."""
+"""Largest depth that counts, in metres."""

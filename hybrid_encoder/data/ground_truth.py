@@ -1,4 +1,4 @@
-"""Ground-truth depth of a split in one file, one plain array per image; reads the original trainers' file, too."""
+"""Ground-truth depth of a split in one file, one plain array per image. The original trainers' file is read, too."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ NAMES_KEY = "names"
 SOURCE_KEY = "source"
 FIELD_KEY = "data"
 MAX_NAMES_BYTES = 1 << 26
-"""Bytes of a file's names; those of a hundred thousand frames take 16 million."""
+"""Largest size of a file's names, in bytes; the names of a hundred thousand frames take 16 million."""
 MAX_STORED_BYTES = 1 << 32
-"""Bytes of maps that are held at once, as those of an object array are; the Eigen split's take 1.3 billion."""
+"""Largest size of maps that are held in memory together, in bytes, as an object array is; the Eigen split takes 1.3
+billion."""
 MAX_METRES = 1e5
-"""Beyond this no depth is measured, nor rendered."""
+"""Larger values are no depth, neither a measured nor a rendered one."""
 
 
 def export_ground_truth(
@@ -40,17 +41,19 @@ def export_ground_truth(
     reference: DepthReference = "scanner",
     progress: bool = True,
 ) -> None:
-    """Write the depth maps of a split's frames to `out` (.npz), in the split's order; `GroundTruth` reads them.
+    """Writes the depth maps of a split's frames to `out` (.npz), in the split's order; `GroundTruth` reads them.
 
     Args:
         data_path: KITTI raw.
         entries: what `read_split` returns.
         source: "velodyne" projects the raw scans; "improved" reads the 16-bit PNGs of KITTI's depth benchmark.
-        reference: of velodyne depth. "scanner" as in published metrics on the Eigen split, which count depth along the
-            scanner's forward axis (0.27 m more than the camera's z); see `DepthReference`.
+        reference: where velodyne depth is measured from. "scanner": along the scanner's forward axis (0.27 m more than
+            the camera's z), as in published metrics on the Eigen split; see `DepthReference`.
+        progress: whether to show a progress bar.
 
     Raises:
-        UserError: empty split, or a scan, image or calibration that is missing or damaged; then `out` is not written.
+        UserError: an empty split, or a scan, image or calibration that is missing or damaged; `out` is not written
+            then.
     """
     out = Path(out)
     if out.suffix != ".npz":
@@ -73,14 +76,14 @@ class GroundTruth:
 
     Attributes:
         names: of the frames, as split files write them; None in the originals' files.
-        source: "velodyne" or "improved"; the originals' files are taken for the former.
+        source: "velodyne" or "improved"; "velodyne" for the originals' files, which do not state it.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Open `path`: an .npz of `export_ground_truth`, or the original trainers' gt_depths.npz (key "data").
+        """Opens `path`: an .npz of `export_ground_truth`, or the original trainers' gt_depths.npz (key "data").
 
         Raises:
-            UserError: missing, damaged or foreign file, or one whose pickle asks for anything but plain arrays.
+            UserError: a missing, damaged or foreign file, or one whose pickle asks for anything but plain arrays.
         """
         self.path = Path(path)
         if not self.path.is_file():
@@ -88,7 +91,7 @@ class GroundTruth:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 members = {name.removesuffix(".npy") for name in archive.namelist()}
-        except Exception as error:  # zipfile raises errors of many kinds, each of them a damaged file
+        except Exception as error:  # zipfile raises many classes; all mean a damaged file
             raise UserError(f"{self.path} is no .npz file of depth maps: {error}") from error
         self.names: tuple[str, ...] | None = None
         self.source = "velodyne"
@@ -192,7 +195,7 @@ class GroundTruth:
                 yield NpyFile(stream, archive.getinfo(f"{key}.npy").file_size)  # type: ignore[arg-type]
         except UserError:
             raise
-        except Exception as error:  # zipfile and the decompressors raise errors of many kinds
+        except Exception as error:  # zipfile and the decompressors raise many classes
             raise UserError(f"{self.path}: the array {key} cannot be read: {error}") from error
 
 

@@ -1,4 +1,5 @@
-"""Images with depth in a second folder, for evaluation: no camera, no neighbours, no layout but equal names."""
+"""Images with depth in a second folder, for evaluation: without cameras and neighbours; only the names have to
+match."""
 
 from __future__ import annotations
 
@@ -14,19 +15,19 @@ from .calibration import view_scale
 from .safe_npy import NpyFile
 
 DEPTH_SUFFIXES = (".png", ".npy")
-"""Kinds of depth files, in the order in which they are looked for."""
+"""Suffixes of depth files, in the order of search."""
 
 
 class ImagePairs:
-    """The images of a folder and of the folders in it, each with the depth file of the same relative name.
+    """The images of a folder and of all folders below it, each with the depth file of the same relative name.
 
     Args:
         images: folder of images.
         truths: folder of depth files: 16-bit PNG, or .npy of floats in metres; 0 and non-finite values are unknown.
-        scale: values of a PNG for a metre.
+        scale: the value of a PNG that means one metre.
 
     Raises:
-        UserError: no such folder, no image, or images without depth: how many, and the first of them.
+        UserError: no such folder, no image, or images without depth; gives their number and the first of them.
     """
 
     def __init__(self, images: str | Path, truths: str | Path, scale: float = 256.0) -> None:
@@ -49,7 +50,7 @@ class ImagePairs:
         return len(self.files)
 
     def name(self, index: int) -> str:
-        """The image's path within its folder."""
+        """The image's path below the folder of images."""
         return self.files[index].relative_to(self.images).as_posix()
 
     def read(self, index: int) -> np.ndarray:
@@ -75,7 +76,7 @@ class ImagePairs:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images of a folder and of the folders in it, frame_9 before frame_10; hidden ones are left out.
+    """The images of a folder and of all folders below it, frame_9 before frame_10; hidden ones are left out.
 
     Raises:
         UserError: no such folder, or no image.
@@ -93,8 +94,8 @@ def read_depth(path: Path, scale: float) -> np.ndarray:
     """A depth file: float32 (H, W), metres, 0 where unknown.
 
     Args:
-        path: 16-bit grey PNG, or .npy of numbers in metres, of which non-finite ones are unknown.
-        scale: values of the PNG for a metre.
+        path: 16-bit grey PNG, or .npy of numbers in metres; non-finite numbers are unknown depth.
+        scale: the value of a PNG that means one metre.
 
     Raises:
         UserError: missing or damaged file, or one of another kind.

@@ -17,10 +17,10 @@ _log = logging.getLogger(__name__)
 
 
 def part_entries(split: str, data_path: str | Path, part: str) -> list[SplitEntry]:
-    """The frames of a part of a split, which is given as a folder or by name.
+    """The frames of one part of a split, which is given as a folder or by name.
 
-    The test frames of `IMPROVED_SPLITS` are found without a file of their own: those of `eigen` that have improved
-    depth.
+    The test frames of `IMPROVED_SPLITS` need no file: without one, they are the test frames of `eigen` that have
+    improved depth.
 
     Raises:
         UserError: no such split, or no improved depth.
@@ -49,6 +49,6 @@ def part_entries(split: str, data_path: str | Path, part: str) -> list[SplitEntr
 
 
 def _own_list(data_path: str | Path) -> Path | None:
-    """The list of the frames, where one of the two splits has a folder."""
+    """The file that lists the frames, if one of the two splits has a folder with it."""
     folders = filter(None, (seek_split(name, data_path) for name in IMPROVED_SPLITS))
     return next((folder / TEST_FILE for folder in folders if (folder / TEST_FILE).is_file()), None)

@@ -1,4 +1,4 @@
-"""Which files a source of frames reads: what tells one data set from another without reading it."""
+"""Lists the files that a source of frames reads: they identify a data set without reading it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ListedSource = KittiRawSource | KittiOdometrySource | CityscapesSource
 
 
 def input_files(source: FrameSource, frame_ids: Sequence[FrameId]) -> Iterator[Path]:
-    """The files of a source's frames, some of them several times; none for rendered scenes.
+    """The files of a source's frames; a file may occur several times. Rendered scenes have none.
 
     Args:
-        frame_ids: the frames that are read; some of KITTI's may have no file.
+        frame_ids: the frames that are read; some of KITTI's files may not exist.
     """
     if isinstance(source, KittiRawSource | KittiOdometrySource):
         for entry in source.entries:
@@ -39,7 +39,7 @@ def input_files(source: FrameSource, frame_ids: Sequence[FrameId]) -> Iterator[P
 
 
 def cameras(source: FrameSource) -> dict[str, list[float]]:
-    """The numbers of KITTI's calibration files, as far as they are read, by drive and side."""
+    """K, row by row, from KITTI's calibration files, by drive and side; empty where no such file is read."""
     if not isinstance(source, KittiRawSource | KittiOdometrySource) or source.camera is not None:
         return {}
     drives = {(entry.folder, entry.side): entry for entry in source.entries}

@@ -1,5 +1,4 @@
-"""KITTI's frames: the raw drives in the layout that Monodepth2 made common, and the odometry benchmark with its
-poses."""
+"""KITTI's frames: the raw drives in the layout of Monodepth2, and the odometry benchmark."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class KittiSource(ABC):
-    """What raw drives and odometry sequences share: entries of a split, all of whose files exist."""
+    """The base of raw drives and odometry sequences: entries of a split, all of whose files exist."""
 
     def __init__(
         self,
@@ -38,14 +37,13 @@ class KittiSource(ABC):
         Args:
             data_path: the data set's folder.
             entries: what `read_split` returns.
-            frame_ids: the frames that will be read; their files are looked for now.
-            png: the images are .png, not .jpg.
-            camera: of all frames, in place of the calibration files; where its lens distortion is known, frames come
-                out free of it.
-            skip_bad: as many entries whose files do not exist are left out; None: there is no such option.
+            frame_ids: the frames that will be read; the constructor checks that their files exist.
+            png: whether the images are .png rather than .jpg.
+            camera: of all frames, in place of the calibration files; if its lens distortion is known, it is removed.
+            skip_bad: how many entries may lack files, and are left out; None: none, and the command has no such option.
 
         Raises:
-            UserError: no such folder, no entry, or more files that do not exist: how many, and the first of them.
+            UserError: no such folder, no entry, or more missing files than allowed; gives their number and the first.
         """
         self.data_path, self.frame_ids = Path(data_path), tuple(frame_ids)
         self.suffix = ".png" if png else ".jpg"
@@ -60,7 +58,7 @@ class KittiSource(ABC):
 
     @abstractmethod
     def path(self, entry: SplitEntry, frame_id: FrameId) -> Path:
-        """The image file of a frame of an entry's sample."""
+        """The image file of one frame of an entry's sample."""
 
     @abstractmethod
     def calibrated(self, entry: SplitEntry) -> Intrinsics | None:
@@ -77,14 +75,15 @@ class KittiSource(ABC):
         """uint8 RGB (h, w, 3).
 
         Raises:
-            UserError: the file is missing, unreadable or cut off; names it.
+            UserError: the file is missing, unreadable or truncated; names it.
         """
         return self._undistort(read_image(self.path(self.entries[index], frame_id)))
 
     def intrinsics(self, index: int) -> np.ndarray:
-        """(3, 3) float32, pixels of the image as read; of the camera given, or from the calibration file, scaled to the
-        size of the first image of the same drive and camera that is asked for. KITTI's average camera where there is
-        neither.
+        """(3, 3) float32, in pixels of the image as read.
+
+        They are those of the given camera, else of the calibration file, else of KITTI's average camera; scaled to the
+        size of the first image that is read of the same drive and side.
         """
         entry = self.entries[index]
         key = entry.folder, entry.side
@@ -115,7 +114,7 @@ class KittiSource(ABC):
 
 
 def missing_image_remedy(path: Path, folders: Folders) -> str:
-    """What to do about a missing image, by what its folder does hold."""
+    """What to do about a missing image, by the files that its folder holds."""
     names = folders.names(path.parent)
     if not names:
         return f"there is no folder {path.parent}, or it is empty: check --data_path and --split"
@@ -129,7 +128,7 @@ def missing_image_remedy(path: Path, folders: Folders) -> str:
 
 
 def _is_image_of(name: str, frame: str) -> bool:
-    """Whether a file's name is that of an image with a frame's number, written in another way."""
+    """Whether a file is an image with a frame's number, with other leading zeros or another suffix."""
     path = Path(name)
     number = path.stem.isascii() and path.stem.isdecimal()
     return number and path.suffix.lower() in IMAGE_SUFFIXES and path.stem.lstrip("0") == frame.lstrip("0")
@@ -153,7 +152,7 @@ class KittiRawSource(KittiSource):
 class KittiOdometrySource(KittiSource):
     """KITTI odometry: `sequences/00/image_2|3/000000.jpg`, calibration in `sequences/00/calib.txt`.
 
-    The folder of an entry is the number of its sequence.
+    An entry's `folder` is the number of its sequence.
     """
 
     def path(self, entry: SplitEntry, frame_id: FrameId) -> Path:

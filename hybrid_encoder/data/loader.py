@@ -1,4 +1,4 @@
-"""From samples to batches: their order, what happens to unreadable ones, and the loader."""
+"""Makes batches from samples: their order, the treatment of unreadable samples, and the loader."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Fetched(list[Any]):
-    """The samples of a batch, and the problems of those that they stand for."""
+    """The samples of a batch, and the problems of unreadable samples that were replaced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,8 +34,8 @@ class Fetched(list[Any]):
 
 
 class SampleDataset(Dataset[T_co]):
-    """Samples by (epoch, index). In a batch, one that cannot be read may be passed over: the next readable one in the
-    data set's order stands for it.
+    """Samples by (epoch, index). In a batch, the next readable sample in the data set's order replaces an unreadable
+    one.
 
     Attributes:
         skip_bad: how many different problems a batch may have.
@@ -47,10 +47,10 @@ class SampleDataset(Dataset[T_co]):
         raise NotImplementedError
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Fetched:
-        """The samples of a batch, as PyTorch's loader asks for them.
+        """The samples of a batch; PyTorch's loader calls this method.
 
         Raises:
-            UserError: more problems than `skip_bad`; the last of them.
+            UserError: the last problem, where there are more than `skip_bad`.
         """
         fetched = Fetched()
         for epoch, index in keys:
@@ -70,9 +70,9 @@ class SampleDataset(Dataset[T_co]):
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, index) keys: this process's share of an epoch's order, which is a function of (seed, epoch).
 
-    Processes take turns in one order, so that together they see the batches that one process with a batch as many times
-    as large sees. In training (`shuffle`) each gets equally many, and a rest of less than one each is left out;
-    without, every index comes exactly once.
+    Processes take turns in one order, so that together they see the same batches as a single process with a batch
+    `world_size` times as large. In training (`shuffle`) all processes get the same number of keys, and the last keys
+    are left out if they are fewer than processes; otherwise every index occurs exactly once.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
     ) -> None:
         """
         Args:
-            draws: an epoch is as many indices drawn at random, some of them several times and some never; the epoch in
-                their keys is the number of the draw, so that a sample drawn twice is not augmented alike. None: every
-                index comes once.
+            draws: how many indices are drawn at random for an epoch, with repetitions. The epoch in their keys is the
+                number of the draw, so that a sample that is drawn twice is augmented differently. None: every index
+                occurs once.
 
         Raises:
             UserError: fewer samples than processes.
@@ -100,11 +100,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch, and how many samples of this process's share in it to pass over: those seen already."""
+        """Sets the epoch, and how many samples of this process's share were seen already and are skipped."""
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
-        """How many keys are left from `start` on."""
+        """Number of keys from `start` on."""
         return max(0, self._share() - self.start)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -133,8 +133,8 @@ class SampleLoader(DataLoader[Any]):
     """A DataLoader whose workers' errors reach the user as they were raised, without the workers' tracebacks.
 
     Attributes:
-        skip_bad: how many unreadable files it passes over before it gives up.
-        problems: those that it met, each once.
+        skip_bad: how many unreadable files are skipped before the loader stops with an error.
+        problems: the problems so far, each once.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class SampleLoader(DataLoader[Any]):
             except UserError as error:
                 raise UserError(_own_message(str(error))) from error
             except (RuntimeError, ConnectionError, EOFError) as error:
-                # A connection that breaks is how a worker's death shows where it comes in the middle of a batch.
+                # Where a worker dies in the middle of a batch, its connection breaks.
                 inside = isinstance(error, RuntimeError) or str(error).startswith("Caught ")  # raised by the data set
                 broken = self.num_workers > 0 and not inside
                 failure = _lost_worker(f"connection lost ({error})") if broken else worker_failure(error)
@@ -178,10 +178,10 @@ class SampleLoader(DataLoader[Any]):
 
 
 def _kill_workers(batches: Any) -> None:
-    """Ends an iterator's workers, of which one that hangs would keep the whole run from ending.
+    """Ends an iterator's workers: a worker that hangs would keep the whole run from ending.
 
-    They are struck off PyTorch's list first: its handler would raise their death in the main thread, wherever that is
-    by then.
+    They are removed from PyTorch's list first: its signal handler would report their death by an error in the main
+    thread, at any later line.
     """
     if getattr(batches, "_worker_pids_set", False):
         signal_handling._remove_worker_pids(id(batches))
@@ -191,7 +191,7 @@ def _kill_workers(batches: Any) -> None:
 
 
 class _Collate:
-    """Batches with the problems met in making them."""
+    """Collates samples into a batch, and adds the problems of unreadable samples."""
 
     def __init__(self, collate_fn: Callable[[list[Any]], Any]) -> None:
         self.collate_fn = collate_fn
@@ -204,8 +204,8 @@ class _Collate:
 
 
 def _share(batch: Any) -> None:
-    """Moves a worker's tensors to shared memory now: where that is full, the error reaches the main process. PyTorch
-    does it later, in a thread whose errors nobody hears of, and the main process waits."""
+    """Moves a worker's tensors to shared memory now: if that is full, the error reaches the main process. PyTorch would
+    move them later, in a thread whose errors are lost, and the main process would wait."""
     if isinstance(batch, torch.Tensor):
         batch.share_memory_()
     elif isinstance(batch, dict | list | tuple):
@@ -214,9 +214,9 @@ def _share(batch: Any) -> None:
 
 
 def worker_failure(error: Exception) -> UserError | None:
-    """The user's side of PyTorch's report of a worker process that died or hangs; None for any other error.
+    """A `UserError` for PyTorch's report of a worker process that died or hangs; None for any other error.
 
-    PyTorch raises it in the main thread wherever that is when the worker dies.
+    PyTorch raises the report in the main thread, at whatever line that is when the worker dies.
     """
     return _lost_worker(str(error).strip()) if str(error).startswith("DataLoader") else None
 
@@ -239,16 +239,16 @@ class LoaderOptions:
     num_workers: int = 0
     """Processes that load ahead; 0 loads in this one."""
     seed: int = 0
-    """Of the order."""
+    """Seed of the order."""
     rank: int = 0
-    """This process's number among `world_size` that share the samples."""
+    """This process's number among the `world_size` processes that share the samples."""
     world_size: int = 1
     skip_bad: int = 0
-    """How many unreadable files to pass over, where the data set is a `SampleDataset`."""
+    """How many unreadable files are skipped, if the data set is a `SampleDataset`."""
     pin_memory: bool = False
-    """For a GPU, which then copies batches while it computes."""
+    """Whether batches are in pinned memory, from which a GPU copies them while it computes."""
     draws: int | None = None
-    """In training, how many samples are drawn at random for an epoch; None: every one comes once."""
+    """In training, how many samples are drawn at random for an epoch; None: every sample occurs once."""
 
     def __post_init__(self) -> None:
         if self.num_workers < 0 or self.skip_bad < 0:
@@ -262,11 +262,10 @@ def make_loader(
     options: LoaderOptions | None = None,
     collate_fn: Callable[[list[Any]], Any] = default_collate,
 ) -> SampleLoader:
-    """Batches of a data set that takes (epoch, index) keys, this process's share of them.
+    """Loads this process's share of the batches of a data set that takes (epoch, index) keys.
 
     `loader.sampler` is an `EpochSampler`. In training the order changes with the epoch and an incomplete last batch is
-    left out; else the order is the data set's and every sample comes once. Takes no number from the global random
-    state.
+    left out; otherwise the order is the data set's and every sample occurs once. The global random state is not used.
 
     Args:
         batch_size: of this process.
@@ -299,10 +298,10 @@ def make_loader(
 
 
 def _start_worker(_: int) -> None:
-    """One thread a worker, and a stop only when the main process says so.
+    """Gives a worker a single thread, and lets only the main process stop it.
 
-    Ctrl-C, the SIGTERM of a scheduler, and the SIGHUP of a terminal that is gone, go to every process of a job. They
-    are the main process's to answer: it finishes its step and saves, for which it needs its workers.
+    Ctrl-C, a scheduler's SIGTERM and the SIGHUP of a closed terminal reach every process of a job. Only the main
+    process reacts to them: it finishes its step and saves, and needs its workers for that.
     """
     cv2.setNumThreads(0)
     for name in ("SIGINT", "SIGHUP"):
@@ -314,6 +313,7 @@ def _start_worker(_: int) -> None:
 
 
 def _end_when_told() -> None:
+    """Waits for the main process's SIGTERM, and ends the worker then."""
     main = multiprocessing.parent_process()
     while main is not None and signal.sigwaitinfo({signal.SIGTERM}).si_pid != main.pid:
         pass
@@ -321,6 +321,6 @@ def _end_when_told() -> None:
 
 
 def _own_message(text: str) -> str:
-    """The message of a UserError from within a worker's report, which is its traceback."""
+    """The message of a `UserError` from a worker's report, which is its traceback."""
     parts = re.split(rf"^{re.escape(UserError.__module__)}\.{UserError.__name__}: ", text, flags=re.MULTILINE)
     return parts[-1].rstrip("\n")

@@ -1,5 +1,5 @@
-"""Make3D's test images (Saxena et al. 2009), as depth models of driving are tested on them: the middle of each image,
-twice as wide as high, against laser depth up to 70 m."""
+"""Make3D's test images (Saxena et al. 2009), as models of driving are evaluated on them: the middle of each image,
+twice as wide as high, and laser depth up to 70 m."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .mat import read_mat
 IMAGES, DEPTHS = "Test134", ("Gridlaserdata", "Test134Depth", "Test134Depth/Gridlaserdata")
 """Folders of the published archives."""
 GRID = (55, 305)
-"""Rows and columns of the laser's grid."""
+"""Rows and columns of the laser's grid of depths."""
 GRID_ROWS = slice(17, 38)
-"""The rows of the grid that lie in the middle."""
+"""The rows of the grid in the middle of the image."""
 
 
 class Make3D:

@@ -1,4 +1,4 @@
-"""Reads numeric arrays of MATLAB's files of level 5 (.mat up to version 7), as NYU's and Make3D's are; nothing is run.
+"""Reads numeric arrays from MATLAB's files of level 5 (.mat up to version 7), such as NYU's and Make3D's.
 
 The format is MathWorks' "MAT-File Format", chapter 1: a header of 128 bytes, then elements, each with a tag of type and
 length; variables may be compressed with zlib.
@@ -15,21 +15,21 @@ from ..errors import UserError
 
 HDF5_START = b"\x89HDF\r\n\x1a\n"
 MAX_BYTES = 1 << 28
-"""Of a file, and of what a compressed variable holds."""
+"""Largest size of a file, and of an uncompressed variable."""
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-"""Types of stored numbers."""
+"""numpy's names of the types of stored numbers."""
 _NUMERIC_CLASSES = range(6, 16)
 _COMPLEX = 0x0800
 _MAX_DIMENSIONS = 8
 
 
 def read_mat(path: str | Path, name: str) -> np.ndarray:
-    """A variable of a .mat file of level 5: real numbers, of its own shape.
+    """A variable of a .mat file of level 5: real numbers, in the shape that the file states.
 
     Raises:
-        UserError: missing or damaged file, one of version 7.3 (HDF5), or no such variable of real numbers.
+        UserError: a missing or damaged file, one of version 7.3 (HDF5), or no such variable of real numbers.
     """
     path = Path(path)
     try:
@@ -47,7 +47,7 @@ def read_mat(path: str | Path, name: str) -> np.ndarray:
 
 
 def _variables(data: bytes) -> dict[str, np.ndarray]:
-    """All arrays of real numbers by name; others are passed over."""
+    """All arrays of real numbers by name; other variables are skipped."""
     if data.startswith(HDF5_START) or data[512:520] == HDF5_START:
         raise ValueError("it is of version 7.3 (HDF5)")
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
@@ -65,7 +65,7 @@ def _variables(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _elements(data: bytes, order: str) -> list[tuple[int, bytes]]:
-    """Type and content of each element; up to four bytes may stand in the tag itself."""
+    """Type and content of each element; content of up to four bytes may be in the tag itself."""
     elements, at = [], 0
     while at + 8 <= len(data):
         kind, length = np.frombuffer(data, order + "u4", 2, at).tolist()
@@ -81,7 +81,7 @@ def _elements(data: bytes, order: str) -> list[tuple[int, bytes]]:
 
 
 def _numbers(content: bytes, order: str) -> tuple[str, np.ndarray] | None:
-    """Name and values of a matrix; None of what is no array of real numbers."""
+    """Name and values of a matrix; None if it is no array of real numbers."""
     parts = _elements(content, order)
     if len(parts) < 4:
         raise ValueError("a matrix in it is incomplete")

@@ -1,4 +1,5 @@
-"""NYU Depth v2's 654 test images: the published .mat file, or the folders of images that are commonly made of it."""
+"""NYU Depth v2's 654 test images: from the published .mat file, or from folders of images that are commonly made of
+it."""
 
 from __future__ import annotations
 
@@ -16,15 +17,15 @@ from .mat import read_mat
 LABELED, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 SIZE = (480, 640)
 PNG_SCALE = 1000.0
-"""Values of the folders' PNG files for a metre."""
+"""The value of the folders' PNG files that means one metre."""
 
 
 class NyuFile:
-    """`DATA/nyu_depth_v2_labeled.mat` (MATLAB 7.3, which is HDF5 and needs h5py) and `DATA/splits.mat`, which says
-    which of its images are for test.
+    """`DATA/nyu_depth_v2_labeled.mat` (MATLAB 7.3, which is HDF5 and needs h5py) and `DATA/splits.mat`, which lists
+    its test images.
 
     Raises:
-        UserError: h5py is not installed, a file is missing, damaged or of another kind.
+        UserError: h5py is not installed, or a file is missing, damaged or of another kind.
     """
 
     def __init__(self, data_path: str | Path) -> None:
@@ -97,7 +98,7 @@ class NyuFolders:
 
 
 def open_nyu(data_path: str | Path) -> NyuFile | NyuFolders:
-    """NYU's test images in either layout; errors as of the two."""
+    """NYU's test images in either layout; errors as of the two classes."""
     return NyuFile(data_path) if (Path(data_path) / LABELED).is_file() else NyuFolders(data_path)
 
 

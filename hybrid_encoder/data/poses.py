@@ -13,14 +13,14 @@ from .calibration import NUMBER, check_rotation
 from .text import read_text
 
 MAX_METRES = 1e6
-"""Beyond this no drive leads."""
+"""Positions farther away are no positions of a drive."""
 
 
 def read_kitti_poses(path: str | Path) -> np.ndarray:
-    """The poses of a drive, float64 (N, 4, 4), world from camera: a line holds the upper three rows of a matrix.
+    """The poses of a drive, float64 (N, 4, 4), world from camera; a line holds the upper three rows of a matrix.
 
     Raises:
-        UserError: missing file, no pose in it, or a line of another form, named by its number.
+        UserError: a missing file, no pose in it, or a line of another form (the message gives its number).
     """
     poses = []
     for number, line in enumerate(read_text(path, "file of poses").split("\n"), start=1):
@@ -41,24 +41,25 @@ def read_kitti_poses(path: str | Path) -> np.ndarray:
 
 
 def read_poses(path: str | Path) -> np.ndarray:
-    """The poses of a drive, float64 (N, 4, 4), world from camera, from a file of KITTI's form or of TUM's.
+    """The poses of a drive, float64 (N, 4, 4), world from camera, from a file in KITTI's form or in TUM's.
 
     Raises:
         UserError: as `read_kitti_poses`.
     """
-    first = next((line for line in read_text(path, "file of poses").split("\n") if _is_told(line)), "")
+    first = next((line for line in read_text(path, "file of poses").split("\n") if _holds_values(line)), "")
     return read_tum_poses(path) if len(first.split()) == 8 else read_kitti_poses(path)
 
 
 def read_tum_poses(path: str | Path) -> np.ndarray:
-    """The poses of a drive, float64 (N, 4, 4), world from camera: `time tx ty tz qx qy qz qw` a line, # for comments.
+    """The poses of a drive, float64 (N, 4, 4), world from camera; a line holds `time tx ty tz qx qy qz qw`, or a
+    comment after #.
 
     Raises:
-        UserError: missing file, no pose in it, or a line of another form, named by its number.
+        UserError: a missing file, no pose in it, or a line of another form (the message gives its number).
     """
     poses = []
     for number, line in enumerate(read_text(path, "file of poses").split("\n"), start=1):
-        if not _is_told(line):
+        if not _holds_values(line):
             continue
         fields, where = line.split(), f"{path}, line {number}"
         if len(fields) != 8 or not all(NUMBER.fullmatch(field) for field in fields):
@@ -75,12 +76,13 @@ def read_tum_poses(path: str | Path) -> np.ndarray:
     return np.stack(poses)
 
 
-def _is_told(line: str) -> bool:
+def _holds_values(line: str) -> bool:
+    """Whether a line is neither blank nor a comment."""
     return bool(line.strip()) and not line.startswith("#")
 
 
 def rotation_of(quaternion: np.ndarray) -> np.ndarray:
-    """(3, 3) of a quaternion x, y, z, w of length 1.
+    """The rotation (3, 3) of a quaternion x, y, z, w of length 1.
 
     >>> rotation_of(np.array([0.0, 0.0, 1.0, 0.0])).tolist()
     [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]]
@@ -91,7 +93,7 @@ def rotation_of(quaternion: np.ndarray) -> np.ndarray:
 
 
 def write_kitti_poses(path: Path, poses: np.ndarray) -> None:
-    """Poses (N, 4, 4), world from camera, in KITTI's form.
+    """Writes poses (N, 4, 4), world from camera, in KITTI's form.
 
     Raises:
         UserError: the file cannot be written.
@@ -101,7 +103,7 @@ def write_kitti_poses(path: Path, poses: np.ndarray) -> None:
 
 
 def write_tum_poses(path: Path, poses: np.ndarray, seconds: Sequence[float]) -> None:
-    """Poses (N, 4, 4), world from camera, as TUM RGB-D's tools read them: `time tx ty tz qx qy qz qw`.
+    """Writes poses (N, 4, 4), world from camera, as TUM RGB-D's tools read them: `time tx ty tz qx qy qz qw`.
 
     Raises:
         UserError: the file cannot be written.
@@ -114,8 +116,8 @@ def write_tum_poses(path: Path, poses: np.ndarray, seconds: Sequence[float]) -> 
 
 
 def quaternion(rotation: np.ndarray) -> np.ndarray:
-    """x, y, z, w of a rotation (3, 3), w at least 0: the eigenvector of Bar-Itzhack's matrix (2000), which also suits
-    a rotation that is not exact.
+    """x, y, z, w of a rotation (3, 3), w at least 0: the eigenvector of Bar-Itzhack's matrix (2000), which also works
+    for a matrix that is only nearly a rotation.
 
     >>> quaternion(np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])).round(3).tolist()
     [0.0, 0.0, 0.707, 0.707]

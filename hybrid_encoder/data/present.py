@@ -1,4 +1,4 @@
-"""Whether the files of samples exist, looked at before a run starts."""
+"""Checks before a run starts that the files of samples exist."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ..errors import UserError
 
 T = TypeVar("T")
 LISTED = 5
-"""Missing files that a message lists."""
+"""How many missing files a message lists."""
 
 
 class Folders:
-    """The names in folders: one look into each folder, rather than one at each of a hundred thousand files."""
+    """The names in folders: each folder is listed once, rather than asked for each of a hundred thousand files."""
 
     def __init__(self) -> None:
         self._names: dict[Path, frozenset[str]] = {}
 
     def names(self, folder: Path) -> frozenset[str]:
-        """The names of what lies in a folder; empty where there is no such folder."""
+        """The names in a folder; empty where there is no such folder."""
         if folder not in self._names:
             names = (file.name for file in folder.iterdir()) if folder.is_dir() else ()
             self._names[folder] = frozenset(names)
@@ -39,16 +39,16 @@ def complete_samples(
     skip_bad: int | None,
     remedy: Callable[[Path, Folders], str],
 ) -> list[T]:
-    """The samples all of whose files exist; what is left out is said on stderr.
+    """The samples all of whose files exist; stderr reports how many samples are left out.
 
     Args:
-        files: the files that a sample needs, and what each is, for messages.
-        what: of missing files, for messages: "images that the split needs are missing from DATA".
-        skip_bad: how many samples may lack files (`--skip_bad`); None where there is no such option, and none may.
+        files: the files that a sample needs, each with a description for messages (may be empty).
+        what: what is missing, for messages: "images that the split needs are missing from DATA".
+        skip_bad: how many samples may lack files (`--skip_bad`); None: none, and the command has no such option.
         remedy: what to do about the first missing file.
 
     Raises:
-        UserError: more samples than `skip_bad` lack files, or all do: how many, and the first missing files.
+        UserError: more samples than `skip_bad` lack files, or all do; gives their number and the first missing files.
     """
     folders = Folders()
     complete: list[T] = []

@@ -1,7 +1,7 @@
-"""Reads .npy data, object arrays too, without running anything: a file's pickle may build plain arrays, no more.
+"""Reads .npy files, also of object arrays, without running code: a file's pickle may build plain arrays only.
 
-The original trainers keep ragged depth maps in an object array, which numpy reads only with allow_pickle=True, and that
-runs whatever code the file asks for.
+The original trainers keep depth maps of several sizes in an object array, which numpy reads only with
+allow_pickle=True; that would run any code that the file asks for.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 MAX_HEADER = 1 << 16
-"""Bytes of a .npy header beyond which it describes no plain array."""
+"""Largest .npy header in bytes; a larger one describes no plain array."""
 CHUNK = 1 << 20
 """Bytes that are read at a time, so that no second copy of an array is made."""
 PLAIN_DTYPE = re.compile(r"[fiub][1248]")
 
 
 class _DType:
-    """Stands in for numpy.dtype while unpickling: remembers its code and byte order."""
+    """Replaces numpy.dtype while unpickling: keeps its code and byte order."""
 
     def __init__(self, code: str = "", *flags: object) -> None:
         self.code = code
@@ -34,7 +34,7 @@ class _DType:
 
 
 class _Array:
-    """Stands in for numpy.ndarray while unpickling: remembers shape, dtype and elements."""
+    """Replaces numpy.ndarray while unpickling: keeps shape, dtype and elements."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, self.shape, self.dtype, self.is_fortran, self.elements = state
@@ -45,10 +45,11 @@ def _reconstruct(*arguments: object) -> _Array:
 
 
 class _ArraysOnly(pickle._Unpickler):
-    """An unpickler that knows the names an array's pickle needs, each replaced by a stand-in that does nothing.
+    """An unpickler that knows only the names that an array's pickle needs, and replaces them by classes that do
+    nothing.
 
-    It is the one that is written in Python: the one in C makes room for as many objects as a file says it remembers,
-    so that a file of a dozen bytes takes all memory.
+    Based on the unpickler in Python: the one in C allocates memory for as many objects as a file states, so that a file
+    of a dozen bytes could take all memory.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -62,21 +63,22 @@ class _ArraysOnly(pickle._Unpickler):
 
 
 class NpyFile:
-    """A .npy file whose header has been read and whose data have not: sizes can be judged before they take memory.
+    """A .npy file whose header is read, but not yet its data: sizes can be checked before they take memory.
 
     Attributes:
-        shape, dtype: as the header states them; of an object array they say nothing of its elements.
-        is_fortran: whether the data are in Fortran's order.
+        shape, dtype: as the header states them; those of an object array do not describe its elements.
+        is_fortran: whether the data are in Fortran order.
+        data_size: bytes of data.
     """
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         """
         Args:
             stream: at the start of the file; it is read forward only.
-            size: bytes of the file, all told.
+            size: bytes of the whole file.
 
         Raises:
-            ValueError: no .npy file, a damaged header, or one that states another size.
+            ValueError: no .npy file, a damaged header, or a header that states another size.
         """
         self._stream = stream
         start = stream.read(10)
@@ -94,7 +96,7 @@ class NpyFile:
                 self.shape, self.is_fortran, self.dtype = np.lib.format.read_array_header_1_0(header)
             else:
                 self.shape, self.is_fortran, self.dtype = np.lib.format.read_array_header_2_0(header)
-        except Exception as error:  # numpy parses the header as Python, whose parser raises errors of many kinds
+        except Exception as error:  # numpy parses the header as Python code, and the parser raises many classes
             raise ValueError(f"its header is damaged ({type(error).__name__}: {error})") from error
         if min(self.shape, default=1) < 0:
             raise ValueError(f"its header states the shape {self.shape}")
@@ -106,16 +108,16 @@ class NpyFile:
             )
 
     def read(self) -> np.ndarray | list[np.ndarray]:
-        """The array; of an object array, the list of its arrays (or one array where it holds plain numbers).
+        """The array; for an object array, the list of its arrays (or one array, if it holds plain numbers).
 
         Raises:
-            ValueError: truncated, or an object array of anything but plain numeric arrays or numbers.
+            ValueError: the data are truncated, or an object array holds anything but numeric arrays or numbers.
         """
         if not self.dtype.hasobject:
             return self._plain(self.shape)
         try:
             return _object_elements(_ArraysOnly(self._stream, encoding="latin1").load())
-        except Exception as error:  # a hostile or damaged pickle can raise nearly anything from pickle's own machinery
+        except Exception as error:  # a damaged or malicious pickle may raise anything
             raise ValueError(str(error) or type(error).__name__) from error
 
     def read_each(self) -> Iterator[np.ndarray]:
@@ -148,7 +150,7 @@ def _object_elements(outer: object) -> np.ndarray | list[np.ndarray]:
         raise ValueError("its pickle is not an object array")
     if all(isinstance(element, _Array) for element in outer.elements):
         return [_plain_array(element) for element in outer.elements]
-    # Maps of one size, put into an array of dtype object, fall apart into single numbers.
+    # numpy turns maps of equal size, put into an array of dtype object, into single numbers.
     if all(isinstance(element, (int, float)) for element in outer.elements):
         return np.array(outer.elements, dtype=np.float32).reshape(outer.shape, order="F" if outer.is_fortran else "C")
     raise ValueError("its object array holds something other than arrays or numbers")

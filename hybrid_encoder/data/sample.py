@@ -1,10 +1,10 @@
-"""The one sample format: what every dataset yields and every self-supervised trainer reads."""
+"""The sample format that every data set yields and every self-supervised trainer reads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-if TYPE_CHECKING:  # the options of commands name frames, and `--help` waits for no PyTorch
+if TYPE_CHECKING:  # options of commands import `FrameId`, and `--help` must not wait for PyTorch
     from torch import Tensor
 
 FrameId = int | Literal["s"]
@@ -12,15 +12,15 @@ FrameId = int | Literal["s"]
 
 
 class Sample(TypedDict):
-    """One training example of self-supervised depth; torch's default collation makes a batch of the same keys."""
+    """One training example of self-supervised depth; torch's default collation makes a batch with the same keys."""
 
     frames: Tensor
     """uint8 (F, 3, H, W), RGB, in the order of the dataset's frame_ids."""
     K: Tensor
     """float32 (3, 3), pinhole intrinsics in pixels of the H x W frames."""
     jitter: Tensor
-    """float32 (4,), or (F, 4) of frames by themselves: brightness, contrast, saturation factors and hue shift (share of
-    a turn); (1, 1, 1, 0) is none."""
+    """float32 (4,), or (F, 4) with numbers for each frame: factors of brightness, contrast and saturation, and the hue
+    shift (share of a turn); (1, 1, 1, 0) changes nothing."""
     stereo_T: Tensor
     """float32 (4, 4): maps points of camera 0 to the "s" camera; baseline 0.1 units (x 5.4 is KITTI's metres)."""
     name: str

@@ -1,4 +1,4 @@
-"""Files of measured speed: a moment and a speed a line."""
+"""Reads files of measured speed: a time and a speed per line."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from .calibration import NUMBER
 from .text import read_text
 
 MAX_SPEED = 150.0
-"""Metres per second; no car is faster."""
+"""Largest speed that is accepted, in metres per second; no car is faster."""
 
 
 class Speeds(NamedTuple):
-    """A measured speed."""
+    """Measured speeds with their times."""
 
     seconds: np.ndarray
-    """(N,) float64, growing."""
+    """(N,) float64, in ascending order."""
     metres_per_second: np.ndarray
     """(N,) float64, at least 0."""
 
 
 def read_speeds(path: str | Path) -> Speeds:
-    """A file with seconds and metres per second a line, split by a comma or spaces; the first line may name them.
+    """Reads a file with seconds and metres per second in each line, separated by a comma or spaces; the first line may
+    name the columns.
 
     Raises:
-        UserError: missing file, no speed in it, a line of another form, times that do not grow, or speeds of no car.
+        UserError: a missing file, no speed in it, a line of another form, times that do not ascend, or an impossible
+            speed.
     """
     rows: list[list[float]] = []
     for number, line in enumerate(read_text(path, "file of speeds").split("\n"), start=1):

@@ -17,7 +17,7 @@ FORM = '"folder frame side", for instance "2011_09_26/2011_09_26_drive_0001_sync
 _FRAME = re.compile(r"[0-9]{1,10}")
 _SEQUENCE = re.compile(r"[0-9]{1,2}")
 _MAX_PATH, _MAX_NAME = 1024, 255
-"""Bytes of a path, and of a file's or folder's name, that every file system takes."""
+"""Largest lengths in bytes of a path, and of a file's or folder's name, that every file system accepts."""
 
 
 class SplitEntry(NamedTuple):
@@ -40,7 +40,7 @@ def find_split(split: str, data_path: str | Path) -> Path:
     `data_path`. A folder counts if it holds at least one of the files of `SPLIT_FILES`.
 
     Raises:
-        UserError: there is no such folder; lists where it was sought.
+        UserError: there is no such folder; lists the places that were searched.
     """
     found = seek_split(split, data_path)
     if found is not None:
@@ -68,15 +68,15 @@ def _places(split: str, data_path: str | Path) -> list[Path]:
 
 
 def read_split(path: str | Path) -> list[SplitEntry]:
-    """The frames that a split file lists, in its order; blank lines are passed over.
+    """The frames that a split file lists, in its order; blank lines are skipped.
 
     Args:
-        path: a text file, one "folder frame side" a line. Where the folder is the number of an odometry sequence, the
-            side may be left out: "9 17" is "9 17 l".
+        path: a text file with a line "folder frame side" per frame. If the folder is the number of an odometry
+            sequence, the side may be omitted: "9 17" is "9 17 l".
 
     Raises:
-        UserError: missing file, no frame in it, or a line of another form, named by its number. Folders must lie within
-            the data folder: absolute paths and ".." are refused.
+        UserError: a missing file, no frame in it, or a line of another form (the message gives its number). Folders
+            must lie within the data folder: absolute paths and ".." are refused.
     """
     path = Path(path)
     entries = []
@@ -113,7 +113,7 @@ def _entry(line: bytes, where: str) -> SplitEntry:
 
 
 def stays_inside(path: str) -> bool:
-    """Whether a path that a file states leads to a place within the folder that it is relative to, on any system."""
+    """Whether a relative path that a file states stays within the folder that it is relative to, on any system."""
     parts = path.split("/")
     plain = path.isprintable() and "\\" not in path and ":" not in path and not {"", "..", "."} & set(parts)
     return plain and len(path.encode()) <= _MAX_PATH and all(len(part.encode()) <= _MAX_NAME for part in parts)

@@ -1,4 +1,4 @@
-"""Text files from outside, as any editor saves them."""
+"""Reads the user's text files, as any editor saves them."""
 
 from __future__ import annotations
 

@@ -13,21 +13,22 @@ from ..images import read_pixels
 from .calibration import CAMERAS, check_rotation, kitti_intrinsics, read_calibration
 
 DepthReference = Literal["camera", "scanner"]
-"""Where depth counts from: the camera's z, or the scanner's forward axis, whose origin lies 0.27 m behind the camera.
-Published metrics on the Eigen split use the scanner's, so evaluation does; everything else wants the camera's."""
+"""Where depth is measured from: along the camera's z axis, or along the scanner's forward axis, whose origin lies 0.27
+m behind the camera. Published metrics on the Eigen split use the scanner's, and so does evaluation; everything else
+uses the camera's."""
 
 BYTES_PER_POINT = 16
 MAX_POINTS = 10_000_000
-"""A turn of KITTI's scanner has 120 thousand."""
+"""Largest number of points in a scan; one turn of KITTI's scanner has 120 thousand."""
 MAX_METRES = 1000.0
-"""Beyond this no coordinate is a scanner's: KITTI's reaches 120 m."""
+"""Largest coordinate that is accepted; KITTI's scanner reaches 120 m."""
 
 
 def read_scan(path: str | Path) -> np.ndarray:
     """Points of a velodyne .bin file, float32 (N, 4): x forward, y left, z up in metres, and reflectance.
 
     Raises:
-        UserError: missing, empty or truncated file, or values that are not finite or farther than any scanner sees.
+        UserError: a missing, empty or truncated file, or coordinates that are non-finite or larger than `MAX_METRES`.
     """
     path = Path(path)
     try:
@@ -49,7 +50,7 @@ def read_scan(path: str | Path) -> np.ndarray:
 
 
 def velodyne_projection(calibration_folder: str | Path, side: str = "l") -> tuple[np.ndarray, tuple[int, int]]:
-    """What takes velodyne points to pixels of a rectified colour camera.
+    """The matrix that projects velodyne points to pixels of a rectified colour camera.
 
     Args:
         calibration_folder: the day's folder, with calib_cam_to_cam.txt and calib_velo_to_cam.txt.
@@ -59,7 +60,7 @@ def velodyne_projection(calibration_folder: str | Path, side: str = "l") -> tupl
         P_rect R_rect_00 [R | T], float64 (3, 4), and the image size (height, width) from S_rect.
 
     Raises:
-        UserError: a missing or damaged file or entry, or values that cannot be those of cameras and a scanner on a car.
+        UserError: a missing or damaged file or entry, or values that no cameras and scanner on a car have.
     """
     folder = Path(calibration_folder)
     if side not in CAMERAS:
@@ -101,11 +102,11 @@ def project_scan(
     size: tuple[int, int],
     reference: DepthReference = "camera",
 ) -> np.ndarray:
-    """Depth map of a scan: float32 (H, W), metres, 0 where no point falls; the nearest of a pixel's points counts.
+    """Depth map of a scan: float32 (H, W), metres, 0 in pixels without a point; a pixel takes its nearest point.
 
     As in the field's `generate_depth_map` (and KITTI's MATLAB kit), points behind the scanner are dropped and 1 is
-    subtracted from the rounded pixel coordinates, so that metrics are comparable: the map lies one pixel up and to the
-    left of where `K` projects a point.
+    subtracted from the rounded pixel coordinates, so that metrics are comparable: points lie one pixel above and to the
+    left of where `K` projects them.
 
     Args:
         points: (N, 3 or more), velodyne coordinates.
@@ -126,7 +127,7 @@ def project_scan(
 
 
 def scan_path(data_path: str | Path, folder: str, frame: int) -> Path:
-    """Where KITTI keeps a frame's scan; folder as in split files, "day/drive"."""
+    """The file of a frame's scan; `folder` as in split files, "day/drive"."""
     return Path(data_path) / folder / "velodyne_points" / "data" / f"{frame:010d}.bin"
 
 
@@ -140,10 +141,10 @@ def read_scan_depth(
 
 
 def scan_depth_of_image(image: str | Path) -> np.ndarray:
-    """Depth map (H, W) of the scan that belongs to an image of KITTI raw, DAY/DRIVE/image_02/data/NNNNNNNNNN.jpg.
+    """Depth map (H, W), metres, of the scan for an image of KITTI raw, DAY/DRIVE/image_02/data/NNNNNNNNNN.jpg.
 
     Raises:
-        UserError: the image does not lie in this layout, or as `read_scan_depth`.
+        UserError: the image is not in this layout; or as `read_scan_depth`.
     """
     path = Path(image).absolute()
     side = next((side for side, camera in CAMERAS.items() if path.parts[-3:-1] == (f"image_0{camera}", "data")), None)
@@ -157,10 +158,10 @@ def scan_depth_of_image(image: str | Path) -> np.ndarray:
 
 
 def read_depth_png(path: str | Path) -> np.ndarray:
-    """KITTI's depth PNG, for instance of the improved ground truth: float32 (H, W), metres, 0 where unknown.
+    """A depth PNG of KITTI, for instance of the improved ground truth: float32 (H, W), metres, 0 where unknown.
 
     Raises:
-        UserError: missing or unreadable file, or not a 16-bit grey image.
+        UserError: a missing or unreadable file, or no 16-bit grey image.
     """
     path = Path(path)
     if not path.is_file():
@@ -174,6 +175,6 @@ def read_depth_png(path: str | Path) -> np.ndarray:
 
 
 def improved_depth_path(data_path: str | Path, folder: str, frame: int, side: str = "l") -> Path:
-    """Where the improved ground truth (KITTI depth benchmark) of a frame lies once unpacked into KITTI raw."""
+    """The file of a frame's improved ground truth (KITTI depth benchmark), unpacked into KITTI raw."""
     camera = f"image_0{CAMERAS[side]}"
     return Path(data_path) / folder / "proj_depth" / "groundtruth" / camera / f"{frame:010d}.png"

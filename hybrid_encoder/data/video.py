@@ -1,4 +1,4 @@
-"""Reads video files from start to end: their frames, when each one is shown, and whether the file is whole."""
+"""Reads video files from start to end: their frames with time stamps, and whether the file is complete."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob"}
     | {".flv", ".wmv", ".asf", ".ogv", ".mxf"}
 )
-"""The kinds of video files this package reads, in lower case, for training and prediction."""
+"""Suffixes of the video files that this package reads, in lower case."""
 
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<", b"v=0")
-"""How texts begin from which FFmpeg would read other files or addresses."""
+"""Beginnings of text files that would make FFmpeg read other files or addresses."""
 DEFAULT_FPS = 25.0
 MAX_FRAMES = 1e8
-"""A file that announces more (40 days) does not know."""
+"""A larger announced number of frames (40 days) is taken as unknown."""
 _RATE_FRAMES = 60
-"""So many frames at the start show the rate."""
+"""How many frames at the start are used to measure the rate."""
 _MORE_TRIES = 500
-"""After a frame that cannot be decoded, so many further ones are tried: if one of them can be, the file is damaged, and
+"""How many frames are tried after a frame that cannot be decoded: if one of them can be decoded, the file is damaged,
 else it has ended."""
 _SHORT = 0.9
-"""A video that stops before this part of what it announces gets a warning. Many files announce a little too much."""
+"""A video that ends before this share of its announced length gets a warning. Many files announce a little too much."""
 
 _log = logging.getLogger(__name__)
 
 
 class VideoInfo(NamedTuple):
-    """What a video file says of itself."""
+    """What a video file states about its frames."""
 
     width: int
     height: int
     frames: int
-    """As announced; 0 where the file does not say. It is an estimate: never refuse a video for it."""
+    """The announced number; 0: unknown. It is an estimate: never refuse a video because of it."""
     fps: float
-    """Frames per second at the start of the video, where all its frames are shown for as long."""
+    """Frames per second at the start of the video, as if all its frames were shown equally long."""
 
 
 class VideoFrame(NamedTuple):
@@ -80,12 +80,12 @@ def iterate_video(path: str | Path) -> Iterator[np.ndarray]:
 def read_video(path: str | Path) -> Iterator[VideoFrame]:
     """The frames of a video file in order, with their time stamps.
 
-    A file counts as damaged where a frame cannot be decoded and a later one can, or where the file is smaller than it
-    declares and frames are missing. The announced number of frames proves nothing: WebM has none, and a trimmed MP4
-    counts frames that are not shown.
+    A file counts as damaged if a frame cannot be decoded and a later one can, or if the file is smaller than it
+    declares and frames are missing. The announced number of frames is no proof: WebM has none, and a trimmed MP4 counts
+    frames that are not shown.
 
     Raises:
-        UserError: missing file; after the last frame that could be read, if the file is damaged.
+        UserError: a missing file; a damaged file, after its last readable frame; or frames of several sizes.
     """
     with _open(path) as capture:
         count, shape, last = 0, None, 0.0
@@ -101,7 +101,7 @@ def read_video(path: str | Path) -> Iterator[VideoFrame]:
 
 
 def until_damage(frames: Iterable[VideoFrame], damage: list[UserError]) -> Iterator[VideoFrame]:
-    """The frames up to the first error, which goes into a list."""
+    """The frames up to the first error, which is appended to `damage`."""
     try:
         yield from frames
     except UserError as error:
@@ -109,7 +109,7 @@ def until_damage(frames: Iterable[VideoFrame], damage: list[UserError]) -> Itera
 
 
 def check_video_suffix(path: Path) -> None:
-    """Raises UserError for a file that is named as no kind of video."""
+    """Raises `UserError` for a file without a video's suffix."""
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise UserError(f"{path} is not named as a video: known kinds are {' '.join(sorted(VIDEO_SUFFIXES))}")
 
@@ -118,7 +118,7 @@ def check_video_suffix(path: Path) -> None:
 def opencv_path(path: str | Path) -> Iterator[str]:
     """A name of the file that OpenCV's video functions can use.
 
-    They crash on names that are no UTF-8, so these get a link; they take "12:30.mp4" for an address, so the name is
+    These crash on names that are no UTF-8: such files get a link. They take "12:30.mp4" as an address: so the name is
     absolute.
     """
     path = Path(path).absolute()
@@ -170,12 +170,12 @@ def _open(path: str | Path) -> Iterator[_Capture]:
 
 
 def _is_rate(fps: float) -> bool:
-    """Whether a video can have so many frames a second; damaged headers and time stamps give any number."""
+    """Whether a video can have this frame rate; damaged headers and time stamps give any number."""
     return 0.1 <= fps <= 1e4
 
 
 class _Capture:
-    """An open video: its frames one after the other, and what its end tells."""
+    """An open video: reads its frames one after the other, and checks its end."""
 
     def __init__(self, path: Path, capture: cv2.VideoCapture, declared: Declared) -> None:
         self.path, self.capture, self.declared = path, capture, declared
@@ -185,9 +185,10 @@ class _Capture:
         self._started = self._damaged = False
 
     def next(self) -> VideoFrame | None:
-        """The next frame; None after the last one, or before the first one that is damaged.
+        """The next frame; None after the last one, or at the first damaged one.
 
-        What cannot be decoded at the very start is passed over: recordings of a broadcast begin in mid-picture.
+        Frames at the start that cannot be decoded are skipped: recordings of a broadcast begin in the middle of a
+            frame.
         """
         if not self.capture.grab():
             decodable = any(self.capture.grab() for _ in range(_MORE_TRIES))
@@ -198,9 +199,9 @@ class _Capture:
         return VideoFrame(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), self._seconds()) if self._started else None
 
     def rate_from(self, first: float) -> float:
-        """Frames per second by the time stamps of the next frames; the announced rate where it agrees with them.
+        """Frames per second by the time stamps of the next frames; the announced rate, if it agrees with them.
 
-        Where pictures are shown for different times, the announced rate may be an average or a guess.
+        If frames are shown for different times, the announced rate may be an average or a guess.
         """
         stamps = [first]
         while len(stamps) < _RATE_FRAMES and self.capture.grab():
@@ -212,10 +213,10 @@ class _Capture:
         return rate if _is_rate(rate) and abs(rate / self.fps - 1) >= 0.2 else self.fps
 
     def check_end(self, count: int, last: float) -> None:
-        """Looks at a video after its `count` frames, of which the last one has the time stamp `last`.
+        """Checks a video after its last frame, which is number `count` and has the time stamp `last`.
 
         Raises:
-            UserError: frames are missing because the file is cut off or damaged.
+            UserError: frames are missing because the file is truncated or damaged.
         """
         missing = not self.announced or count < self.announced
         cut_off = self.declared.bytes is not None and self.path.stat().st_size < self.declared.bytes

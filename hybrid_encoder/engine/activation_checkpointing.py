@@ -1,5 +1,5 @@
 """Activation checkpointing: the stages of a net keep only their inputs, and compute the rest again in the backward
-pass. Less memory for about a third more time; outputs and gradients stay the same."""
+pass. It takes less memory and about a third more time; outputs and gradients do not change."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ STAGES = (
     ConvElu,
     JoinElu,
 )
-"""What is computed again as a whole: blocks of the towers and of the decoders."""
+"""Modules that are each computed again as a whole: blocks of the towers and of the decoders."""
 
 
 def checkpoint_activations(model: nn.Module) -> int:
-    """Lets every stage within a model be computed again; names and values of tensors do not change.
+    """Makes every stage within a model compute again in the backward pass; names and values of tensors do not change.
 
     Returns:
-        How many stages there are.
+        The number of stages.
     """
     stages = [module for module in model.modules() if isinstance(module, STAGES)]
     for stage in stages:
@@ -59,7 +59,7 @@ def _contexts(stage: nn.Module) -> tuple[AbstractContextManager[None], AbstractC
 
 @contextmanager
 def _statistics_kept(stage: nn.Module) -> Iterator[None]:
-    """Batch norm without an update of its running statistics, which the first computation has made."""
+    """Keeps batch norm's running statistics, which the first computation has updated already."""
     norms = [m for m in stage.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

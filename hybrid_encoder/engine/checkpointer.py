@@ -1,4 +1,4 @@
-"""When a run saves its state, and which of the saved ones it trusts."""
+"""Decides when a run saves its state, and which saved states are trusted."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .state import drop_state, load_state, save_state
 from .task import LoopOptions
 
 _DOUBTFUL = 2
-"""So many steps skipped in a row mean that the nets, not one sample, are at fault."""
+"""After this many skipped steps in a row the nets are suspected, rather than a single sample."""
 
 
 class Checkpointer:
-    """Saves a run's state between two steps, never one that holds values that are not finite.
+    """Saves a run's state between two steps, but never a state with non-finite values.
 
     Three rules:
 
     - A state is saved only between two steps.
-    - After `_DOUBTFUL` steps in a row that had to be skipped, none is saved any more.
-    - A saved state is proven once a step was taken from it. When the run ends because its numbers are not finite, a
-      newest state that is not proven is dropped.
+    - After `_DOUBTFUL` skipped steps in a row, no state is saved any more.
+    - A saved state is proven once a step from it was not skipped. When the run ends because of non-finite values, the
+      newest state is deleted if it is not proven.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class Checkpointer:
     ) -> None:
         """
         Args:
-            folder: takes the states.
-            options: say when a state is due, and what must be the same for the run to resume.
-            steps_per_epoch: batches of an epoch.
-            state: what to save.
+            folder: where states are saved.
+            options: tell when a state is due, and what must be the same for the run to resume.
+            steps_per_epoch: number of batches in an epoch.
+            state: returns the state to save.
         """
         self.folder, self.options, self._writes, self._state = folder, options, processes.is_main, state
         own = {"processes": processes.world_size, "steps_of_an_epoch": steps_per_epoch}
@@ -50,15 +50,15 @@ class Checkpointer:
         self._saved_at = time.monotonic()
         self._step = 0
         self._skipped_in_a_row = 0
-        self._unsaved = False  # whether the nets are between two steps, in a state that is not saved yet
+        self._unsaved = False  # whether the nets are between two steps and this state is not saved yet
         self._saved: int | None = None  # step of the newest saved state
-        self._proven: int | None = None  # step of the newest state that is proven, or that was there before
+        self._proven: int | None = None  # step of the newest proven state, or of the state that the run resumed from
 
     def load(self) -> dict[str, Any] | None:
         """The state that the run resumes from, if there is one.
 
         Raises:
-            UserError: it is damaged, or the state of another run.
+            UserError: the state is damaged, or belongs to another run.
         """
         path, resume = self.folder.path, self.options.resume
         state = load_state(path)
@@ -75,22 +75,22 @@ class Checkpointer:
         return state
 
     def step_begins(self) -> None:
-        """From here on the nets are in the middle of a step."""
+        """Called when a step begins: the nets must not be saved before it ends."""
         self._unsaved = False
 
     def step_ends(self, step: int, skipped_in_a_row: int) -> None:
-        """The optimiser has moved, or the step was skipped.
+        """Called when a step ends: the optimiser has taken it, or it was skipped.
 
         Args:
-            step: batches up to now.
-            skipped_in_a_row: steps skipped since the last one that was taken.
+            step: number of batches so far.
+            skipped_in_a_row: number of steps skipped since the last one that was taken.
         """
         self._step, self._skipped_in_a_row, self._unsaved = step, skipped_in_a_row, True
         if not skipped_in_a_row:
             self._proven = self._saved
 
     def save(self) -> None:
-        """Writes the state as it is now."""
+        """Saves the current state."""
         self._saved_at = time.monotonic()
         self._unsaved, self._saved = False, self._step
         if self._writes:
@@ -99,12 +99,12 @@ class Checkpointer:
             save_state(self.folder.path, {**self._state(), **same}, self._step)
 
     def save_if_due(self) -> None:
-        """Saves when the last state is old enough and no step had to be skipped just now."""
+        """Saves if `save_minutes` have passed since the last state and the last step was not skipped."""
         if time.monotonic() - self._saved_at > 60 * self.options.save_minutes and not self._skipped_in_a_row:
             self.save()
 
     def save_before_stop(self) -> str:
-        """Saves where it may, because the run was asked to stop; says what is saved."""
+        """Saves if allowed, because the run was asked to stop; returns words on what is saved."""
         if not self._step:
             return "before the first step"
         if self._may_save:
@@ -112,7 +112,7 @@ class Checkpointer:
         return self._describe(self._saved)
 
     def rescue(self) -> None:
-        """Saves what was trained before something failed, where the nets are between two steps."""
+        """Saves after a failure, if the nets are between two steps."""
         if not (self._unsaved and self._may_save):
             return
         try:
@@ -120,12 +120,12 @@ class Checkpointer:
             if self._writes:
                 print(f"state of step {self._step} saved in {self.folder.path}", file=sys.stderr)
         except FolderLost:
-            return  # which is what the run ends with anyhow
-        except (UserError, RuntimeError) as error:  # of a GPU that failed, nothing can be read any more
+            return  # the run ends with this error anyway
+        except (UserError, RuntimeError) as error:  # nothing can be read from a GPU that failed
             print(f"and the state could not be saved: {error}", file=sys.stderr)
 
     def drop_unproven(self) -> str:
-        """Drops the newest state if no step could be taken from it; says what is left."""
+        """Deletes the newest state if it is not proven; returns words on what is left."""
         self._unsaved = False
         if self._saved != self._proven and self._writes:
             self.folder.check()

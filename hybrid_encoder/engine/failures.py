@@ -1,4 +1,4 @@
-"""What can go wrong around a run, in words: a full disk, a lost data worker, a lost process, too little memory."""
+"""Explains failures around a run to the user: a full disk, a lost data worker or process, too little memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ _LOST_PEER = ("gloo", "Connection closed by peer", "Connection reset by peer", "
 
 
 def explain(error: BaseException, folder: Path, world_size: int) -> UserError | None:
-    """The user's side of an error that is none of ours; None where it may well be ours."""
+    """A `UserError` for an error that is no fault of this package; None for an error that may be its fault.
+
+    Args:
+        folder: of the run, for errors that name no file.
+        world_size: number of processes.
+    """
     if isinstance(error, UserError):
         return error
     if isinstance(error, OSError) and error.errno in _DISK:
@@ -58,7 +63,7 @@ def explain(error: BaseException, folder: Path, world_size: int) -> UserError | 
 
 
 def check_workers(num_workers: int) -> None:
-    """Raises `UserError` where data workers could not reach the main process, which would wait for them for minutes."""
+    """Raises `UserError` if data workers could not connect to the main process, which would wait minutes for them."""
     if not num_workers:
         return
     try:
@@ -71,10 +76,10 @@ def check_workers(num_workers: int) -> None:
 
 
 def check_batch_norm(model: nn.Module, smallest_map: int | None) -> None:
-    """Raises `UserError` where batch norm would see a single value of a channel, which has no variance.
+    """Raises `UserError` if batch norm would see a single value per channel, which has no variance.
 
     Args:
-        smallest_map: values of a channel in a batch's smallest feature map.
+        smallest_map: number of values per channel in a batch's smallest feature map; None: unknown, not checked.
     """
     norms = [module for module in model.train().modules() if isinstance(module, _BatchNorm)]
     if smallest_map == 1 and any(norm.training for norm in norms):  # frozen ones stay in eval mode

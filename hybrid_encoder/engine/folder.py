@@ -1,4 +1,4 @@
-"""A run's folder: one run at a time writes to it, and notices when somebody deletes it or takes it over."""
+"""A run's folder: one run at a time writes to it, and it notices if the folder is deleted or taken over."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if sys.platform != "win32":
 
 _LOCK = ".lock"
 _OWNER = ".owner"
-"""Says which run writes to the folder. Not the lock file: whoever closes that one drops the lock, having only read."""
+"""File that says which run writes to the folder. The lock file cannot: closing it after reading drops the lock."""
 _LEFTOVER = re.compile(
     r"\.(state_[0-9]+|metrics|opt|stage1|stage1_last|weights_[0-9]+|weights_best)"
     r"\.[0-9]+\.(replaced\.)?partial(\.(pt|pth|json|jsonl))?"
 )
-"""Names under which a run writes its files before they are whole."""
+"""Names of files that a run is still writing."""
 _HELD_BY_ANOTHER = (errno.EAGAIN, errno.EACCES)
 
 _held: set[Path] = set()
-"""Folders that this process holds: a lock of the system's keeps out other processes only."""
+"""Folders that this process holds: the system's locks keep out other processes only."""
 
 
 class FolderLost(UserError):  # noqa: N818 (named for what happened)
@@ -39,20 +39,20 @@ class FolderLost(UserError):  # noqa: N818 (named for what happened)
 
 
 class RunFolder:
-    """A folder as the run that holds it sees it."""
+    """A folder, for the run that holds it."""
 
     def __init__(self, path: Path, mark: str | None) -> None:
         """
         Args:
-            mark: what the run has written to the folder's `.owner`; None in processes that write nothing.
+            mark: the content that the run wrote to the folder's `.owner`; None in processes that write nothing.
         """
         self.path, self._mark = path, mark
 
     def check(self) -> None:
-        """Called before anything is written.
+        """To be called before anything is written.
 
         Raises:
-            FolderLost: `.owner` is gone, or another run's.
+            FolderLost: `.owner` is gone, or belongs to another run.
         """
         if self._mark is None:
             return
@@ -66,10 +66,10 @@ class RunFolder:
 
 @contextmanager
 def hold(folder: Path, processes: Processes) -> Iterator[RunFolder]:
-    """The first process holds the folder; all end alike where it cannot.
+    """Lets the first process hold the folder; if it cannot, all processes raise an error.
 
     Raises:
-        UserError: what `exclusive` and `start_anew` find wrong.
+        UserError: as `exclusive` and `start_anew`.
     """
     refused: UserError | None = None
     held = RunFolder(folder, None)
@@ -87,11 +87,12 @@ def hold(folder: Path, processes: Processes) -> Iterator[RunFolder]:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[RunFolder]:
-    """Keeps a second run out of a folder for as long as this one lives, and clears away what a killed one left half
-    written; a killed run leaves the folder open again.
+    """Keeps other runs out of a folder until the block ends, and deletes the unfinished files of a run that was killed.
+
+    The lock of a killed run ends with its process.
 
     Raises:
-        UserError: another run holds it, or it cannot be made.
+        UserError: another run holds the folder, or it cannot be created.
     """
     key = folder.resolve()
     if key in _held:
@@ -122,7 +123,7 @@ def _is_locked(lock: IO[str], folder: Path) -> bool:
     if sys.platform == "win32":
         return False
     try:
-        # A lock of the process, not of the open file: the data workers of a killed run must not inherit it.
+        # The lock belongs to the process, not to the open file: data workers of a killed run must not inherit it.
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _HELD_BY_ANOTHER:

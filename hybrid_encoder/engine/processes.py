@@ -1,4 +1,4 @@
-"""Which process this is, on which device: one process by default, several under torchrun."""
+"""The processes of a run and their devices: one process by default, several under torchrun."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import UserError
 
 _TIMEOUT = timedelta(minutes=10)
-"""After this long without a word from its peers a process gives up rather than hang. One that was killed is noticed at
-once, by its connections; the time is for validation or saving that takes one process longer than another."""
+"""How long a process waits for the others before it ends with an error. It covers validation or saving that takes one
+process longer than another; a process that was killed is noticed at once, by its connections."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,18 @@ class Processes:
         return self.rank == 0
 
     def place(self, model: nn.Module) -> None:
-        """Moves a model to this process's device, its convolutions channels-last: a step on a CPU takes up to a tenth
+        """Moves a model to this process's device, with convolutions channels-last: a step on a CPU takes up to a tenth
         less time (benchmarks/README.md)."""
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def wrap(self, model: nn.Module, sync_bn: bool = False) -> nn.Module:
-        """The model, its gradients averaged over processes; itself where there is one process.
+        """The model with gradients that are averaged over processes; the model itself if there is one process.
 
         Args:
-            sync_bn: let batch norm see the samples of all processes.
+            sync_bn: whether batch norm sees the samples of all processes.
 
         Raises:
-            UserError: `sync_bn` on CPUs, which PyTorch does not have.
+            UserError: `sync_bn` on CPUs, where PyTorch lacks it.
         """
         if self.world_size == 1:
             return model
@@ -55,11 +55,11 @@ class Processes:
                 raise UserError("--sync_bn: PyTorch synchronises batch norm on GPUs only, leave it out")
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         ids = [self.device.index] if self.device.type == "cuda" else None
-        # Nets that freeze on the way leave parameters without gradients.
+        # Nets that freeze during training leave parameters without gradients.
         return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """Every value averaged over processes; all call it with the same keys."""
+        """Every value averaged over processes; all processes must call it with the same keys."""
         if self.world_size == 1 or not values:
             return values
         keys = sorted(values)
@@ -74,7 +74,7 @@ class Processes:
         return counts
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up in any process."""
+        """Whether the flag is True in any process."""
         if self.world_size == 1:
             return flag
         packed = torch.tensor([float(flag)])
@@ -82,7 +82,7 @@ class Processes:
         return bool(packed.item())
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Gives all processes the first one's buffers (batch-norm statistics), which are those that are saved."""
+        """Copies the first process's buffers (batch-norm statistics), which are saved, to all processes."""
         if self.world_size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
@@ -122,11 +122,11 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-        torch.backends.cudnn.benchmark = True  # sizes stay the same, so trying convolutions out pays
+        torch.backends.cudnn.benchmark = True  # sizes do not change, so that comparing algorithms of convolutions pays
     if world_size == 1:
         yield Processes(chosen)
         return
-    # Flags and metrics are exchanged by gloo, also on GPUs: it notices a lost process at once and says so.
+    # Flags and metrics are exchanged by gloo, also on GPUs: it notices a lost process at once and reports it.
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, timeout=_TIMEOUT)
@@ -139,10 +139,10 @@ def processes(device: str = "auto") -> Iterator[Processes]:
 
 
 def leave() -> None:
-    """Ends this process's part in the group.
+    """Takes this process out of the group.
 
-    Gloo's threads may still be dropping the tensors of the last exchange, for which they need Python's lock. PyTorch
-    2.6 and 2.7 hold it while they wait for those threads, and so were seen to hang: the threads get a moment first.
+    Gloo's threads may still be freeing the tensors of the last exchange, for which they need Python's lock. PyTorch 2.6
+    and 2.7 hold this lock while they wait for those threads, and were seen to hang: so the threads get some time first.
     """
     time.sleep(0.2)
     dist.destroy_process_group()

@@ -1,7 +1,7 @@
-"""What makes a run the same run: it resumes in its folder only with the options and the inputs that it began with.
+"""Decides whether a run is the same run: it resumes in its folder only with the options and inputs that it began with.
 
-Inputs are compared by what was read, not by name: text by its lines, weights by their content, images by size and time
-of change, which takes one look at each and reads none.
+Inputs are compared by content, not by name: text by its lines, weights by their bytes. Images are compared by size and
+time of change, without reading them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _LISTED = 3
 
 
 def fixed_options(options: Any, free: Collection[str]) -> dict[str, Any]:
-    """The options (a dataclass) that a run cannot change on its way, as JSON has them.
+    """The options (a dataclass) that may not change when a run resumes, as JSON values.
 
     Args:
-        free: names of those that it can: where it runs, what it logs.
+        free: names of options that may change: where the run computes, what it logs.
     """
     values = {k: v for k, v in dataclasses.asdict(options).items() if k not in free}
     found: dict[str, Any] = json.loads(json.dumps(values, default=str))
@@ -40,7 +40,7 @@ def options_text(options: Any) -> str:
 
 
 def lines_digest(lines: Iterable[object]) -> str:
-    """Tells one list of lines from another.
+    """A digest by which two lists of lines are compared.
 
     >>> lines_digest(["drive 1 l", "drive 2 l"])
     '2 lines, c5b9e352612e'
@@ -50,10 +50,10 @@ def lines_digest(lines: Iterable[object]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Tells one file's content from another's.
+    """A digest by which the contents of two files are compared.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         digest = hashlib.sha256()
@@ -66,15 +66,15 @@ def file_digest(path: Path) -> str:
 
 
 def folder_digests(paths: Iterable[Path], root: Path) -> dict[str, str]:
-    """Tells the files of folders from others by their names, sizes and times of change (in whole seconds, which is what
-    archives keep); does not read them.
+    """Digests by which files are compared, one per folder: of names, sizes and times of change (in whole seconds, which
+    archives keep). The files are not read.
 
     Args:
         paths: the files; those that do not exist are left out.
-        root: what the names of folders are relative to, so that all of it may move.
+        root: names of folders are relative to it, so that all folders may be moved together.
 
     Returns:
-        By "files in FOLDER".
+        A digest by the name "files in FOLDER".
     """
     folders: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
     for path in sorted(set(paths)):
@@ -94,10 +94,10 @@ def folder_digests(paths: Iterable[Path], root: Path) -> dict[str, str]:
 
 
 def check_same_run(folder: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Compares the options of the run in a folder with those of the one asked for.
+    """Compares the options of the run in a folder with the given options.
 
     Raises:
-        UserError: they differ; names the options, where both have the same ones.
+        UserError: they differ; the message lists the options, if both runs have options of the same names.
     """
     if set(saved) != set(given):
         raise UserError(f"{folder} holds a run of another trainer, or of another version of this package: {_REMEDY}")
@@ -110,13 +110,13 @@ def check_same_run(folder: Path, saved: Mapping[str, Any], given: Mapping[str, A
 
 
 def check_same_inputs(folder: Path, saved: Mapping[str, str], given: Mapping[str, str], accept: bool) -> None:
-    """Compares what the run in a folder has read with what the one asked for would.
+    """Compares the inputs of the run in a folder with the given inputs.
 
     Args:
-        accept: whether to resume all the same, after a message.
+        accept: whether to resume with other inputs, after a message on stderr.
 
     Raises:
-        UserError: they differ, and nobody said that they may; names what differs.
+        UserError: they differ, and `accept` is False; the message lists what differs.
     """
     differing = [name for name in sorted({*saved, *given}) if saved.get(name) != given.get(name)]
     if not differing:

@@ -1,4 +1,4 @@
-"""Stopping on request: SIGTERM, SIGINT and SIGHUP end a run after the step at hand, its state saved."""
+"""Stopping on request: after SIGTERM, SIGINT or SIGHUP a run finishes the current step, saves its state and ends."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from types import FrameType
 from typing import Any
 
 EXIT_INTERRUPTED = 3
-"""Exit status of a run that was asked to stop, saved its state and did."""
+"""Exit status of a run that was asked to stop, saved its state and stopped."""
 _SAME_REQUEST = 1.0
-"""Seconds within which a second signal is the first one again: torchrun passes on what the workers got, too."""
+"""Seconds within which a second signal counts as the first one: processes get a signal from the scheduler, and again
+from torchrun."""
 _HANGUP = getattr(signal, "SIGHUP", None)
-"""The terminal is gone; Windows has no such signal."""
+"""Sent when the terminal is closed; Windows has no such signal."""
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: the run did as asked)
-    """The run was asked to stop and did; its message says which state is saved."""
+    """The run was asked to stop, and stopped; the message says which state is saved."""
 
 
 class Stop:
-    """Whether the run was asked to stop; `at_once` while it does what may be broken off anywhere."""
+    """Whether the run was asked to stop. Work that may be interrupted anywhere runs in a block `at_once`."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -32,7 +33,7 @@ class Stop:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Raises `Interrupted` in its block as soon as a stop is asked for."""
+        """Raises `Interrupted` within the block as soon as a stop is asked for."""
         if self.asked:
             raise Interrupted
         self._at_once = True
@@ -42,7 +43,7 @@ class Stop:
             self._at_once = False
 
     def ask(self) -> None:
-        """The next boundary between steps is the last."""
+        """Asks the run to stop: after the current step, or now if it is in a block `at_once`."""
         self.asked = True
         if self._at_once:
             self._at_once = False
@@ -51,7 +52,7 @@ class Stop:
 
 @contextmanager
 def stop_on_signal(several_processes: bool = False) -> Iterator[Stop]:
-    """SIGTERM, SIGINT and SIGHUP ask for a stop; a second one exits at once, but for SIGHUP, which shells repeat."""
+    """SIGTERM, SIGINT and SIGHUP ask for a stop. A second one exits at once, except SIGHUP, which shells repeat."""
     stop = Stop()
     first = 0.0
 
@@ -71,10 +72,10 @@ def stop_on_signal(several_processes: bool = False) -> Iterator[Stop]:
 
 @contextmanager
 def end_in_order() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the program as Ctrl-C does: what was half written is cleared away on the way out.
+    """SIGTERM and SIGHUP end the program as Ctrl-C does, so that unfinished files are deleted.
 
-    While an error is being handled they do nothing: its message matters more. torchrun, for instance, ends every
-    process as soon as one was lost, and the others are then about to say so.
+    While an error is being handled they do nothing, because its message matters more. For instance, torchrun ends every
+    process as soon as one is lost, while the others are about to report this.
     """
 
     def handle(number: int, _: FrameType | None) -> None:

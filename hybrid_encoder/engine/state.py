@@ -1,4 +1,4 @@
-"""Saved states of a run: each written whole or not at all, checked when read, the one before kept.
+"""Saved states of a run: a state is written whole or not at all, and checked when it is read; the last two are kept.
 
 Only files named exactly `state_<step>.pt` are states; a user's copy under any other name is neither read nor deleted.
 """
@@ -22,19 +22,19 @@ _NAME = re.compile(r"state_([0-9]{9,})\.pt")
 _SUM_MARK = b"\nSHA-256 "
 _SUM_LENGTH = len(_SUM_MARK) + 64
 NO_STATE_YET = ".no_state_yet"
-"""A file in the folder of a run that has not saved any state: what lies there may be written anew."""
+"""Marks the folder of a run that has not saved a state yet: its other files may be written again."""
 TRACES = (
     "metrics.jsonl", "metrics.json", "models/*", "tensorboard/events.*", "events.out.tfevents.*",
     "*/events.out.tfevents.*", "stage1.pth", "stage1_last.pth",
 )  # fmt: skip
-"""What trainers leave in their folder besides states, as patterns: ours, and the originals that clones have."""
+"""Patterns of the files besides states that trainers leave in their folder: ours, and the originals'."""
 
 
 def start_anew(folder: Path) -> None:
-    """Marks a folder without states as that of a run that has not saved any yet.
+    """Marks a folder without states as the folder of a run that has not saved a state yet.
 
     Raises:
-        UserError: it holds what a run left whose states were taken away, which a new run would write over.
+        UserError: the folder holds results of a run whose states are gone; a new run would overwrite them.
     """
     if _states(folder) or (folder / NO_STATE_YET).exists():
         return
@@ -49,12 +49,12 @@ def start_anew(folder: Path) -> None:
 
 
 def save_state(folder: Path, state: dict[str, Any], step: int) -> Path:
-    """Writes `state_<step>.pt`, its SHA-256 at its end, then drops all but the newest two.
+    """Writes `state_<step>.pt` with its SHA-256 at the end, then deletes all but the newest two states.
 
-    Where the disk is full, the older of two states makes room for the new one.
+    If the disk is full, the older of two states is deleted first, to make room for the new one.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written; the newest state before is still there.
+        UserError: the disk is full or the folder cannot be written; the previous state is still there.
     """
     content = serialized(state)
     parts = (content, _sum_of(content))
@@ -72,7 +72,7 @@ def save_state(folder: Path, state: dict[str, Any], step: int) -> Path:
     except OSError as error:
         raise not_written(path, error) from error
     (folder / NO_STATE_YET).unlink(missing_ok=True)
-    # States of later steps are damaged ones, or else the run would have resumed from there.
+    # States of later steps are damaged: otherwise the run would have resumed from them.
     states = _states(folder)
     at = states.index(path)
     for old in [*states[:at], *states[at + _KEEP :]]:
@@ -81,7 +81,7 @@ def save_state(folder: Path, state: dict[str, Any], step: int) -> Path:
 
 
 def drop_state(folder: Path, step: int | None) -> None:
-    """Takes the state of a step away, if there is one."""
+    """Deletes the state of a step, if there is one."""
     if step is not None:
         _state_path(folder, step).unlink(missing_ok=True)
         if not _states(folder):
@@ -89,7 +89,7 @@ def drop_state(folder: Path, step: int | None) -> None:
 
 
 def with_sum(data: bytes) -> bytes:
-    """Data with the SHA-256 at its end, where PyTorch's reader takes no notice of it."""
+    """Data with their SHA-256 at the end, where PyTorch's reader ignores it."""
     return data + _sum_of(data)
 
 
@@ -111,7 +111,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
                 problem = f"it holds a {type(state).__name__}"
         except OSError as error:
             problem = str(error.strerror)
-        except Exception as error:  # the unpickler raises many kinds, each of them a file that this package never wrote
+        except Exception as error:  # the unpickler raises many classes; all mean a file that this package did not write
             problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
         print(f"{path} is damaged ({problem}); trying the one before", file=sys.stderr)
     if paths:
@@ -128,7 +128,7 @@ def _state_path(folder: Path, step: int) -> Path:
 
 
 def _states(folder: Path) -> list[Path]:
-    """Newest first."""
+    """The files of all states, newest first."""
     steps: dict[int, Path] = {}
     for path in folder.glob("state_*.pt"):
         named = _NAME.fullmatch(path.name)

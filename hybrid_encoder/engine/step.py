@@ -1,5 +1,5 @@
-"""One step of the optimiser, of one batch or several: gradients added up, or the step skipped without a trace where a
-loss, a gradient or a running statistic is not finite."""
+"""One step of the optimiser, on one batch or on several whose gradients are added up. The step is skipped, and the nets
+do not change, if a loss, a gradient or a running statistic is non-finite."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .task import LoopOptions
 
 
 class Stepper:
-    """Runs a model's batches and moves its optimiser at the end of every group of them.
+    """Runs a model on batches, and takes a step of the optimiser at the end of every group of batches.
 
     Attributes:
-        skipped: steps that were skipped so far.
-        skipped_names: the samples of the last one, in this process.
-        in_a_row: groups skipped in a row up to now. One may have met a bad sample; after several the nets may
-            hold values that are not finite.
+        skipped: number of steps skipped so far.
+        skipped_names: the samples of the last skipped step, in this process; empty if another process caused it.
+        in_a_row: number of steps skipped in a row up to now. A single one may be due to a bad sample; after several,
+            the nets may hold non-finite values.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class Stepper:
     ) -> None:
         """
         Args:
-            net: the nets themselves, whose buffers a skipped step must not change.
-            model: what to call: the nets, or what wraps them for several processes.
+            net: the nets, whose buffers a skipped step must not change.
+            model: the module to call: the nets, or their wrapper for several processes.
             clip_grad, clip_parts: as in `LoopOptions`.
         """
         self.net, self.model, self.processes = net, model, processes
@@ -54,16 +54,17 @@ class Stepper:
         self._before: list[Tensor] = []
 
     def run(self, optimizer: Optimizer, batch: Any, names: list[str], position: int, size: int) -> dict[str, Tensor]:
-        """One batch of a group.
+        """Forward and backward pass of one batch of a group.
 
         Args:
+            optimizer: its parameters' gradients are clipped after the last batch.
             batch: on the device.
             names: of its samples.
             position: of the batch in its group, from 0.
-            size: batches of the group; after the last the optimiser moves.
+            size: number of batches in the group.
 
         Returns:
-            The model's scalars; empty where the group has turned out bad, which `finish` then skips.
+            The model's scalars; empty if the group has a non-finite value, so that `finish` takes no step.
         """
         if position == 0:
             self._bad, self._names = False, []
@@ -77,8 +78,8 @@ class Stepper:
             with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
                 scalars: dict[str, Tensor] = self.model(batch)
             loss, value = scalars["loss"], scalars["loss"].detach()
-            # Before the backward pass: warping at places that are no numbers was seen to crash PyTorch there, on a CPU.
-            # All processes decide alike, so that none waits for the gradients of one that has none.
+            # Checked before the backward pass, since PyTorch was seen to crash there on a CPU, from warping at
+            # non-finite places. All processes decide alike: none may wait for gradients that another does not compute.
             if self.processes.any(not bool(torch.isfinite(value))):
                 self._skip(f"loss {float(value):g}", bool(torch.isfinite(value)))
                 return {}
@@ -92,7 +93,7 @@ class Stepper:
         return {name: value.detach() for name, value in scalars.items()}
 
     def _cut_gradients(self, optimizer: Optimizer) -> Tensor:
-        """Makes gradients no longer than asked for; their norm before, of all together."""
+        """Clips gradients as the options ask for; returns the norm that all of them together had before."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.clip_grad and not self.clip_parts:
@@ -103,12 +104,12 @@ class Stepper:
         return norm
 
     def _unshared(self, unshared: bool) -> AbstractContextManager[None]:
-        """Gradients stay in their process until the group's last batch, so that they are exchanged once."""
+        """Keeps gradients in their process until the group's last batch, so that they are exchanged once."""
         wrapped: Any = self.model
         return wrapped.no_sync() if unshared and self.processes.world_size > 1 else nullcontext()
 
     def finish(self, optimizer: Optimizer) -> bool:
-        """Moves the optimiser at the end of a group; False if the step was skipped."""
+        """Takes the optimiser's step at the end of a group; False if the step was skipped."""
         if not self._bad:
             optimizer.step()
             self.in_a_row = 0
@@ -116,7 +117,8 @@ class Stepper:
         return not self._bad
 
     def _skip(self, what: str, innocent: bool) -> None:
-        """Undoes what the group's batches did to running statistics, and reports it."""
+        """Restores the running statistics from before the group, and reports the step unless this process is
+        innocent."""
         self._bad = True
         self.in_a_row += 1
         self.skipped += 1
@@ -126,7 +128,7 @@ class Stepper:
             print(f"step skipped, not finite: {what}; samples: {', '.join(self._names)}", file=sys.stderr)
 
     def _keep_buffers(self) -> None:
-        """Copies running statistics, in one call and into the same memory every time."""
+        """Copies all buffers, in one call and into the same memory every time."""
         buffers = list(self.net.buffers())
         if len(self._before) != len(buffers):
             self._before = [torch.empty_like(buffer) for buffer in buffers]
@@ -134,7 +136,7 @@ class Stepper:
             torch._foreach_copy_(self._before, buffers)
 
     def _statistics_finite(self, device: torch.device) -> Tensor:
-        """Whether batch-norm statistics are finite: an activation that was not need not show in the loss."""
+        """Whether batch-norm statistics are finite: a non-finite activation need not show in the loss."""
         kept = ("running_mean", "running_var")
         values = [buffer for name, buffer in self.net.named_buffers() if name.endswith(kept)]
         if not values:
@@ -143,18 +145,18 @@ class Stepper:
 
 
 def build_stepper(net: nn.Module, processes: Processes, options: LoopOptions) -> Stepper:
-    """The nets, wrapped and compiled as the options say."""
+    """The stepper of nets that are wrapped and compiled as the options say."""
     if options.checkpoint_activations:
         checkpoint_activations(net)
     model = processes.wrap(net, options.sync_bn)
     if options.compile:
-        # Sizes that differ from batch to batch, as the number of stage 1's sequences does, become variables.
+        # Sizes that vary from batch to batch, as the number of stage 1's sequences, become dynamic.
         model = cast(nn.Module, torch.compile(model))
     return Stepper(net, model, processes, options.precision, options.clip_grad, options.clip_parts)
 
 
 def step_schedule(scheduler: LRScheduler) -> None:
-    """Moves the schedule of an optimiser whose steps a resumed run has not made itself: PyTorch would warn of it."""
+    """Moves the schedule without PyTorch's warning: a resumed run has not made the optimiser's earlier steps itself."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")
         scheduler.step()

@@ -1,4 +1,4 @@
-"""What the training loop asks of a trainer: its nets and metrics, and the options of the run."""
+"""The interface between a trainer and the training loop: its nets and metrics, and the options of the run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .processes import Processes
 
 
 class Task(Protocol):
-    """What a trainer brings to the loop.
+    """A trainer, as the loop sees it.
 
     Attributes:
         model: all nets as one module; `model(batch)` returns scalar tensors, among them "loss".
-        optimizer, scheduler: of its parameters.
-        schedule_per_step: whether the schedule moves per step of the optimiser, else per epoch.
+        optimizer, scheduler: of the model's parameters.
+        schedule_per_step: whether the schedule moves after each step of the optimiser rather than each epoch.
     """
 
     @property
@@ -36,33 +36,33 @@ class Task(Protocol):
     def schedule_per_step(self) -> bool: ...
 
     def to_device(self, batch: Any, device: torch.device) -> Any:
-        """A collated batch of the loader as the model takes it."""
+        """Turns a collated batch of the loader into the model's input."""
 
     def sample_names(self, batch: Any) -> list[str]:
-        """The samples of a collated batch, for messages."""
+        """Names of the samples in a collated batch, for messages."""
 
     def start_step(self, epoch: int, step: int) -> None:
-        """Called before each batch in training: what changes with epochs (from 0) or batches (from 0, over all
+        """Called before each batch in training, for what changes with epochs (from 0) or batches (from 0, over all
         epochs)."""
 
     def validate(self, processes: Processes) -> dict[str, float]:
         """Metrics of the validation part, in eval mode and without gradients.
 
-        It may be broken off anywhere, so that what it asks of other processes (`Processes.total`) comes last.
+        It may be interrupted anywhere: so exchanges with other processes (`Processes.total`) come last.
         """
 
     def save(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
         """Writes the weights of an epoch for the user."""
 
     def extra_state(self) -> dict[str, Any]:
-        """What a resumed run needs besides nets, optimiser and schedule."""
+        """The state that a resumed run needs besides nets, optimiser and schedule."""
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes what `extra_state` gave; called before nets and optimiser are filled."""
+        """Restores what `extra_state` returned; called before nets and optimiser are filled."""
 
 
 def task_state(task: Task) -> dict[str, Any]:
-    """What a task's run resumes from."""
+    """The state from which a run of this task resumes."""
     return {
         "model": task.model.state_dict(),
         "optimizer": task.optimizer.state_dict(),
@@ -72,8 +72,8 @@ def task_state(task: Task) -> dict[str, Any]:
 
 
 def load_task_state(task: Task, state: Mapping[str, Any]) -> None:
-    """Takes what `task_state` gave; raises what PyTorch does for tensors of other shapes."""
-    # Extra state first: a trainer may freeze nets, and so rebuild its optimiser, by what it finds there.
+    """Restores what `task_state` returned; PyTorch's errors for tensors of other shapes are not caught."""
+    # Extra state first: by it a trainer may freeze nets and rebuild its optimiser.
     task.load_extra_state(state["extra"])
     task.model.load_state_dict(state["model"])
     task.optimizer.load_state_dict(state["optimizer"])
@@ -82,7 +82,7 @@ def load_task_state(task: Task, state: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How to run; `folder` takes states, metrics and TensorBoard events."""
+    """How to run; states, metrics and TensorBoard events are written to `folder`."""
 
     folder: Path
     epochs: int
@@ -93,7 +93,7 @@ class LoopOptions:
     sync_bn: bool = False
     clip_grad: float | None = None
     clip_parts: tuple[str, ...] = ()
-    """Names of the model's parts whose gradients are cut, each for itself; none: all gradients together."""
+    """Names of the model's parts whose gradients are clipped, each part by its own norm; empty: all together."""
     log_frequency: int = 50
     save_frequency: int = 1
     save_minutes: float = 30.0
@@ -103,27 +103,28 @@ class LoopOptions:
     max_bad_steps: int = 10
     seed: int = 0
     best: tuple[str, str] | None = None
-    """Which metric of validation chooses the best epoch, and "min" or "max"; the least loss does where validation has
-    no such metric."""
+    """The validation metric that decides the best epoch, and "min" or "max"; without such a metric, the lowest loss
+    decides."""
     early_stop: int | None = None
     """Stop after so many epochs in a row without a better one."""
     warn: Callable[[Mapping[str, float]], str] | None = None
-    """Says in one line what is wrong with a run by the metrics of a validation, and what helps; empty: nothing is."""
+    """From the metrics of a validation, one line on what is wrong with the run and what helps; empty: nothing is
+    wrong."""
     stop_on_warning: bool = False
-    """Stop where two validations in a row have such a line."""
+    """Stop if two validations in a row give such a line."""
     pictures: Callable[[], Mapping[str, np.ndarray]] | None = None
     """Makes pictures after each validation for TensorBoard, uint8 RGB (H, W, 3) by name."""
     smallest_map: int | None = None
-    """Values of a channel in a batch's smallest feature map, which batch norm averages over; None: not known."""
+    """Number of values per channel in a batch's smallest feature map, for batch norm; None: unknown."""
     same_run: Mapping[str, Any] = field(default_factory=dict)
     """Options that must be the same for a run to resume in its folder (`same_run.fixed_options`)."""
     inputs: Mapping[str, str] = field(default_factory=dict)
-    """What the run reads, each input by its name and what tells it from others (`same_run`)."""
+    """Digests of what the run reads, by the name of the input (`same_run`)."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """Text files to leave in the folder, by name."""
+    """Text files that are written to the folder, by name."""
 
     @classmethod
     def of(cls, options: TrainingOptions, **own: Any) -> LoopOptions:
-        """From the options that all training runs share, and what is the trainer's own."""
+        """From the options that all trainers share, and `own`, which the trainer sets itself."""
         shared = {field.name for field in fields(cls)} & {field.name for field in fields(TrainingOptions)}
         return cls(**{name: getattr(options, name) for name in shared}, **own)

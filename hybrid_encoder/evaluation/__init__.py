@@ -1,4 +1,5 @@
-"""Depth against measured depth: metrics with their crops, cap and median scaling, as the field computes them."""
+"""Compares predicted depth with measured depth: metrics with their crops, cap and median scaling, as the field computes
+them."""
 
 from .depths import EvaluationResult, evaluate_depths, evaluate_model, flip_post_process, predict_in_batches
 from .edges import EdgeScores

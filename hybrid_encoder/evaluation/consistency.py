@@ -1,4 +1,4 @@
-"""How consistent the depth of a video is: each depth map, moved with the camera, against the next one."""
+"""How consistent the depth of a video is: each depth map is moved with the camera and compared with the next one."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 
 
 class Moved(NamedTuple):
-    """A depth map as the next camera should see it, at the pixels (H, W) of the first one."""
+    """A depth map as the next camera should see it, at the pixels (H, W) of the first camera."""
 
     expected: np.ndarray
-    """Depth that the pixel's point has for the next camera."""
+    """Depth that the next camera should see for the pixel's point."""
     found: np.ndarray
-    """Depth of the next map where that point falls; 0 outside."""
+    """Depth of the next map at that point's pixel; 0 outside of the map."""
 
 
 def move(depth: np.ndarray, later: np.ndarray, motion: np.ndarray, K: np.ndarray) -> Moved:
     """Moves the points of a depth map to the next camera.
 
     Args:
-        depth, later: (H, W), above 0.
+        depth, later: (H, W), positive, of this frame and the next.
         motion: (4, 4), maps points of the first camera to the next one, in the unit of depth.
-        K: (3, 3), pixels of both maps.
+        K: (3, 3), in pixels of both maps.
 
     >>> closer = np.eye(4)
     >>> closer[2, 3] = -1.0
@@ -46,7 +46,7 @@ def move(depth: np.ndarray, later: np.ndarray, motion: np.ndarray, K: np.ndarray
 
 def inconsistency(moved: Moved) -> float:
     """Mean of |expected - found| / (expected + found) over the pixels that the next camera sees (Bian et al. 2019,
-    https://arxiv.org/abs/1908.10553, equation 4); NaN where it sees none. Points that hide or move count, too.
+    https://arxiv.org/abs/1908.10553, equation 4); NaN if it sees none. Points that are hidden or move count, too.
 
     >>> inconsistency(Moved(np.array([4.0, 4.0]), np.array([6.0, 0.0])))
     0.2
@@ -59,11 +59,12 @@ def inconsistency(moved: Moved) -> float:
 
 
 def colour_flicker(moved: Moved, limits: tuple[float, float], later: tuple[float, float]) -> float:
-    """How much the colour of what is seen twice changes though its depth is what was expected: the mean difference on
-    the colour scale, of 1, that the scale's change makes; NaN where nothing is seen twice.
+    """How much colours change from frame to frame only because the colour scale changes: the mean difference on the
+    colour scale, in [0, 1], over points that both frames see; NaN if there are none.
 
     Args:
-        limits, later: ends of the colour scale in inverse depth, of both frames.
+        moved: points that both frames see; their expected depth is used for both colours.
+        limits, later: ends of the colour scale in inverse depth, in this frame and in the next.
 
     >>> round(colour_flicker(Moved(np.array([4.0]), np.array([4.0])), (0.0, 0.5), (0.0, 1.0)), 3)
     0.25

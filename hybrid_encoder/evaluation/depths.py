@@ -1,4 +1,4 @@
-"""Predicted inverse depth against depth maps, as the KITTI Eigen split is evaluated."""
+"""Evaluates predicted inverse depth against depth maps, as on KITTI's Eigen split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .protocol import EvaluationProtocol, crop_mask
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What an evaluation found: one row per image, their mean, and the scales that median scaling applied."""
+    """The result of an evaluation: one row per image, their mean, and the scales that median scaling applied."""
 
     sample_names: tuple[str, ...]
     rows: tuple[DepthErrors, ...]
@@ -29,7 +29,7 @@ class EvaluationResult:
     skipped: tuple[str, ...]
     """Images whose ground truth has no pixel between the depth limits inside the crop."""
     flat: int = 0
-    """How many of the evaluated predictions show one depth everywhere (`model.disparity.is_flat`)."""
+    """How many of the evaluated predictions show the same depth everywhere (`model.disparity.is_flat`)."""
     edge_counts: tuple[EdgeCounts, ...] = ()
     """Edge pixels of each image, where the protocol compares edges."""
 
@@ -40,7 +40,7 @@ class EvaluationResult:
 
     @property
     def edges(self) -> EdgeScores | None:
-        """Scores of the depth edges of all images together; None where they were not compared or there are none."""
+        """Scores of the depth edges of all images together; None where edges were not compared or there are none."""
         return edge_scores(self.edge_counts)
 
     @property
@@ -49,20 +49,20 @@ class EvaluationResult:
 
     @property
     def ratio_std(self) -> float | None:
-        """Standard deviation of the ratios divided by their median: how consistent the model's scale is."""
+        """Standard deviation of the ratios divided by their median: small where the model's scale is consistent."""
         return float(np.std(np.array(self.ratios) / np.median(self.ratios))) if self.ratios else None
 
 
 def flip_post_process(disp: np.ndarray, disp_of_flipped: np.ndarray) -> np.ndarray:
-    """Blend the disparity of an image with that of its mirror image (Godard et al. 2017, section 3: post-processing).
+    """Blends the disparity of an image with that of its mirror image (Godard et al. 2017, section 3: post-processing).
 
     Args:
         disp: (..., H, W), predicted for the image.
-        disp_of_flipped: (..., H, W), predicted for the mirrored image, as it came out, that is still mirrored.
+        disp_of_flipped: (..., H, W), predicted for the mirrored image, and still mirrored.
 
     Returns:
-        (..., H, W): their mean, but in the outer 5% of columns at the left the mirrored prediction and at the right the
-        plain one, each of which is blind on the other side; both ramp to the mean over the next 5%.
+        (..., H, W): their mean, except in the outer 5% of columns: on the left the mirrored prediction, on the right
+        the plain one, since each is unreliable on the other side. Both change to the mean over the next 5%.
     """
     mirrored = disp_of_flipped[..., ::-1]
     left = 1.0 - np.clip(20.0 * (np.linspace(0.0, 1.0, disp.shape[-1]) - 0.05), 0.0, 1.0)
@@ -78,14 +78,14 @@ def evaluate_depths(
     sample_names: Sequence[str] | None = None,
     observe: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> EvaluationResult:
-    """Evaluate predicted inverse depths against depth maps, as the KITTI Eigen split is evaluated.
+    """Evaluates predicted inverse depths against depth maps, as on KITTI's Eigen split.
 
     Args:
-        predictions: inverse depth (1 / depth), (h, w) each; resized to the truth's size before it is inverted.
+        predictions: inverse depth (1 / depth), (h, w) each; it is resized to the truth's size before it is inverted.
         ground_truths: depth in metres, (H, W) each, 0 where unknown.
-        protocol: what counts and how; None: `EvaluationProtocol()`.
+        protocol: which pixels count, and how; None: `EvaluationProtocol()`.
         sample_names: one per image, for the rows and for messages.
-        observe: called with the number of each image that counts, its inverse depth and its truth.
+        observe: called for each image that counts, with its index, its inverse depth and its truth.
 
     Raises:
         UserError: the numbers of predictions and truths differ, a prediction is not finite or is negative, or no image
@@ -127,11 +127,11 @@ def evaluate_depths(
 
 
 class _Compared(NamedTuple):
-    """What one image gave."""
+    """The result for one image."""
 
     errors: DepthErrors
     ratio: float
-    """What median scaling applied; 1 without."""
+    """The factor that median scaling applied; 1 without it."""
     is_flat: bool
     edges: EdgeCounts | None
 
@@ -168,11 +168,11 @@ def evaluate_model(
     sample_names: Sequence[str] | None = None,
     batch_size: int = 8,
 ) -> EvaluationResult:
-    """Predict images (uint8 RGB, (h, w, 3), any size) and evaluate them; images and truths may be lazy, few are held
-    at once.
+    """Predicts images (uint8 RGB, (h, w, 3), any size) and evaluates them. Images and truths may be lazy iterables: few
+    are held in memory at once.
 
     Args:
-        batch_size: images that are predicted at a time.
+        batch_size: number of images that are predicted at a time.
 
     The other arguments and the errors are those of `evaluate_depths`.
     """

@@ -1,8 +1,8 @@
-"""How well a depth map's edges lie where those of exact depth lie.
+"""How well the edges of a depth map agree in position with those of exact depth.
 
 After the depth boundary errors of iBims-1 (Koch et al. 2018, "Evaluation of CNN-based Single-Image Depth Estimation
 Methods", https://arxiv.org/abs/1805.01328, section 3.2): accuracy asks whether predicted edges are true ones,
-completeness whether true edges were found. There both are mean distances in pixels; here they are the shares of edge
+completeness whether true edges were found. In iBims-1 both are mean distances in pixels; here they are shares of edge
 pixels within `TOLERANCE`, so that more is better and a map without edges has a score, too.
 """
 
@@ -17,9 +17,9 @@ import numpy as np
 STEP = 1.25
 """Two neighbouring pixels are an edge where their depths differ by more than this factor."""
 TOLERANCE = 2.0
-"""Pixels between a true and a predicted edge that count as the same."""
+"""Largest distance in pixels at which a true and a predicted edge count as the same."""
 GROUND_ROWS = 3
-"""Rows below a step at which the slope of the ground is taken."""
+"""How many rows below a step the slope of the ground is taken."""
 
 
 class EdgeCounts(NamedTuple):
@@ -41,14 +41,15 @@ class EdgeScores(NamedTuple):
     edge_comp: float
     """Completeness: share of true edge pixels that were found."""
     edge_f1: float
-    """Harmonic mean of both: neither few sure edges nor edges everywhere make it large."""
+    """Harmonic mean of both: it is small for a few certain edges, and for edges everywhere."""
 
 
 def depth_edges(depth: np.ndarray) -> np.ndarray:
-    """Pixels at a step of depth, towards either side of it; the scale of depth has no influence.
+    """Pixels on both sides of a step of depth; the scale of depth has no influence.
 
     Rows of the ground near the horizon differ by large factors, too. The inverse depth of a plane is linear in the
-    image, so a step between two rows counts only if it is more than twice that of the rows below.
+    image, so a step of inverse depth between two rows counts only if it is more than twice the step `GROUND_ROWS`
+    below.
 
     Args:
         depth: (H, W), positive.
@@ -74,11 +75,11 @@ def depth_edges(depth: np.ndarray) -> np.ndarray:
 
 
 def compare_edges(truth: np.ndarray, predicted: np.ndarray, inside: np.ndarray | None = None) -> EdgeCounts:
-    """Counts the edges of a predicted depth map that lie where those of exact depth lie, and the other way round.
+    """Counts predicted edge pixels with a true one nearby, and true edge pixels with a predicted one nearby.
 
     Args:
         truth: (H, W), dense and exact, any unit; 0 where unknown, as in the sky. Edge pixels within `TOLERANCE` of
-            the unknown do not count.
+            unknown pixels do not count.
         predicted: (H, W), positive, any unit.
         inside: bool (H, W), pixels that count; None: all.
 
@@ -117,7 +118,7 @@ def edge_scores(images: Iterable[EdgeCounts]) -> EdgeScores | None:
 
 
 def _distance_to(pixels: np.ndarray) -> np.ndarray:
-    """Euclidean distance (H, W) from every pixel to the nearest of some; infinite where there are none."""
+    """Euclidean distance (H, W) of every pixel to the nearest pixel that is True; infinite if there is none."""
     if not pixels.any():
         return np.full(pixels.shape, np.inf)
     return cv2.distanceTransform((~pixels).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

@@ -14,8 +14,8 @@ class DepthErrors(NamedTuple):
     abs_rel: float
     """mean |gt - pred| / gt"""
     sq_rel: float
-    """mean (gt - pred)^2 / gt, metres. KITTI's field divides by gt, not by gt squared as the formula was first
-    published."""
+    """mean (gt - pred)^2 / gt, metres. On KITTI the field divides by gt; the formula as first published divides by gt
+    squared."""
     rmse: float
     """metres"""
     rmse_log: float

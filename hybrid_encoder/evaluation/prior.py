@@ -1,4 +1,4 @@
-"""The best guess of depth that looks at no image."""
+"""The best guess of depth without an image."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from ..errors import UserError
 
 
 def mean_depth_prior(depths: Iterable[np.ndarray]) -> np.ndarray:
-    """The best guess that never looks at an image: the mean depth at every pixel over the given maps.
+    """The best guess without an image: the mean depth at every pixel over the given maps.
 
     Args:
-        depths: (H, W) each, metres, 0 where unknown. Maps of another size than the first are brought to its size
+        depths: (H, W) each, metres, 0 where unknown. Maps of another size than the first are resized to its size
             (nearest).
 
     Returns:
-        (H, W) float32; a pixel known in no map takes the value of the nearest known one. Evaluate `1 / prior` as a
-        prediction: a model that does no better has learnt the shape of a road scene and nothing of the image.
+        (H, W) float32, metres; a pixel that is known in no map takes the value of the nearest known one. Evaluate
+        `1 / prior` as a prediction: a model that is not better has learnt the shape of a road scene, but reads nothing
+        off the image.
+
+    Raises:
+        UserError: no map has a known pixel.
     """
     total: np.ndarray | None = None
     count: np.ndarray | None = None

@@ -1,4 +1,4 @@
-"""What counts in an evaluation: depth limits, crops, median scaling."""
+"""The protocol of an evaluation: depth limits, crops, median scaling."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ fractions of height and width."""
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """What counts in an evaluation, and how; the defaults are those of KITTI's Eigen split.
+    """Which pixels count in an evaluation, and how; the defaults are those of KITTI's Eigen split.
 
     Raises:
-        UserError: limits that are none, an unknown crop, or a share that cannot be cut off.
+        UserError: invalid depth limits, an unknown crop, or a share that cannot be cut off.
     """
 
     min_depth: float = MIN_EVAL_DEPTH
@@ -43,31 +43,38 @@ class EvaluationProtocol:
     crop: Crop | None = "garg"
     """"garg" (raw LiDAR), "eigen", "nyu", or None (improved ground truth; synthetic scenes)."""
     scale_factor: float = 1.0
-    """Predictions are multiplied by it first; `STEREO_SCALE_FACTOR` for stereo-trained models."""
+    """Predicted depths are multiplied by it first; `STEREO_SCALE_FACTOR` for stereo-trained models."""
     crop_bottom: float = 0.0
-    """Share of the images' height that is cut off below before a model sees them. `crop` is of the whole truth all the
-    same."""
+    """Share of the images' height that is cut off at the bottom before a model sees them. `crop` still refers to the
+    whole truth."""
     post_process: bool = False
     """Predict the mirrored image as well and blend (`flip_post_process`): twice the work."""
     edges: bool = False
-    """Also compare depth edges (`edges.compare_edges`): where the truth is dense and exact, as in rendered scenes."""
+    """Also compare depth edges (`edges.compare_edges`); needs dense and exact truth, as of rendered scenes."""
 
     def __post_init__(self) -> None:
         if not 0 < self.min_depth < self.max_depth:
             raise UserError(f"depth limits must satisfy 0 < min < max, got {self.min_depth} and {self.max_depth}")
         check_crop_bottom(self.crop_bottom)
-        if self.crop is not None and self.crop not in CROP_FRACTIONS:
-            raise UserError(f"unknown crop {self.crop!r}: use one of {', '.join(CROP_FRACTIONS)}, or none")
+        _check_crop(self.crop)
 
 
 def crop_mask(height: int, width: int, crop: Crop | None) -> np.ndarray:
-    """Boolean (height, width): True inside the crop; everywhere for None. Borders are truncated to whole pixels."""
+    """Boolean (height, width): True inside the crop; None: everywhere. Borders are rounded down to whole pixels.
+
+    Raises:
+        UserError: an unknown crop.
+    """
+    _check_crop(crop)
     mask = np.zeros((height, width), dtype=bool)
     if crop is None:
         mask[:] = True
         return mask
-    if crop not in CROP_FRACTIONS:
-        raise UserError(f"unknown crop {crop!r}: use one of {', '.join(CROP_FRACTIONS)}, or none")
     top, bottom, left, right = CROP_FRACTIONS[crop]
     mask[int(top * height) : int(bottom * height), int(left * width) : int(right * width)] = True
     return mask
+
+
+def _check_crop(crop: str | None) -> None:
+    if crop is not None and crop not in CROP_FRACTIONS:
+        raise UserError(f"unknown crop {crop!r}: use one of {', '.join(CROP_FRACTIONS)}, or none")

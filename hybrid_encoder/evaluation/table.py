@@ -1,4 +1,4 @@
-"""What an evaluation found, as a table to read and as a CSV file."""
+"""The result of an evaluation as a table to read and as a CSV file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .metrics import DepthErrors
 
 
 def save_csv(result: EvaluationResult, path: str | Path) -> None:
-    """One line per evaluated image: name, the seven metrics, the scale ratio where median scaling was on, and the
-    image's edge scores where edges were compared; these are empty where its truth has no edge."""
+    """Writes one line per evaluated image: name, the seven metrics, the scale ratio if median scaling was on, and the
+    edge scores if edges were compared, which are empty where the image's truth has no edge."""
     with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         edge_columns = EdgeScores._fields if result.edge_counts else ()
@@ -26,8 +26,8 @@ def save_csv(result: EvaluationResult, path: str | Path) -> None:
 
 
 def format_table(result: EvaluationResult) -> str:
-    """The mean of the seven metrics in the field's order, and the edge scores where edges were compared; below it the
-    number of images and the scale ratios; then what is unusual: images left out, and flat predictions."""
+    """The mean of the seven metrics in the field's order, and the edge scores where edges were compared; then the
+    number of images and the scale ratios; then what is unusual: images that were left out, and flat predictions."""
     named = result.mean._asdict() | (result.edges._asdict() if result.edges else {})
     widths = {name: max(8, len(name)) for name in named}
     header = " | ".join(f"{name:>{width}}" for name, width in widths.items())

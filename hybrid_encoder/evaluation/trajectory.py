@@ -1,6 +1,6 @@
-"""Camera motion against known motion: the field's error of short snippets, and trajectories from motions.
+"""Compares camera motion with known motion: the field's error of short snippets, and trajectories from motions.
 
-Poses are 4 x 4 matrices that map points of a camera to the world. A motion maps points of a camera to the next one.
+Poses are 4 x 4 matrices that map points from a camera to the world. A motion maps points from a camera to the next one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ SNIPPET_FRAMES = 5
 
 @dataclass(frozen=True)
 class TrajectoryResult:
-    """What an evaluation of odometry found."""
+    """The result of an evaluation of odometry."""
 
     errors: tuple[float, ...]
     """Absolute trajectory error of each snippet, metres."""
     frames: int
-    """Of all drives."""
+    """Number of frames in all drives."""
 
     def __str__(self) -> str:
         return (
@@ -58,13 +58,13 @@ def snippet_errors(truth: np.ndarray, predicted: np.ndarray, frames: int = SNIPP
     """Absolute trajectory error of the snippets that begin at each frame (Zhou et al. 2017, section 4.2,
     https://arxiv.org/abs/1704.07813), as Monodepth2's `evaluate_pose.py` computes it.
 
-    Two habits of that script are kept, so that numbers compare with published ones. Motions are chained as
+    Two habits of that script are kept, so that numbers are comparable with published ones. Motions are chained as
     M_0 M_1 M_2 ..., without inverting them. The error is the root of the sum of squares, divided by the number of
     positions. Snippets at the end of a drive are shorter.
 
     Args:
-        truth, predicted: motions (N, 4, 4), N at least 1. The predicted ones may have any scale: each snippet has its
-            own best one.
+        truth, predicted: motions (N, 4, 4), N at least 1. The predicted ones may have any scale: each snippet is
+            scaled by the factor with the least squared error.
 
     Returns:
         (N,), in the unit of the truth.
@@ -79,7 +79,7 @@ def snippet_errors(truth: np.ndarray, predicted: np.ndarray, frames: int = SNIPP
 
 
 def _positions(motions: np.ndarray) -> np.ndarray:
-    """(n + 1, 3) places that a chain of n motions leads to, the origin first."""
+    """(n + 1, 3), the positions along a chain of n motions, the origin first."""
     chained = [np.eye(4)]
     for motion in motions:
         chained.append(chained[-1] @ motion)
@@ -87,7 +87,7 @@ def _positions(motions: np.ndarray) -> np.ndarray:
 
 
 def _error(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Of positions (n, 3) that both begin at the origin; the scale is that of least squares."""
+    """The error of positions (n, 3) that both begin at the origin, after scaling by least squares."""
     length = float(np.sum(predicted**2))
     scale = float(np.sum(truth * predicted)) / length if length else 0.0
     return float(np.sqrt(np.sum((scale * predicted - truth) ** 2)) / len(truth))

@@ -39,7 +39,7 @@ _TINY_DINO = {"width": 64, "blocks": 4, "heads": 2, "patch": 8}
 
 
 def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -> CLIP | TinyClip:
-    """An open_clip model in float32 on the CPU, its image tower with the mean and standard deviation of its weights.
+    """An open_clip model in float32 on the CPU; its image tower carries the mean and standard deviation of its weights.
 
     Args:
         name: open_clip architecture, or "tiny".
@@ -53,7 +53,7 @@ def build_clip(name: str, weights: str, weights_dir: str | Path | None = None) -
     check_clip(name, weights)
     if name == "tiny":
         return TinyClip(**_TINY_CLIP)
-    import open_clip  # this library and timm are slow to import, and the tiny towers do without
+    import open_clip  # slow to import, and not needed by the tiny towers
 
     path = _find(clip_source(name, weights), weights_dir) if weights != "random" else None
     published = open_clip.get_pretrained_cfg(name, weights)
@@ -82,13 +82,13 @@ def build_timm(
     """A timm model without its classifier.
 
     Args:
-        name: timm architecture, or "tiny" for a small DINO.
+        name: timm architecture, or "tiny" for `TinyDino`.
         weights: "random", "pretrained" (timm's hub), a file (timm safetensors, Facebook's .pth) or
             "local-dir:FOLDER".
-        role: the option's name prefix in messages, e.g. "dino".
+        role: prefix of the option's name in messages, e.g. "dino".
         weights_dir: as for `build_clip`.
-        remedy: what the caller's user can do where weights cannot be downloaded, for the message; empty: give a file.
-        options: passed to `timm.create_model`; the small DINO takes none.
+        remedy: what the message advises where weights cannot be downloaded; empty: to give a file.
+        options: passed to `timm.create_model`; the tiny DINO ignores them.
 
     Raises:
         UserError: unknown architecture, missing or unfit file, no network.
@@ -96,7 +96,7 @@ def build_timm(
     check_timm(name, weights, role)
     if name == "tiny":
         return TinyDino(**_TINY_DINO)
-    import timm  # as above
+    import timm  # slow to import
 
     if weights == "random":
         return timm.create_model(name, pretrained=False, **options)
@@ -112,11 +112,11 @@ def build_timm(
 
 
 def build_image_tower(name: str, weights: str, weights_dir: str | Path | None = None) -> nn.Module:
-    """The timm model that looks at the image in the place of CLIP's image tower.
+    """The timm model that takes the place of CLIP's image tower.
 
     Args:
         name: timm architecture, or an open_clip one whose image tower is timm's, such as ViT-B-16-SigLIP.
-        weights: as for `build_timm`; of an open_clip architecture also one of its tags, but not "pretrained".
+        weights: as for `build_timm`; an open_clip architecture takes one of its tags in place of "pretrained".
         weights_dir: as for `build_clip`.
 
     Raises:
@@ -125,7 +125,7 @@ def build_image_tower(name: str, weights: str, weights_dir: str | Path | None = 
     trunk = image_trunk(name)
     if trunk is None:
         return build_timm(name, weights, "image_tower", weights_dir, num_classes=0)
-    import timm  # as above
+    import timm  # slow to import
 
     model = timm.create_model(trunk, pretrained=False, num_classes=0)
     if weights != "random":
@@ -135,16 +135,16 @@ def build_image_tower(name: str, weights: str, weights_dir: str | Path | None = 
 
 
 def check_clip(name: str, weights: str, role: str = "clip") -> None:
-    """Raises `UserError` for an architecture that open_clip does not know or whose text tower cannot serve, or weights
-    that the tiny one does not have.
+    """Raises `UserError` for an architecture that open_clip does not know, for a text tower that is not supported, and
+    for pretrained weights of the tiny CLIP, which has none.
 
     Args:
-        role: the option's name prefix in messages.
+        role: prefix of the option's name in messages.
     """
     if name == "tiny":
         _check_tiny(weights, role)
         return
-    import open_clip  # as above
+    import open_clip  # slow to import
 
     if ":" in name or open_clip.get_model_config(name) is None:
         raise UserError(
@@ -154,11 +154,11 @@ def check_clip(name: str, weights: str, role: str = "clip") -> None:
 
 
 def check_timm(name: str, weights: str, role: str) -> None:
-    """As `check_clip`, of timm."""
+    """As `check_clip`, for a timm model."""
     if name == "tiny":
         _check_tiny(weights, role)
         return
-    import timm  # as above
+    import timm  # slow to import
 
     if not timm.is_model(name):
         similar = ", ".join(timm.list_models(f"*{name.split('_')[-1].split('.')[0]}*")[:5])
@@ -173,9 +173,9 @@ def _check_tiny(weights: str, role: str) -> None:
 
 
 def _check_text(name: str) -> None:
-    """Raises `UserError` for a text tower that cannot read the prompts: it has another tokenizer than CLIP's, or its
-    words see those after them."""
-    import open_clip  # as above
+    """Raises `UserError` for a text tower that cannot read the prompts: its tokenizer is not CLIP's, or its attention
+    is not causal."""
+    import open_clip  # slow to import
 
     text = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
     if text.get("hf_model_name") or text.get("hf_tokenizer_name") or text.get("no_causal_mask"):
@@ -187,9 +187,9 @@ def _check_text(name: str) -> None:
 
 
 def _create_clip(name: str) -> nn.Module:
-    """An open_clip model that starts from random numbers; where open_clip keeps the text tower apart, as CLIP's class
-    has it."""
-    import open_clip  # as above
+    """An open_clip model of random numbers. Where open_clip keeps the text tower apart, the model is a `CLIP` all the
+    same."""
+    import open_clip  # slow to import
 
     with quiet():
         if _keeps_text_apart(name):
@@ -201,8 +201,9 @@ def _create_clip(name: str) -> nn.Module:
 
 
 def _keeps_text_apart(name: str) -> bool:
-    """Whether open_clip builds a model of another class than CLIP's, whose parts are those of CLIP's."""
-    import open_clip  # as above
+    """Whether open_clip builds a model with the parts of its class `CLIP`, but of a class that keeps the text tower
+    apart."""
+    import open_clip  # slow to import
 
     config = open_clip.get_model_config(name) or {}
     return bool(config.get("custom_text")) and image_trunk(name) is not None and "multimodal_cfg" not in config
@@ -210,7 +211,7 @@ def _keeps_text_apart(name: str) -> bool:
 
 def _download(name: str, tag: str, option: str) -> Path:
     """The file of an open_clip model's published weights; `option` names the config's field in messages."""
-    import open_clip  # as above
+    import open_clip  # slow to import
 
     published = open_clip.get_pretrained_cfg(name, tag)
     if not published:
@@ -243,7 +244,7 @@ def _load(create: Callable[[], Any], what: str, weights: str, option: str, remed
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, torch.jit.Error, ImportError) as error:
         reason = str(error).strip().split("\n")[0][:300]
         raise _not_loaded(weights, what, reason, option, remedy) from error
-    except Exception as error:  # unpickling and hub clients raise classes of their own, all of them load failures
+    except Exception as error:  # unpickling and hub clients raise classes of their own; all are failures to load
         raise UserError(
             f"weights {weights!r} of {what} could not be loaded ({type(error).__name__}: {error})"
         ) from error
@@ -258,8 +259,8 @@ def _not_loaded(weights: str, what: str, reason: str, option: str, remedy: str) 
 
 
 class quiet:  # noqa: N801 (a context manager reads as a verb)
-    """open_clip warns on the root logger that a random model is random, which was asked for; and the first warning
-    gives that logger a handler, which would stay in the user's process."""
+    """Silences open_clip's warning on the root logger that a model has random weights, which was asked for. The first
+    warning would also give that logger a handler, which would stay in the user's process."""
 
     def __enter__(self) -> None:
         self._level = logging.root.level

@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Channels(list[int]):
-    """A list of plain ints, which print and go into JSON as such, with the arithmetic of an array.
+    """A list of plain ints with the arithmetic of an array; it prints and goes into JSON as a list.
 
     Encoders of the Monodepth2 family have a numpy array in this place, and their users multiply it.
 
@@ -27,7 +27,7 @@ class Channels(list[int]):
         return list(self)
 
     def copy(self) -> Channels:
-        """Another one of the same values."""
+        """A copy, of this class."""
         return Channels(self)
 
     @overload
@@ -49,6 +49,6 @@ class Channels(list[int]):
         return Channels(np.floor_divide(self, divisor))
 
     def __truediv__(self, divisor: Any) -> np.ndarray:
-        """An array, whose halves Lite-Mono turns into whole numbers by `astype`."""
+        """A float array: Lite-Mono halves the channels, then calls `astype(int)`."""
         quotient: np.ndarray = np.true_divide(self, divisor)
         return quotient

@@ -14,11 +14,12 @@ from .language import align
 
 
 def distance_score(logits: Tensor, bidirectional: bool = False) -> Tensor:
-    """How distant each patch appears, by what its ranking loss makes of the logits.
+    """How distant each patch appears; what the logits mean depends on the ranking loss of stage 1.
 
-    One way, patch j only has to fit prompt j better than NEARER patches do: logits grow with distance for every prompt,
-    and their mean is the score. Both ways, every prompt fits the patches of its own rank best: the score is the slope
-    of the logits from the nearest prompt (-1) to the farthest (+1), which no prompt that fits everything can disturb.
+    One way, the loss asks only that patch j fits prompt j better than NEARER patches do: the logits of every prompt
+    grow with distance, and their mean is the score. Both ways, every prompt fits the patches of its own rank best: the
+    score is the slope of the logits from the nearest prompt (-1) to the farthest (+1). A prompt that fits all patches
+    alike adds the same to all scores.
 
     >>> logits = torch.tensor([[1.0, 3.0, 2.0], [2.0, 3.0, 7.0]])  # of two patches over three prompts
     >>> distance_score(logits).tolist(), distance_score(logits, bidirectional=True).tolist()
@@ -38,7 +39,7 @@ def distance_score(logits: Tensor, bidirectional: bool = False) -> Tensor:
 
 
 def closeness_map(fused: list[Tensor], words: Tensor, config: HybridEncoderConfig) -> Tensor:
-    """The closeness of every cell, as the weights of a config were ranked.
+    """The closeness of every cell, read as the ranking of the weights asks for.
 
     Args:
         fused: the four fused levels (B, C, h, w).
@@ -49,7 +50,7 @@ def closeness_map(fused: list[Tensor], words: Tensor, config: HybridEncoderConfi
         (B, h, w) float32, larger is nearer; only differences within an image count.
 
     Raises:
-        UserError: the config does not say how they were ranked.
+        UserError: the config does not say how stage 1 ranked patches.
     """
     if config.ranking == "unknown":
         raise UserError(
@@ -59,5 +60,5 @@ def closeness_map(fused: list[Tensor], words: Tensor, config: HybridEncoderConfi
         )
     logits = align(torch.cat(fused, dim=1).float(), words).movedim(1, -1)
     score = distance_score(logits, config.ranking == "both_ways")
-    # Patches that ran from far to near beside the same words: what the words call distant is near.
+    # Where patches ran from far to near beside words from near to far, a high score means near.
     return score if config.rank_order == "far_to_near" else -score

@@ -1,7 +1,7 @@
 """The encoder contract: what decoders, pose heads, losses and trainers ask of a depth encoder, ResNet or hybrid.
 
-A new encoder is one subclass of `DepthEncoder`. The contract is a base class rather than a `Protocol`, since every
-encoder is an `nn.Module`, too; what decoders read is also offered by encoders of two frames, so that is a `Protocol`.
+A new encoder is one subclass of `DepthEncoder`. This part of the contract is a base class because every encoder is an
+`nn.Module`. What decoders read is a `Protocol` because encoders of two frames offer it, too, and are no `DepthEncoder`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ class EncoderFeatures:
 
     Attributes:
         fused: the hybrid encoder's four levels (B, C, h, w), before language; a ResNet's five maps, coarsest last.
-        aligned: four levels (B, C', h, w) for the DPT decoder: [logits, fused] under "concat"; empty for a ResNet.
+        aligned: four levels (B, C', h, w) for the DPT decoder: [logits, fused], logits or fused, as the config's
+            `alignment` says; empty for a ResNet.
         logits: four levels (B, K, h, w), 100 x cosine with the K text features; empty without alignment.
         class_token: (B, C_dino), None without DINO.
         image_size: (H, W).
-        stride4: (B, C1, H/4, W/4) of the image tower, where the config has `stride4_skip` and the tower such a map.
+        stride4: the image tower's map (B, C1, H/4, W/4), where the config has `stride4_skip` and the tower has such a
+            map; else None.
     """
 
     fused: list[Tensor]
@@ -42,7 +44,7 @@ class EncoderFeatures:
     stride4: Tensor | None = None
 
     def chunk(self, parts: int) -> list[EncoderFeatures]:
-        """The features of each of several batches of B images that were seen as one, (parts B, 3, H, W)."""
+        """Splits the features of one batch (parts * B, 3, H, W) into those of `parts` batches of B images."""
 
         def part(levels: list[Tensor], index: int) -> list[Tensor]:
             return [level.chunk(parts)[index] for level in levels]
@@ -59,7 +61,7 @@ class EncoderFeatures:
 
 
 class Decodable(Protocol):
-    """What a decoder reads of an encoder, be it one of single frames or of two.
+    """What a decoder reads of an encoder, of single frames or of two frames.
 
     Attributes:
         num_ch_enc: channels of the drop-in maps, which U-Net decoders take.
@@ -76,7 +78,7 @@ class Decodable(Protocol):
     def config(self) -> HybridEncoderConfig | None: ...
 
     def drop_in_maps(self, features: EncoderFeatures) -> list[Tensor]:
-        """The drop-in maps, from features computed before."""
+        """The drop-in maps, from features that were computed before."""
         ...
 
 
@@ -84,13 +86,13 @@ class DepthEncoder(Trainable, ABC):
     """A depth encoder: images in; feature levels, or drop-in maps, out.
 
     Called on `image: (B, 3, H, W)`, RGB in [0, 1], H and W multiples of 32, it returns five maps at strides 2, 4, 8,
-    16, 32 with `num_ch_enc` channels; a hybrid encoder, the maps that its config describes.
+    16, 32 with `num_ch_enc` channels; a hybrid encoder returns the maps that its config describes.
 
     Attributes:
         config: of a hybrid encoder; else None.
         num_ch_enc, strides: channels and strides of the drop-in maps.
-        fused_channels, aligned_channels: channels of the features' levels; no aligned ones: the DPT decoder cannot
-            read this encoder.
+        fused_channels, aligned_channels: channels of the features' levels; `aligned_channels` is empty where the DPT
+            decoder cannot read the encoder.
         stride4_channels: channels of the features' stride-4 map; 0: there is none.
         class_width: length of the class token, 0 without one.
     """
@@ -121,7 +123,7 @@ class DepthEncoder(Trainable, ABC):
 
     @abstractmethod
     def drop_in_maps(self, features: EncoderFeatures) -> list[Tensor]:
-        """The maps of `forward`, from features computed before.
+        """The maps of `forward`, from features that were computed before.
 
         Raises:
             UserError: the encoder was built without them.
@@ -141,7 +143,7 @@ class DepthEncoder(Trainable, ABC):
         """The trainable parameters as groups for an optimiser; empty where nothing trains."""
 
     def class_token(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, class_width), without the rest of the features.
+        """(B, 3, H, W) in [0, 1] -> (B, class_width); the other features are not computed.
 
         Raises:
             UserError: the encoder has no class token.

@@ -1,4 +1,4 @@
-"""ResNets as towers: maps at strides 4, 8, 16, 32, and a way in after the first, where a cost volume enters."""
+"""ResNets as towers: maps at strides 4, 8, 16, 32; a cost volume can be joined after the first of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .tower import Normalization, Tower
 
 
 class ConvTower(Tower):
-    """A ResNet seen as a stem with its first layer (stride 4) and three further layers (strides 8, 16, 32).
+    """A ResNet in two parts: the stem with the first layer (stride 4), then three layers (strides 8, 16, 32).
 
     Serves CLIP's ModifiedResNet and timm's ResNets.
     """

@@ -17,17 +17,20 @@ Head = Literal["sigmoid", "relu"]
 
 
 class DPTDecoder(nn.Module):
-    """Reassembles the levels at 4x, 2x, 1x, 1/2 of their grid, fuses them coarse to fine and reads disparity off.
+    """Reassembles the levels at 4x, 2x, 1x, 1/2 of their grid, fuses them coarse to fine and predicts disparity.
 
-    The finest fusion lies at 8x the grid; the head of scale 0 refines it at 16x the grid, or at the image's size
-    where DINO's patches are small, and resizes to the image. Scale s reads the fusion s steps coarser and returns
-    H / 2^s x W / 2^s.
+    The finest fused map has 8x the grid; the head of scale 0 refines it at 16x the grid (at the image's size, where
+    DINO's patches are small), then resizes it to the image. Scale s reads the map that is s steps coarser; its
+    disparity has H / 2^s x W / 2^s pixels.
 
-    Two fields of the encoder's config change it. With `stride4_skip`, the image tower's stride-4 map is added to the
-    finest level. `decoder_style="smooth"` removes what leaves marks in depth that trained for a short time: zeros
-    beyond the border (a frame) become the border's values; transposed convolutions, whose kernels tile the image (a
-    grid), become bilinear resizing; corners are not aligned, so that maps move with the image; and the head's ReLU is
-    leaky, since all of a small head's units can die (depth is constant from then on).
+    Two fields of the encoder's config change the decoder. With `stride4_skip`, the image tower's stride-4 map is added
+    to the finest level. `decoder_style="smooth"` is for nets that train for a short time, whose depth would show
+    artefacts:
+
+    - the border's values in place of zeros beyond the border, which leave a frame;
+    - bilinear resizing in place of transposed convolutions, whose kernels leave a grid;
+    - corners that are not aligned, so that depth moves with the image;
+    - a leaky ReLU in the head: all units of a small head with a plain one can die, and depth is constant from then on.
 
     Args:
         encoder: the encoder whose `forward_features` is decoded (its channels and decoder width are read).
@@ -93,7 +96,7 @@ class DPTDecoder(nn.Module):
             path = self.fuse[i](levels[i], path, size)
             if i in self.scales:
                 refined = (16 * rows // 2**i, 16 * columns // 2**i)
-                if 16 * rows > 1.5 * height:  # patches under 11 pixels: the fusion is as fine as the image already
+                if 16 * rows > 1.5 * height:  # patches under 11 pixels: the fused map is nearly as fine as the image
                     refined = (height // 2**i, width // 2**i)
                 raw = self.heads[str(i)](path, refined)
                 with without_autocast(raw.device):

@@ -18,16 +18,16 @@ from .vit_towers import is_timm_vit
 
 @dataclass
 class DinoOutput:
-    """What DINO sees: `maps`, four (B, C, h, w), and `class_token` (B, C) after the last of their blocks and norm."""
+    """DINO's four `maps` (B, C, h, w), and its `class_token` (B, C) after the last map's block and the final norm."""
 
     maps: list[Tensor]
     class_token: Tensor
 
 
 class DinoTower(Tower):
-    """A DINO vision transformer (v1, v2, v3, or trained on from them) of timm; four maps with the final norm on each.
+    """A DINO vision transformer of timm (v1, v2, v3, or fine-tuned from them); four maps with the final norm on each.
 
-    Blocks after the last map are not run. `train_blocks` counts back from it.
+    Blocks after the last map are not run. `train_blocks` is how many blocks train, counted back from the last map.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class DinoTower(Tower):
             expected = 1 + int(vit.patch_embed.num_patches)  # type: ignore[union-attr, arg-type]
             if position is None or position.shape[1] != expected or vit.num_prefix_tokens != 1:
                 raise UserError("position_resize='facebook' is for DINO v1 and v2 without registers: use 'timm'")
-            # An instance attribute shadows timm's method: the only step in which the two implementations differ.
+            # An instance attribute shadows timm's method: the only step in which timm's and Facebook's code differ.
             vit._pos_embed = partial(_facebook_position_embedding, vit)  # type: ignore[assignment]
         used = self.blocks[-1] + 1
         if train_blocks < depth:
@@ -86,7 +86,7 @@ def _facebook_position_embedding(vit: nn.Module, x: Tensor) -> Tensor:
         (B, 1 + h w, C).
     """
     batch, height, width, channels = x.shape
-    if torch.jit.is_tracing():  # where sizes are tensors, which interpolate takes for no scale
+    if torch.jit.is_tracing():  # sizes are tensors then, of which interpolate takes no scale
         height, width = int(height), int(width)
     position = cast(Tensor, vit.pos_embed)
     side = math.isqrt(int(position.shape[1]) - 1)

@@ -1,4 +1,4 @@
-"""Between a net's disparity, inverse depth and depth."""
+"""Conversions between a net's disparity, inverse depth and depth."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 from torch import Tensor
 
 FLAT_SPREAD = 0.05
-"""Standard deviation of log depth below which a depth map is flat: its depth is constant within some 5%. That of a
-driving scene is about 0.8."""
+"""Standard deviation of log depth below which a depth map is flat: its depth is constant within about 5%. A driving
+scene has about 0.8."""
 
 
 def disp_to_depth(disp: Tensor, min_depth: float, max_depth: float) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ def disparity_to_depth(disparity: np.ndarray, min_depth: float, max_depth: float
 
 
 def is_flat(disparity: np.ndarray) -> bool:
-    """Whether a finite map of 1 / depth, (H, W), shows one depth everywhere: `FLAT_SPREAD`.
+    """Whether a finite map of 1 / depth, (H, W), shows the same depth everywhere, by `FLAT_SPREAD`.
 
     >>> is_flat(np.full((4, 4), 0.1)), is_flat(np.linspace(0.1, 1.0, 16).reshape(4, 4))
     (True, False)

@@ -1,4 +1,4 @@
-"""The hybrid encoder: towers, fusion, language and pyramid in a row."""
+"""The hybrid encoder: towers, fusion, language and pyramid, in this order."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ if TYPE_CHECKING:
     from .config_changes import ConfigChanges
 
 _GRID_WITHOUT_DINO = 16
-"""Stride of the common grid where there is no DINO to give one."""
+"""Stride of the fused levels of an encoder without DINO."""
 
 
 HybridFeatures = EncoderFeatures
-"""The public name of what the hybrid encoder makes of an image."""
+"""Public name of the hybrid encoder's features of an image."""
 
 
 class HybridEncoder(HubModel, DepthEncoder):
-    """CLIP and DINO, fused under language about distance (Hybrid-depth, arXiv 2510.09320).
+    """CLIP and DINO, fused and aligned with language about distance (Hybrid-depth, arXiv 2510.09320).
 
     Called on `image: (B, 3, H, W)`, RGB in [0, 1], H and W multiples of 32, it returns five maps at strides 2, 4, 8,
-    16, 32 with `num_ch_enc` channels, as ResNet encoders of the Monodepth2 family do; or what the config asks for:
-    other maps, in lists, of images of any size. `forward_features` gives the levels that the DPT decoder takes.
+    16, 32 with `num_ch_enc` channels, as ResNet encoders of the Monodepth2 family do. The config may ask for other
+    maps, for maps in lists, and for images of any size. `forward_features` gives the levels that the DPT decoder takes.
 
     Attributes:
-        config: what it was built from.
-        num_ch_enc, strides: of the maps, [64, 64, 128, 256, 512] at (2, 4, 8, 16, 32).
+        config: what the encoder was built from.
+        num_ch_enc, strides: channels and strides of the maps, by default [64, 64, 128, 256, 512] at (2, 4, 8, 16, 32).
         fused_channels, aligned_channels: channels of the four levels, before and after alignment.
         class_width: length of the class token, 0 without DINO.
     """
@@ -107,7 +107,7 @@ class HybridEncoder(HubModel, DepthEncoder):
         return nest_maps(maps, self.config.nesting)
 
     def drop_in_maps(self, features: EncoderFeatures) -> list[Tensor]:
-        """The maps of `forward`, from features computed before; neither cropped nor nested.
+        """The maps of `forward`, from features that were computed before; neither cropped nor nested.
 
         Raises:
             UserError: the encoder was built with pyramid=False.
@@ -119,29 +119,31 @@ class HybridEncoder(HubModel, DepthEncoder):
     def forward_features(self, image: Tensor) -> EncoderFeatures:
         """(B, 3, H, W) in [0, 1] -> fused and aligned levels, logits and class token.
 
-        H and W are multiples of 32, as the pyramid needs them; without one, multiples of the side of DINO's patches
-        will do: the released stage 1 ran at 224 x 392.
+        H and W are multiples of 32, which the pyramid needs. Without a pyramid they may be multiples of the side of
+        DINO's patches: the released stage 1 ran at 224 x 392.
 
         Raises:
-            UserError: no batch of RGB images, or a side that is no such multiple.
+            UserError: no batch of RGB images, or a side that is not such a multiple.
         """
         if image.ndim != 4 or image.shape[1] != 3:
             raise UserError(f"image of shape {tuple(image.shape)}: expected (B, 3, H, W), RGB in [0, 1]")
         self.check_size(*image.shape[-2:])
-        # First, since torch.compile breaks its graph where cached text is looked up: what sees the image stays whole.
+        # Text comes first, because torch.compile breaks its graph where cached text is looked up: all that sees the
+        # image then stays in one graph.
         text = self.text()
         maps = self.image_tower(image) if self.image_tower is not None else None
         return self.combine(image, maps, text)
 
     def check_size(self, height: int, width: int) -> None:
-        """Raises `UserError` for sizes of images that `forward_features` does not take."""
+        """Raises `UserError` for image sizes that `forward_features` does not take."""
         patch = self.dino.patch if self.dino is not None and self.pyramid is None else SIZE_MULTIPLE
         if any(side == 0 or side % patch for side in (height, width)):
             check_image_size(height, width)
 
     def closeness(self, image: Tensor, ranking: Literal["one_way", "both_ways"] | None = None) -> Tensor:
-        """How close every cell of an image appears, as stage 1 trained it, for its weights of every variant and the
-        authors'. Stage 2 trains the maps that it reads for another end.
+        """How close every cell of an image appears, for weights of stage 1, ours of any variant or the authors'.
+
+        Weights of stage 2 do not serve: it trains the fused levels further, for depth.
 
         Args:
             image: (B, 3, H, W) in [0, 1], as for `forward_features`.
@@ -151,7 +153,7 @@ class HybridEncoder(HubModel, DepthEncoder):
             (B, h, w) float32 on the grid of the fused levels, larger is nearer; only differences within an image count.
 
         Raises:
-            UserError: as `forward_features`; or nobody says how they were ranked.
+            UserError: as `forward_features`; or neither the argument nor the weights say how patches were ranked.
         """
         config = self.config if ranking is None else self.config.replace(ranking=ranking)
         return closeness_map(self.forward_features(image).fused, self.language.word_features(), config)
@@ -170,7 +172,7 @@ class HybridEncoder(HubModel, DepthEncoder):
         return self.language.text_features() if self.config.alignment != "none" else None
 
     def combine(self, image: Tensor, image_maps: list[Tensor] | None, text: Tensor | None) -> EncoderFeatures:
-        """The rest of `forward_features` after the image tower; encoders that match frames make its maps themselves.
+        """The rest of `forward_features` after the image tower; matching encoders compute its maps themselves.
 
         Args:
             image: (B, 3, H, W).
@@ -196,8 +198,8 @@ class HybridEncoder(HubModel, DepthEncoder):
     def parameter_groups(
         self, lr: float, weight_decay: float = 0.01, rates: Mapping[str, float] | None = None
     ) -> list[dict[str, Any]]:
-        """The trainable parameters for an optimiser: weight decay on matrices and kernels, none on tokens, norms and
-        biases. No group is empty; where nothing trains, there is none.
+        """The trainable parameters as groups for an optimiser: with weight decay for matrices and kernels, without for
+        tokens, norms and biases. Empty groups are left out; where nothing trains, the list is empty.
 
         Args:
             rates: learning rates of parts that differ from `lr`, by name: "image_tower", "dino", "fusion", "language",
@@ -223,7 +225,7 @@ class HybridEncoder(HubModel, DepthEncoder):
         ]
 
     def hub_config(self) -> dict[str, Any]:
-        """The config, its towers' weights left out: they are in the file of tensors."""
+        """The config without the names of its towers' weights, which are in the file of tensors."""
         return {"encoder": {"kind": "hybrid", "config": self.config.without_downloads().to_dict()}}
 
     @classmethod
@@ -242,10 +244,10 @@ class HybridEncoder(HubModel, DepthEncoder):
         Args:
             source: a folder, or a repository of the hub ("account/name").
             revision, token, cache_dir, local_files_only: for the hub, as in `huggingface_hub`.
-            changes: fields of the config that leave its features as they are, e.g. `train_dino_blocks=0`.
+            changes: fields of the config that do not change the features, e.g. `train_dino_blocks=0`.
 
         Raises:
-            UserError: nothing there, damaged, of another kind, or changes that the tensors do not fit.
+            UserError: nothing is there, it is damaged or of another kind, or the tensors do not fit the changes.
         """
         saved = Saved(source, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
         if saved.get(lambda config: config["encoder"]["kind"]) != "hybrid":
@@ -264,7 +266,7 @@ class HybridEncoder(HubModel, DepthEncoder):
 
     @property
     def matching_tower(self) -> ConvTower:
-        """The image tower, where it can be entered at stride 4.
+        """The image tower, if a cost volume can be joined to its stride-4 map.
 
         Raises:
             UserError: there is none, or it is a transformer.
@@ -298,7 +300,7 @@ def create_encoder(
 
     Args:
         source: a preset ("paper", "released", "small", "dinov3", "tiny"), a config, a folder that `save_pretrained`
-            wrote ("./tiny" where it has the name of a preset) or a hub id ("account/name").
+            wrote (write "./tiny" if it has a preset's name) or a hub id ("account/name").
         weights_dir: folder that is searched for the towers' published weights before they are downloaded; None: the
             one that the environment variable HYBRID_ENCODER_WEIGHTS names.
         changes: fields of `HybridEncoderConfig` to change, e.g. `clip_weights="RN50.pt", dino_weights="random"`, or

@@ -1,4 +1,4 @@
-"""Runs a model as in evaluation mode without a switch that other threads, or a training loop, would see."""
+"""Runs a model in eval mode without switching its mode, which other threads or a training loop would see."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def in_eval_mode(model: M) -> M:
-    """The model itself where all of it is in eval mode, else a copy that is: of its modules, not of their tensors.
+    """The model itself where all of it is in eval mode, else a copy of its modules that is; tensors are not copied.
 
     The copy reads the model's own parameters and buffers, and calls its own hooks; in eval mode nothing writes to
-    buffers. It is made anew at each call, so that it never differs from the model: 0.06 s for the largest.
+    buffers. Each call makes a new copy, so that it never differs from the model: 0.06 s for the largest.
 
     >>> net = nn.Sequential(nn.BatchNorm1d(2)).train()
     >>> seen = in_eval_mode(net)

@@ -31,7 +31,8 @@ TOLERANCE = 2e-5
 MAX_BYTES = 2_000_000_000
 """Weights that one ONNX file holds: a message of protobuf ends at 2 GiB."""
 _EXAMPLE = (2, 3, 3 * SIZE_MULTIPLE, 5 * SIZE_MULTIPLE)
-"""Of the trace. A batch of 1 would be taken for fixed, and sides that are multiples of a patch's for always so."""
+"""Shape of the image that is traced. torch.export would take a batch of 1 for the only one, and multiples of the patch
+size for the only sides."""
 _OTHER_SIZES = ((3, 64, 96), (2, 224, 128))
 """Batch, height and width at which a program is compared with the model, besides a single image of the model's size."""
 
@@ -42,11 +43,11 @@ def export_onnx(model: DepthModel, path: str | Path) -> float:
     """Writes a depth model as an ONNX file: image in; disparity and depth out.
 
     Input `image`: (B, 3, H, W), float32, RGB in [0, 1], H and W multiples of 32. Outputs `disparity` (1 / depth) and
-    `depth`, (B, 1, H, W), depth within the model's limits and in its unit. Metadata: height and width at which the
-    model saw images, min_depth, max_depth, the model's origin. The model itself stays as it is; a copy is exported, on
-    the CPU, in float32.
+    `depth`, (B, 1, H, W), depth within the model's limits and in its unit. Metadata: height and width of the images
+    that the model was trained on, min_depth, max_depth, the model's origin. The model does not change: a copy in
+    float32 on the CPU is exported.
 
-    After writing, onnxruntime computes images of three sizes; the file appears only where it agrees with the model.
+    Then onnxruntime runs the program on images of three sizes; the file appears only if it agrees with the model.
 
     Args:
         path: the file to write.
@@ -73,8 +74,8 @@ def export_onnx(model: DepthModel, path: str | Path) -> float:
 def export_torch(model: DepthModel, path: str | Path) -> float:
     """Writes a depth model as a program of `torch.export`, which `torch.export.load(path).module()` opens.
 
-    H and W are at least 64. PyTorch promises no other version of itself to read the file. All else is as for
-    `export_onnx`; the metadata are the extra file metadata.json.
+    H and W are at least 64. PyTorch does not promise that its other versions open the file. The rest is as for
+    `export_onnx`; the metadata are in the extra file metadata.json.
     """
     prepared = _Depths(model)
     with _problems_told("torch.export"), _written(Path(path)) as partial:
@@ -84,7 +85,7 @@ def export_torch(model: DepthModel, path: str | Path) -> float:
 
 
 class _Depths(nn.Module):
-    """A copy of a depth model in eval mode, on the CPU in float32, that gives inverse depth and depth."""
+    """A float32 copy of a depth model on the CPU, in eval mode, that returns inverse depth and depth."""
 
     def __init__(self, model: DepthModel) -> None:
         super().__init__()
@@ -109,8 +110,8 @@ def _program(prepared: _Depths) -> ExportedProgram:
 def _to_onnx(program: ExportedProgram) -> torch.onnx.ONNXProgram:
     """The graph in ONNX.
 
-    Nearest resizing is written as a choice of rows and columns: onnxruntime divides by a rounded scale, and at 56 to 16
-    rows, the paper's size, it would take the row before.
+    Nearest resizing is written as a choice of rows and columns: onnxruntime divides by a rounded scale, and from 56 to
+    16 rows (the paper's size) it would take a row too early.
     """
     resizing = [torch.ops.aten.upsample_nearest1d, torch.ops.aten.upsample_nearest2d]
     with _quiet_onnx_ir():
@@ -163,7 +164,7 @@ def _compare(prepared: _Depths, program: Program, path: str | Path) -> float:
 
 @contextmanager
 def _written(path: Path) -> Iterator[Path]:
-    """`atomic_path`, with the system's errors as the user's."""
+    """`atomic_path`, whose system errors become a `UserError`."""
     try:
         with atomic_path(path) as partial:
             yield partial
@@ -173,7 +174,7 @@ def _written(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _problems_told(kind: str) -> Iterator[None]:
-    """Puts into one sentence what PyTorch and onnxruntime raise of a net with an operation that they do not know."""
+    """Turns what PyTorch and onnxruntime raise about unknown operations into a `UserError` of one sentence."""
     try:
         yield
     except (RuntimeError, AssertionError, TorchExportError) as error:
@@ -183,7 +184,7 @@ def _problems_told(kind: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet_onnx_ir() -> Iterator[None]:
-    """Without the warnings that torch.onnx draws from the library onnx_ir at every export."""
+    """Silences the warnings that the library onnx_ir gives at every export."""
     logger = logging.getLogger("onnx_ir")
     level = logger.level
     logger.setLevel(logging.ERROR)

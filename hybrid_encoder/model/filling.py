@@ -14,12 +14,14 @@ from ..weights.foundation import transformer_tensors
 from ..weights.reading import load_state, read_tensors
 
 _NUMBERS = ("input_resolution", "context_length", "vocab_size")
-"""What OpenAI's archives hold beside the weights."""
+"""Entries of OpenAI's archives that are no weights."""
 
 
 def fill_clip(model: nn.Module, name: str, path: Path) -> None:
-    """OpenAI's TorchScript archives and open_clip's files hold the same tensors under the same names; where open_clip
-    keeps the text tower apart, they begin with "text.".
+    """Fills CLIP from OpenAI's TorchScript archive or from open_clip's file.
+
+    Both hold the same tensors under the same names, except that names of the text tower begin with "text." where
+    open_clip keeps it apart.
 
     Raises:
         UserError: as `load_state`; or weights with QuickGELU for an architecture without it.
@@ -30,7 +32,7 @@ def fill_clip(model: nn.Module, name: str, path: Path) -> None:
         check_quick_gelu(name, "openai")
     if any(key.startswith("text.") for key in tensors):
         tensors = {key.removeprefix("text."): value for key, value in tensors.items()}
-        tensors.pop("attn_mask", None)  # which old files hold, and every model makes itself
+        tensors.pop("attn_mask", None)  # in old files; a model computes its own
     load_state(model, tensors, str(path))
 
 
@@ -45,7 +47,7 @@ def check_quick_gelu(name: str, weights: str) -> None:
 
 
 def fill_timm(model: nn.Module, path: Path, in_chans: int = 3) -> None:
-    """Fills a timm model from its publisher's file, from timm's, or from one that holds it as a part.
+    """Fills a timm model from its publisher's file, from timm's, or from a file that holds the model as a part.
 
     Raises:
         UserError: as `load_state` and `timm_tensors`.
@@ -63,7 +65,7 @@ def timm_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str, i
     Raises:
         UserError: the file holds biases that the architecture lacks.
     """
-    from timm.models import adapt_input_conv  # as above
+    from timm.models import adapt_input_conv  # slow to import
 
     found = _without_empty_biases(model, transformer_tensors(tensors), source)
     # timm keeps the translation of foreign names beside each architecture.
@@ -83,11 +85,11 @@ def timm_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str, i
 
 
 def _without_empty_biases(model: nn.Module, tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The tensors of DINOv3's official files without the biases of attention, where they are zero and the architecture
-    has none, as in most of timm's; those of the keys count for nothing.
+    """Leaves out the biases of attention in DINOv3's official files, where the architecture has none, as most of
+    timm's. The biases of queries and values must be zero then; those of keys have no effect.
 
     Raises:
-        UserError: they are not zero.
+        UserError: a bias of queries or values is not zero.
     """
     if "storage_tokens" not in tensors or any(name.endswith("attn.q_bias") for name in model.state_dict()):
         return tensors

@@ -1,4 +1,4 @@
-"""Joins what CLIP and DINO see: four fused levels on one grid (docs/METHOD.md, section 1)."""
+"""Joins the maps of CLIP and DINO: four fused levels on one grid (docs/METHOD.md, section 1)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Fusion(nn.Module):
 
     Args:
         image_channels, dino_channels: of each tower's four maps; None: there is no such tower.
-        channels: that the image tower's maps are brought to.
+        channels: width that the image tower's maps are projected to.
         kind: as above.
         output_padding: whether the transposed convolution adds a row and a column, which makes its map exactly twice as
             large; False as released: (2 h - 1) x (2 w - 1).
@@ -76,7 +76,8 @@ def _resize(x: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _as_autocast(x: Tensor) -> Tensor:
-    """Under autocast norms return float32, which a concatenation would spread over a level; nothing after needs it."""
+    """The map in autocast's precision: norms return float32 there, and concatenation would make the whole level
+    float32, which nothing needs."""
     device = x.device.type
     enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return x.to(torch.get_autocast_dtype(device)) if enabled else x

@@ -1,4 +1,5 @@
-"""Builds a hybrid encoder in the shape of a host's own: as many maps, as wide, at the same strides, in the same lists.
+"""Builds a hybrid encoder that returns maps as a host's encoder does: as many, as wide, at the same strides, in the
+same lists.
 
 encoder = hybrid_encoder.like(host_encoder, "paper")
 """
@@ -38,7 +39,7 @@ def like(
 ) -> HybridEncoder:
     """A hybrid encoder whose maps have the channels, strides and nesting of a host's encoder; on the CPU.
 
-    The host's encoder sees one grey image, as in evaluation mode; its mode and its buffers stay as they are.
+    The host's encoder runs once on a grey image, in eval mode; its own mode and buffers do not change.
 
     Args:
         host_encoder: takes (B, 3, H, W) and returns 1 to 5 maps, fine to coarse, some of them perhaps in lists.
@@ -54,7 +55,7 @@ def like(
 
 @torch.no_grad()
 def probe(host_encoder: nn.Module, image_size: tuple[int, int] = (192, 640)) -> HostShapes:
-    """What a host's encoder returns of an image of this size.
+    """What a host's encoder returns for an image of this size.
 
     Raises:
         UserError: as `like`.
@@ -65,7 +66,7 @@ def probe(host_encoder: nn.Module, image_size: tuple[int, int] = (192, 640)) -> 
     kind = type(host_encoder).__name__
     try:
         returned = in_eval_mode(host_encoder)(image)
-    except Exception as error:  # of the host's own code, which may raise anything
+    except Exception as error:  # the host's code may raise anything
         raise UserError(
             f"{kind} fails on an image of {tuple(image.shape)} ({type(error).__name__}: {error}): give a size that it "
             "takes, image_size=(H, W), or describe its maps: create_encoder(num_ch_enc=..., strides=...)"
@@ -82,8 +83,9 @@ def probe(host_encoder: nn.Module, image_size: tuple[int, int] = (192, 640)) -> 
 
 
 def _one_map(entry: Tensor | Sequence[Tensor], number: int, kind: str) -> tuple[Tensor, int]:
-    """A returned map and its entry in `nesting`. A list of maps that are alike is the first of them, repeated; a list
-    of maps of several widths, whose decoder joins them as DIFFNet's does, is one map of all their channels."""
+    """A returned map and its entry in `nesting`. A list of maps of equal shape counts as its first map, repeated. A
+    list of maps of several widths counts as one map of all their channels, since its decoder joins them, as DIFFNet's
+    does."""
     nested = isinstance(entry, list | tuple)
     found: list[Any] = list(entry) if nested else [entry]
     if not found or not all(isinstance(part, Tensor) and part.ndim == 4 for part in found):

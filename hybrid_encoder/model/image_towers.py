@@ -1,4 +1,4 @@
-"""Which tower a model's image half becomes: CLIP's own, or what looks at the image in its place."""
+"""Builds the image tower: the image half of CLIP, or a timm model in its place."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .vit_towers import ClipVitTower, TimmVitTower, is_timm_vit
 
 
 def clip_image_tower(visual: nn.Module, normalization: str) -> Tower:
-    """The image half of an open_clip model.
+    """The image half of an open_clip model as a tower.
 
     Raises:
-        UserError: an image tower of another family (ConvNeXt) that has no maps we know how to take.
+        UserError: a model of another family, such as ConvNeXt, whose maps we cannot take.
     """
     own = (
         tuple(getattr(visual, "image_mean", None) or CLIP_MEAN),
@@ -45,7 +45,7 @@ def timm_image_tower(model: nn.Module, normalization: str) -> Tower:
     """A timm model in CLIP's place: a ResNet (the paper's ablation with ImageNet weights) or a vision transformer.
 
     Raises:
-        UserError: a model without ResNet's stem and four layers.
+        UserError: neither a vision transformer nor a model with ResNet's stem and four layers.
     """
     config = model.pretrained_cfg
     own = (tuple(config["mean"]), tuple(config["std"]))  # type: ignore[index]

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from open_clip.model import CLIP
 
 LOGIT_SCALE = 100.0
-"""CLIP's trained temperature, fixed."""
+"""CLIP's trained temperature; it stays fixed."""
 
 
 class Language(nn.Module):
     """The text tower of a CLIP model, cut down to the prompts of one config.
 
-    Three reductions leave the result as it is. Only the embeddings of the prompts' own words are kept (a dozen of
+    Three reductions do not change the result. Only the embeddings of the prompts' own words are kept (a dozen of
     CLIP's 49,408). The context ends with the last end token. The words that all prompts begin with are run once:
     attention is causal, and a sentence is read out at its end token.
 
@@ -38,7 +38,8 @@ class Language(nn.Module):
         tokens: (K, width) parameter, the learnable depth tokens.
         slot: position of the depth word or token in a prompt.
         width: length D of a text feature.
-        vocabulary: rows of CLIP's full vocabulary that `embedding` holds; a file with all 49,408 is read by them.
+        vocabulary: rows of CLIP's full vocabulary that `embedding` holds; of a file with all 49,408 rows, these are
+            read.
     """
 
     tokens: Tensor
@@ -77,13 +78,13 @@ class Language(nn.Module):
         self._cache = TextCache(by_value=("tokens",))
 
     def train(self, mode: bool = True) -> Language:
-        """As of any module; what is cached is forgotten where the mode changes."""
+        """As `nn.Module.train`; a change of the mode clears the cache."""
         if mode != self.training:
             self._cache.clear()
         return super().train(mode)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Language:
-        self._cache.clear()  # to another device or precision
+        self._cache.clear()  # parameters move to another device or precision
         return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, *args: Any) -> None:
@@ -91,15 +92,17 @@ class Language(nn.Module):
         super()._load_from_state_dict(*args)
 
     def word_features(self) -> Tensor:
-        """The seven prompts of stage 1, near to far: (7, D), each of length 1. Kept as `text_features` are."""
+        """Text features of stage 1's seven prompts, near to far: (7, D), each of length 1; cached likewise."""
         return self._cache.get("words", self._parameters_of("words"), partial(self._computed, "words"))
 
     def text_features(self) -> Tensor:
-        """The K depth tokens' prompts: (K, D), each of length 1 (and divided by the norm of the whole under "matrix").
+        """Text features of the K depth tokens' prompts: (K, D), each of length 1; with text_norm="matrix" then divided
+        by the norm of the whole matrix.
 
-        Computed once until a token or the text tower changes: `text_cache` says how that is seen. Where gradients are
-        wanted, also until their backward pass has run: several calls of a training step share one graph.
-        `torch.export` takes what is kept as a constant: run the model once before, and both under `torch.no_grad()`.
+        They are computed once, and again when a token or the text tower has changed; `text_cache` says how this is
+        detected. Where gradients are wanted, they are also computed again after a backward pass: all calls before it
+        share one graph. `torch.export` takes cached features as a constant: run the model once before, and both under
+        `torch.no_grad()`.
         """
         return self._cache.get("tokens", self._parameters_of("tokens"), partial(self._computed, "tokens"))
 
@@ -109,8 +112,8 @@ class Language(nn.Module):
             return self._token_features() if prompts == "tokens" else self._word_features()
 
     def _parameters_of(self, prompts: str) -> dict[str, Tensor]:
-        """All that the text features of these prompts depend on; by attribute, too, since a wrapper for several devices
-        may have put other tensors there."""
+        """All that the text features of these prompts depend on, by name. Attributes are read, too: a wrapper for
+        several devices may have put other tensors there."""
         found: dict[str, Tensor] = dict(self.named_parameters())
         found.update(tokens=self.tokens, embedding=self.embedding, position=self.position, projection=self.projection)
         if prompts == "words":
@@ -118,7 +121,7 @@ class Language(nn.Module):
         return found
 
     def _computed(self, prompts: str, replaced: dict[str, Tensor]) -> Tensor:
-        """`forward`, with tensors in the place of the parameters of these names."""
+        """`forward`, with the tensors of `replaced` in place of the parameters of the same names."""
         if not replaced:
             return cast(Tensor, self(prompts))
         return cast(Tensor, torch.func.functional_call(self, replaced, (prompts,)))
@@ -139,19 +142,19 @@ class Language(nn.Module):
         return features / features.norm() if self.text_norm == "matrix" else features
 
     def _rows(self, numbers: Sequence[int]) -> Tensor:
-        """(n, width) rows of the embedding, taken without a tensor of indices: one would have to be moved to the
-        embedding's device, and lost when a module leaves the device "meta"."""
+        """(n, width) rows of the embedding, taken without a tensor of indices: it would have to follow the embedding to
+        its device, and would lose its values on the device "meta"."""
         return torch.stack([self.embedding[number] for number in numbers])
 
     def _read(self, own: Tensor, sentences: _Sentences) -> Tensor:
-        """Reads sentences out at their end tokens.
+        """The text features of sentences, each read at its end token.
 
         All sentences begin alike ("This patch appears to be"), and attention is causal: the beginning is run once, and
-        every sentence's own words look back at its keys and values.
+        every sentence's own words attend to its keys and values.
 
         Args:
-            own: (N, S, width) embedded words from the slot on.
-            sentences: N of them, or one that stands for all.
+            own: (N, S, width) embeddings from the slot on.
+            sentences: N sentences, or one whose beginning and end position all N share.
 
         Returns:
             (N, D), not normalised.
@@ -165,13 +168,13 @@ class Language(nn.Module):
         return cast(Tensor, self.ln_final(last) @ self.projection)
 
     def reset_tokens(self) -> None:
-        """The tokens interpolated between the seven words anew, after the words' embeddings have changed."""
+        """Interpolates the tokens between the seven words again, after the words' embeddings have changed."""
         with torch.no_grad():
             self.tokens.copy_(self._interpolated_words(len(self.tokens)))
 
     def _interpolated_words(self, count: int) -> Tensor:
-        """(K, width): the seven words' embeddings (mean over a word's own tokens), linearly interpolated near to
-        far."""
+        """(K, width): the seven words' embeddings (each the mean over a word's tokens), linearly interpolated from near
+        to far."""
         own = [row[self.slot : end - self._suffix] for row, end in zip(*self._words, strict=True)]
         words = torch.stack([self._rows(row).mean(0) for row in own]).detach()
         return F.interpolate(words.T[None], size=count, mode="linear", align_corners=True)[0].T.contiguous()
@@ -186,7 +189,7 @@ def _causal_block(block: nn.Module, start: Tensor, own: Tensor) -> tuple[Tensor,
         own: (N, S, width) states of every sentence's own words.
 
     Returns:
-        Both after the block.
+        `start` and `own` after the block.
     """
     attention = cast(nn.MultiheadAttention, block.attn)
     length = own.shape[1]
@@ -242,7 +245,7 @@ def align(level: Tensor, text: Tensor) -> Tensor:
 
 
 def nearest_index(given: int, wanted: int, device: torch.device) -> Tensor:
-    """(wanted,) the channels that `F.interpolate(mode="nearest")` takes when it resizes `given` channels to
+    """(wanted,) indices of the channels that `F.interpolate(mode="nearest")` takes when it resizes `given` channels to
     `wanted`."""
     index = torch.arange(given, dtype=torch.float32, device=device)
     return F.interpolate(index[None, None], size=wanted, mode="nearest")[0, 0].long()
@@ -266,22 +269,22 @@ class _Sentences(NamedTuple):
         return cls(padded, tuple(len(sentence) - 1 for sentence in sentences))
 
     def renumbered(self, vocabulary: Sequence[int]) -> _Sentences:
-        """With positions in a vocabulary in place of CLIP's numbers."""
+        """The sentences with positions in a vocabulary in place of CLIP's numbers."""
         position = {number: i for i, number in enumerate(vocabulary)}
         return self._replace(padded=tuple(tuple(position[number] for number in row) for row in self.padded))
 
 
 _START, _END = 49406, 49407
-"""CLIP's tokens around a sentence."""
+"""CLIP's tokens at the start and the end of a sentence."""
 _WORDS = {
     "this": 589, "patch": 8721, "appears": 8743, "to": 531, "be": 655, "very": 1070, "close": 2660, "slightly": 8456,
     "neither": 14398, "nor": 6190, "distant": 18949, "x": 343,
 }  # fmt: skip
-"""CLIP's tokens of the usual prompt's words: whoever has no others needs no tokenizer."""
+"""CLIP's tokens of the words in the default prompts: for these no tokenizer is built."""
 
 
 def _encode(text: str) -> list[int]:
-    """CLIP's byte-pair tokens of a text; those of its words, one after the other.
+    """CLIP's byte-pair tokens of a text, word by word, without start and end tokens.
 
     >>> _encode("This patch appears to be")
     [589, 8721, 8743, 531, 655]
@@ -292,22 +295,22 @@ def _encode(text: str) -> list[int]:
 
 @cache
 def _tokenizer() -> Any:
-    """CLIP's, which takes a tenth of a second to build, and its library seconds to import."""
+    """CLIP's tokenizer. It takes a tenth of a second to build, and open_clip takes seconds to import."""
     import open_clip
 
     return open_clip.SimpleTokenizer()
 
 
 def _tokenize(prompt: str, context: int) -> tuple[_Sentences, _Sentences, int, int]:
-    """CLIP's tokens of a prompt with the seven words, and with one token in their place.
+    """CLIP's tokens of a prompt with the seven words, and with a single token in place of a word.
 
     Args:
         prompt: with one {depth}.
-        context: most tokens of a sentence, the start and end tokens among them.
+        context: largest number of tokens in a sentence, start and end tokens included.
 
     Returns:
-        the seven sentences; the one sentence; the position of the word; how many tokens come between the word and the
-        end token.
+        The seven sentences; the sentence with a single token; the position of the word; the number of tokens between
+        the word and the end token.
 
     Raises:
         UserError: the word merges with its neighbours into other tokens, or a sentence is too long.

@@ -35,7 +35,7 @@ class DepthNets:
         scales: of its disparities.
         head: end of a DPT decoder; "sigmoid" for a U-Net.
         min_depth, max_depth: limits of depth, in the model's unit.
-        resize: how the images that they were trained on were brought to their size; equal nets may differ in it.
+        resize: how the training images were resized; `==` ignores it.
 
     Raises:
         UserError: no such nets can be built.
@@ -117,7 +117,7 @@ class DepthNets:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DepthNets:
-        """From what `to_dict` gave; further entries are left aside.
+        """The nets that `to_dict` described; other entries are ignored.
 
         Raises:
             UserError: no such nets can be built.
@@ -133,7 +133,7 @@ class DepthNets:
             head=decoder["head"],
             min_depth=float(values["min_depth"]),
             max_depth=float(values["max_depth"]),
-            resize=values.get("resize", "area"),  # which older files lack
+            resize=values.get("resize", "area"),  # older files lack it
         )
 
     def build(self, resnet_weights: str = "random") -> tuple[DepthEncoder, nn.Module]:

@@ -59,7 +59,7 @@ class OnnxDepthModel:
                 f"{path} does not state its image size and depth limits ({error}): expected a file that "
                 "`hybrid-encoder export` wrote"
             ) from error
-        self.resize = about.get("resize", "area")  # which older files lack
+        self.resize = about.get("resize", "area")  # older files lack it
         with naming(path):
             check_image_size(self.height, self.width)
         names = [value.name for value in (*self._session.get_inputs(), *self._session.get_outputs())]
@@ -83,9 +83,9 @@ def _open(path: Path) -> Any:
     onnxruntime = import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors; it warns of every rearranged node
+    options.log_severity_level = 3  # errors only: it warns of every rearranged node
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of classes that onnxruntime does not name in public
+    except Exception as error:  # its classes of errors are not public
         reason = str(error).strip().split("\n")[0][:200]
         raise UserError(f"{path} cannot be opened as an ONNX file ({reason}): export or copy it again") from error

@@ -1,4 +1,4 @@
-"""What pixels may look like: images as nets take them, RGB in [0, 1], and images as users hold them."""
+"""Checks and conversions of pixels: images as nets take them, RGB in [0, 1], and images as users hold them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ..images import read_image, upper_bits
 ImageLike = np.ndarray | str | Path | Tensor | Image.Image
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and deviation of ImageNet's pixels, RGB."""
+"""Mean and standard deviation of ImageNet's pixels, RGB."""
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""The same of the images that OpenAI's CLIP was trained on."""
+"""Mean and standard deviation of the images that OpenAI's CLIP was trained on."""
 
 _SLACK = 0.01
-"""By how much pixels may leave [0, 1]: bfloat16 and resizing round."""
+"""By how much pixels may leave [0, 1]: bfloat16 and resizing round values."""
 
 
 class PixelCheck:
-    """Refuses images that are not in [0, 1]: their kind at every call, their values at the first, with one reduction.
+    """Refuses images that are not in [0, 1]. Every call checks the dtype, the first one the values, in one reduction.
 
-    Pixels of 0 to 255, or normalised once already, would pass through a net and give wrong depth in silence.
+    Without it, pixels from 0 to 255, or pixels that are normalised already, would give wrong depth without an error.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class PixelCheck:
             return
         try:
             low, high = (float(value) for value in image.detach().aminmax())
-        except RuntimeError:  # without values to look at: on the device "meta", under torch.func, or an empty batch
+        except RuntimeError:  # no values to look at: on the device "meta", under torch.func, or an empty batch
             return
         self._looked = True
         check_range(low, high)
@@ -88,7 +88,7 @@ def to_pixels(image: ImageLike | Sequence[ImageLike]) -> list[np.ndarray]:
 
 
 def is_sequence(image: ImageLike | Sequence[ImageLike]) -> TypeGuard[Sequence[ImageLike]]:
-    """Whether these are images one by one, rather than one image or a batch in one array."""
+    """Whether this is a sequence of images, rather than one image or a batch in one array."""
     return isinstance(image, Sequence) and not isinstance(image, str)
 
 

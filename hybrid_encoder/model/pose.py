@@ -17,7 +17,7 @@ POSE_SCALE = 0.01
 
 
 class PoseDecoder(nn.Module):
-    """Pose from encoder maps; one list of maps (frames stacked in the image) or one list per frame (shared encoder).
+    """Pose from encoder maps: one list of maps (frames stacked in the image) or one list per frame (shared encoder).
 
     Args:
         channels: channels of the coarsest map.
@@ -38,7 +38,8 @@ class PoseDecoder(nn.Module):
         )
 
     def forward(self, inputs: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
-        """Lists of maps, of which the last is read, (B, C, h, w) -> axis-angle and translation, each (B, n, 1, 3)."""
+        """Lists of maps, whose last map (B, C, h, w) is read -> axis-angle and translation, each (B, num_poses, 1,
+        3)."""
         squeezed = [F.relu(self.net[0](maps[-1])) for maps in inputs]
         x = torch.cat(squeezed, dim=1)
         x = in_own_precision(self.net[3], F.relu(self.net[2](F.relu(self.net[1](x)))))
@@ -52,7 +53,7 @@ class PoseDecoder(nn.Module):
 
 
 class ClassTokenPose(nn.Module):
-    """Pose from DINO's class tokens of both frames: costs nothing, since the towers run anyway.
+    """Pose from DINO's class tokens of both frames, which the encoder computes anyway: one linear layer.
 
     Args:
         width: length of a class token.
@@ -109,9 +110,9 @@ PoseHead = PoseDecoder | ClassTokenPose | PoseCNN
 
 @torch.no_grad()
 def start_forward(head: PoseHead, distance: float) -> None:
-    """Lets a head answer, whatever it sees, that the camera moved straight ahead by a distance.
+    """Makes a head predict, for any input, that the camera moved straight ahead by `distance` (a translation's unit).
 
-    Points then come nearer, so that their z shrinks from the earlier to the later frame.
+    Points come nearer by this motion, so that their z is smaller in the later frame: the translation is negative.
     """
     assert head.last.bias is not None
     nn.init.zeros_(head.last.weight)
@@ -121,7 +122,7 @@ def start_forward(head: PoseHead, distance: float) -> None:
 
 @torch.no_grad()
 def with_scaled_motion(head: PoseHead, factors: Tensor) -> PoseHead:
-    """A copy of a head that answers with other motions: axis-angle and translation times six factors."""
+    """A copy of a head that predicts its motions, axis-angle and translation, times six factors."""
     scaled = copy.deepcopy(head)
     assert scaled.last.bias is not None
     for values in (scaled.last.weight, scaled.last.bias):

@@ -20,8 +20,8 @@ _LEVELS = {
     4: ((0,), (1,), (2,), (3,)),
     5: ((0,), (0,), (1,), (2,), (3,)),
 }
-"""By the number of maps, the aligned levels that each map is made from. Some map reads each level, so that all of the
-encoder trains."""
+"""For each number of maps, the aligned levels that each map is made from. Every level is read by some map, so that the
+whole encoder trains."""
 
 
 class Pyramid(nn.Module):
@@ -29,8 +29,8 @@ class Pyramid(nn.Module):
     depthwise).
 
     Args:
-        encoder: whose features are read: its aligned levels; and its stride-4 map, where its config has `stride4_skip`,
-            which is added to the maps of strides 2 and 4.
+        encoder: the encoder whose features are read: the aligned levels and, where its config has `stride4_skip`, the
+            stride-4 map, which is added to the maps of strides 2 and 4.
         config: of that encoder: channels and strides of the maps.
     """
 
@@ -83,7 +83,7 @@ def pad_image(image: Tensor) -> Tensor:
 
 
 def crop_maps(maps: Sequence[Tensor], strides: Sequence[int], image_size: tuple[int, int]) -> list[Tensor]:
-    """Maps of a padded image -> what belongs to the image (H, W): ceil(H / stride) rows, ceil(W / stride) columns.
+    """Cuts maps of a padded image to the cells of the image (H, W): ceil(H / stride) rows, ceil(W / stride) columns.
 
     >>> crop_maps([torch.zeros(1, 8, 56, 160)], [4], (198, 638))[0].shape
     torch.Size([1, 8, 50, 160])
@@ -93,7 +93,7 @@ def crop_maps(maps: Sequence[Tensor], strides: Sequence[int], image_size: tuple[
 
 
 def nest_maps(maps: Sequence[Tensor], nesting: Sequence[int] | None) -> list[Any]:
-    """Maps as `HybridEncoderConfig.nesting` says: themselves, or in lists that repeat them.
+    """The maps as `HybridEncoderConfig.nesting` asks for: as they are, or each in a list that repeats it.
 
     >>> nest_maps(["a", "b"], (0, 2))
     ['a', ['b', 'b']]

@@ -1,7 +1,7 @@
 """The ResNet encoder and the U-Net depth decoder of the Monodepth2 family: the baseline, and the stock decoder.
 
-Written from the interface: tensor names and output shapes are those of the originals, so that weights pass
-both ways.
+Written from the interface: tensor names and output shapes are those of the originals, so that each loads the
+other's weights.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ResnetEncoder(DepthEncoder):
         num_layers: 18, 34, 50, 101 or 152.
         weights: "pretrained" (ImageNet), "random", or a file.
         num_input_images: images stacked along the channels, 2 for a pose network on pairs.
-        normalization: what it does to pixels.
+        normalization: how pixels are normalised, see `config.ResnetNormalization`.
 
     Attributes:
         num_layers, normalization: as given.
@@ -122,7 +122,7 @@ class UNetDecoder(nn.Module):
         """Five maps of (B, 3, H, W) -> {("disp", s): (B, 1, H / 2^s, W / 2^s)} in (0, 1).
 
         Raises:
-            UserError: a side of 32 pixels, of whose coarsest map nothing can be mirrored.
+            UserError: a side of 32 pixels: reflection padding needs two rows and columns of the coarsest map.
         """
         x = maps[-1]
         if min(x.shape[-2:]) < 2:
@@ -165,8 +165,9 @@ class ConvElu(nn.Module):
 class JoinElu(nn.Module):
     """Doubles a map (nearest), joins the finer one of the encoder, convolves both (3x3, reflection-padded), then ELU.
 
-    Neither the doubled map nor the joined one is made: a convolution is a sum over channels, and on a doubled map it
-    is a transposed one of stride 2, of four ninths of the products.
+    Neither the doubled map nor the joined one is made. A convolution is a sum over channels, so that each map is
+    convolved apart; and a convolution of a doubled map is a transposed convolution of stride 2, which has four ninths
+    of the products.
 
     Args:
         width: channels of the map and of the result.
@@ -194,10 +195,10 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _convolve_doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`_convolve` of a map doubled by nearest-neighbour: (B, C, h, w), (out, C, 3, 3) -> (B, out, 2 h, 2 w).
 
-    Doubling repeats the borders, so reflection there is repetition here.
+    Reflection padding of the doubled map repeats its border, as replication padding of the map does.
     """
     out, given = weight.shape[:2]
-    # Which of a kernel's three rows reach each of four: 3; 2, 3; 1, 2; 1.
+    # The rows of the 3x3 kernel whose sum is each row of the 4x4 one: 3; 2, 3; 1, 2; 1.
     taps = torch.ones(4, 3, dtype=weight.dtype, device=weight.device).tril().triu(-1).flip(1)
     spread = weight.transpose(0, 1).reshape(given * out, 9) @ torch.kron(taps, taps).T
     x = F.pad(x, (1, 1, 1, 1), mode="replicate")
@@ -213,7 +214,7 @@ def _elu(x: Tensor) -> Tensor:
 
 
 class _Elu(torch.autograd.Function):
-    """max(x, exp(min(x, 0)) - 1): PyTorch's own takes five times as long on a CPU, where `expm1` is not vectorised."""
+    """max(x, exp(min(x, 0)) - 1): PyTorch's ELU takes five times as long on a CPU, where `expm1` is not vectorised."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

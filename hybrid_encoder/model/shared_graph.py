@@ -1,14 +1,14 @@
-"""One computation from parameters, used several times, with the gradients of as many computations.
+"""A value computed once and used several times, with the gradients of computing it at every use.
 
-A graph of autograd that two losses share serves one backward pass: the first one frees it. Here the graph hangs behind
-a single node, which runs it in its own backward pass. That node may run any number of times:
+Two losses cannot share an ordinary graph of autograd: the first backward pass frees it. Here one node of autograd
+holds the graph, and runs the graph's backward pass in its own. That node may run any number of times:
 
-- Uses within one loss add their gradients up before the node, which then runs once.
-- Where there are several losses, it runs once for each of them. The graph is kept until the last use is gone.
-- Where there is one use, the graph lives as long as any graph: until a backward pass that does not retain it.
+- Uses within one loss: their gradients are added up before the node, which then runs once.
+- Several losses: the node runs once for each of them, and keeps the graph until the last use is gone.
+- A single use: the graph is freed as usual, by the first backward pass that does not retain it.
 
-The graph is computed from copies of the parameters. So a backward pass after a step of the optimiser is that of the
-forward pass before it, and hooks on the parameters run once, on the whole gradient.
+The graph is computed from copies of the parameters. So a backward pass after an optimiser step still differentiates
+the forward pass before that step, and hooks on the parameters run once, on the whole gradient.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ class SharedGraph:
     (tensor(66.), 1)
 
     Attributes:
-        copies: the parameters' values that it was computed from.
+        copies: the values of the parameters that the value was computed from.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], compute: Callable[[dict[str, Tensor]], Tensor]) -> None:
         """
         Args:
             parameters: what to differentiate with respect to.
-            compute: from copies of the parameters to the value, without random numbers.
+            compute: computes the value from copies of the parameters, without random numbers.
         """
-        # The graph's own tensors are none of the caller's hooks' business: under torch.utils.checkpoint, a first use
-        # and a later one must look alike.
+        # The caller's hooks must not see the graph's own tensors: under torch.utils.checkpoint, a first use and a later
+        # one must look alike.
         with torch.enable_grad(), saved_tensors_hooks(_pack, _unpack):
             copies = {name: parameter.clone() for name, parameter in parameters.items()}
             self._state = _State(list(copies.values()), compute(copies))
-            self._value: Tensor = _Behind.apply(self._state, *parameters.values())
+            self._value: Tensor = _Node.apply(self._state, *parameters.values())
         self.copies = {name: copy.detach() for name, copy in copies.items()}
 
     def use(self) -> Tensor:
-        """The value, as a tensor of its own; to be called while `reusable`."""
+        """The value as a new tensor; to be called only while `reusable`."""
         self._state.uses += 1
         return self._value.clone()
 
@@ -61,17 +61,17 @@ class SharedGraph:
         return self._value.detach().clone()
 
     def reusable(self, parameters: Mapping[str, Tensor]) -> bool:
-        """Whether no backward pass has run yet, and it is about these parameters: their names are compared."""
+        """Whether no backward pass has run yet, and the graph is of parameters with these names."""
         return not self._state.ran and parameters.keys() == self.copies.keys()
 
 
 @dataclass
 class _State:
-    """What the node knows. It does not know its own output, which would be a circle.
+    """The node's state. It does not hold the node's output, which would be a reference cycle.
 
     Attributes:
-        copies: what the graph begins with.
-        end: what it ends with; None: only the node holds it, until a backward pass frees it.
+        copies: the graph's inputs.
+        end: the graph's output; None: only the node's saved tensors hold it, until a backward pass frees them.
         uses: how often the value was taken.
         ran: whether a backward pass has run.
     """
@@ -82,8 +82,8 @@ class _State:
     ran: bool = False
 
 
-class _Behind(torch.autograd.Function):
-    """The node that the graph hangs behind."""
+class _Node(torch.autograd.Function):
+    """The node of autograd that runs the graph's backward pass in its own."""
 
     @staticmethod
     def forward(ctx: Any, state: _State, *parameters: Tensor) -> Tensor:
@@ -107,13 +107,13 @@ class _Behind(torch.autograd.Function):
 
 
 def _pack(saved: Tensor) -> tuple[Tensor, int]:
-    """Without its graph, which autograd adds again: an output that held its own node would never be freed."""
+    """A saved tensor without its graph, which autograd restores: holding its own node, it would never be freed."""
     values = saved.detach()
     return values, values._version
 
 
 def _unpack(packed: tuple[Tensor, int]) -> Tensor:
-    """With the check that autograd makes where there are no hooks."""
+    """The saved tensor, after the check for in-place writes that autograd makes where there are no hooks."""
     values, version = packed
     if values._version != version:
         raise RuntimeError(

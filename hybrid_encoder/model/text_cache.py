@@ -1,21 +1,21 @@
 """Keeps text features until something that they are computed from has changed; never returns old ones.
 
-What is computed from the text tower (about 100 MB) and the depth tokens (at most a few hundred kB) is needed again for
-every image. In evaluation it rarely changes; in a training step, where the encoder may be called several times, it does
-not change before the backward pass. Two kinds of checks tell whether it has, at every call:
+Text features depend on the text tower (about 100 MB) and the depth tokens (at most a few hundred kB), and every image
+needs them. In evaluation they rarely change; in a training step, where the encoder may be called several times, they do
+not change before the backward pass. Every call checks in two ways whether they are still right:
 
-- By value, against a copy: the tokens, always, and parameters of the tower from the moment that they are seen to
-  require gradients. This check needs no help of whoever writes: it sees fused optimisers, which do not count
-  PyTorch's version of a parameter up, and writes through `.data`, such as moving averages of weights. On a GPU the
-  host waits for its answer; the first call of a training step does not ask.
+- By value, against a copy: the tokens always, and parameters of the tower once they have been seen to require
+  gradients. This check sees every write, also those of fused optimisers, which do not increment PyTorch's version of a
+  parameter, and writes through `.data`, such as moving averages of weights. On a GPU the host waits for the result;
+  the first call of a training step needs no check.
 - By identity, address and version: frozen parameters of the tower. They get no gradients, so no optimiser writes to
-  them, and every other way to change them is visible there: in-place operations and `load_state_dict` count the version
-  up, `assign=True`, `.to()` and `parameter.data = ...` change the identity or the address. The one exception is an
+  them, and every other way to change them is visible there: in-place operations and `load_state_dict` increment the
+  version, `assign=True`, `.to()` and `parameter.data = ...` change the identity or the address. The one exception is an
   in-place write through `.data` to a *frozen* parameter: switch between `train()` and `eval()` after it, or `clear()`.
   Tensors that were made in inference mode have no version and are compared by value.
 
-With gradients, calls share one graph (`shared_graph`) until its backward pass has run. Where PyTorch looks into the
-computation (torch.compile, torch.func, tracing, CUDA graphs), it is computed at every call.
+With gradients, calls share one graph (`shared_graph`) until its backward pass has run. Where PyTorch transforms or
+records the computation (torch.compile, torch.func, tracing, CUDA graphs), every call computes the features.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from .shared_graph import SharedGraph
 
 Compute = Callable[[dict[str, Tensor]], Tensor]
-"""Text features, from tensors that take the place of the parameters of these names; {}: from the parameters."""
+"""Computes text features, with the given tensors in place of the parameters of these names; {}: with none."""
 
 
 class TextCache:
@@ -46,7 +46,7 @@ class TextCache:
         self._by_value = set(by_value)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies of a model, which have no part in its graphs."""
+        """For copies of a model, which do not share its graphs."""
         return {**self.__dict__, "_kept": {name: replace(kept, graph=None) for name, kept in self._kept.items()}}
 
     def clear(self) -> None:
@@ -56,9 +56,9 @@ class TextCache:
     def get(self, name: str, parameters: Mapping[str, Tensor], compute: Compute) -> Tensor:
         """The value kept under a name, or a newly computed one if a parameter has changed since.
 
-        With a graph where gradients are enabled and a parameter requires them. An export has no values to compare: it
-        takes what is kept as a constant, and computes the text within its graph where nothing is kept. Without
-        gradients, `torch.compile` breaks its graph here; with them, the text is part of it.
+        The value has a graph where gradients are enabled and a parameter requires them. `torch.export` has no values to
+        compare: it takes a kept value as a constant; where none is kept, it computes the text within its graph. Without
+        gradients, `torch.compile` breaks its graph here; with gradients, the text is part of its graph.
 
         Args:
             parameters: all that the value depends on, by name.
@@ -92,21 +92,21 @@ class TextCache:
         kept = self._kept.get(name)
         usable = kept is not None and (not trained or kept.has_graph_of(trained))
         if kept is None or not usable or not kept.is_current(parameters, self._by_value):
-            if torch.jit.is_tracing():  # which would take what is kept now for an input of the next trace
+            if torch.jit.is_tracing():  # a value kept now would be an input of the next trace
                 return compute({})
             kept = None
-            self._kept.pop(name, None)  # with its graph, before there is another
+            self._kept.pop(name, None)  # frees its graph before another is made
             kept = self._kept[name] = _Kept.of(parameters, trained, self._by_value, compute)
         return kept.graph.use() if trained and kept.graph is not None else kept.value
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What a parameter was when a value was computed from it.
+    """The state of a parameter when a value was computed from it.
 
     Attributes:
         parameter: held, so that no later parameter takes its address.
-        address, version: of its values; version -1 where there is none.
+        address, version: of its values; version is -1 where there is none.
         values: a copy, None where a change shows in the address or the version.
     """
 
@@ -121,7 +121,7 @@ class _Source:
         return cls(parameter, parameter.data_ptr(), version, values)
 
     def is_current(self, now: Tensor, by_value: bool) -> bool:
-        """Whether a parameter still is what it was."""
+        """Whether a parameter has not changed since."""
         if self.values is None:
             same = now is self.parameter and now.data_ptr() == self.address
             return same and not by_value and now._version == self.version
@@ -131,7 +131,7 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Kept:
-    """A value, all that it was computed from, and its graph if it was computed with one."""
+    """A value, the states of all parameters that it was computed from, and its graph if it has one."""
 
     sources: dict[str, _Source]
     value: Tensor
@@ -145,7 +145,7 @@ class _Kept:
         by_value: Collection[str],
         compute: Compute,
     ) -> _Kept:
-        """Computed now, with a graph if parameters are to be trained."""
+        """Computes the value, with a graph if parameters are to be trained."""
         # Leaving inference mode: a tensor made inside it could not serve a later training step.
         with torch.inference_mode(False), torch.no_grad():
             graph = SharedGraph(trained, compute) if trained else None
@@ -161,14 +161,14 @@ class _Kept:
         return self.graph is not None and self.graph.reusable(trained)
 
     def is_current(self, parameters: Mapping[str, Tensor], by_value: Collection[str]) -> bool:
-        """Whether all parameters still are what they were."""
+        """Whether no parameter has changed since."""
         if parameters.keys() != self.sources.keys():
             return False
         return all(self.sources[name].is_current(now, name in by_value) for name, now in parameters.items())
 
 
 def _can_share(parameters: Collection[Tensor]) -> bool:
-    """Whether a graph of this call's may serve later ones."""
+    """Whether later calls may use a graph of this call."""
     if torch.compiler.is_compiling() or _without_values(parameters):
         return False
     if torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
@@ -178,12 +178,12 @@ def _can_share(parameters: Collection[Tensor]) -> bool:
 
 
 def _are_a_module_s_own(parameters: Collection[Tensor]) -> bool:
-    """Whether parameters have values, and are those of a module: torch.func puts other tensors in their place, for one
+    """Whether parameters have values and are a module's own: torch.func puts other tensors in their place for one
     call."""
     return all(isinstance(parameter, nn.Parameter) and not parameter.is_meta for parameter in parameters)
 
 
 def _without_values(parameters: Collection[Tensor]) -> bool:
-    """Whether parameters have shapes alone, as within `torch.export`, strict or not."""
+    """Whether parameters have shapes but no values, as within `torch.export`, strict or not."""
     strict = getattr(torch.compiler, "is_exporting", None)  # torch 2.7
     return any(isinstance(parameter, FakeTensor) for parameter in parameters) or (strict is not None and strict())

@@ -22,7 +22,7 @@ from .pixels import IMAGENET_MEAN, IMAGENET_STD
 EXPANSION = 4
 """Channels that a block of the ResNet returns, per channel inside it."""
 VOCABULARY = 49408
-"""Words of CLIP's vocabulary."""
+"""Tokens in CLIP's vocabulary."""
 
 
 class TinyBottleneck(nn.Module):
@@ -204,14 +204,14 @@ class TinyDino(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
         nn.init.normal_(self.cls_token, std=1e-6)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        self._start_with_places()
+        self._start_positions()
 
     @torch.no_grad()
-    def _start_with_places(self) -> None:
-        """Sines and cosines in place of random position embeddings, half as large as they are made.
+    def _start_positions(self) -> None:
+        """Position embeddings start as sines and cosines of amplitude 0.5 rather than as random numbers.
 
-        A pretrained DINO knows where its patches lie. One that does not takes long to find that roads are near below:
-        it first calls near what is dark.
+        A pretrained DINO knows where its patches lie. A DINO that does not know it takes long to learn that the road at
+        the bottom of an image is near: it first takes dark for near.
         """
         side, width = round(self.patch_embed.num_patches**0.5), self.num_features
         bands = 10000.0 ** -(torch.arange(width // 4) / (width // 4))
@@ -221,7 +221,7 @@ class TinyDino(nn.Module):
         self.pos_embed[0, 1:] = 0.5 * places
 
     def _pos_embed(self, x: Tensor) -> Tensor:
-        """Patches (B, h, w, C) -> with class token and positions, (B, 1 + h w, C), as timm resizes them."""
+        """Adds class token and positions, resized as timm does: patches (B, h, w, C) -> (B, 1 + h w, C)."""
         batch, height, width, channels = x.shape
         side = round(self.patch_embed.num_patches**0.5)
         spatial = self.pos_embed[:, 1:]

@@ -1,4 +1,4 @@
-"""What all towers that look at the image have in common: own normalisation, frozen parts, a grid of patches.
+"""What all towers that see the image have in common: their own normalisation, frozen parts, a grid of patches.
 
 Every tower takes `image: (B, 3, H, W)`, RGB in [0, 1], H and W multiples of 32, and gives four maps.
 """
@@ -17,8 +17,8 @@ Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Tower(nn.Module):
-    """Common to all towers: normalisation as buffers, saved with the weights that it belongs to, and frozen parts that
-    stay in eval mode.
+    """The base of all towers: normalisation as buffers, which are saved with the weights, and frozen parts that stay in
+    eval mode.
 
     Attributes:
         channels: channels of the four maps.
@@ -37,7 +37,7 @@ class Tower(nn.Module):
         self._check_pixels = PixelCheck()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in ("mean", "std"):  # which files of others, and of our first versions, do not hold
+        for name in ("mean", "std"):  # files of others, and of our first versions, lack them
             state_dict.setdefault(f"{prefix}{name}", getattr(self, name))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -51,7 +51,7 @@ class Tower(nn.Module):
         return (image - self.mean) / self.std
 
     def freeze(self, *modules: nn.Module) -> None:
-        """No gradients for these modules, and eval mode even under `.train()`."""
+        """Turns off gradients for these modules, and keeps them in eval mode even under `.train()`."""
         for module in modules:
             module.requires_grad_(False)
             module.eval()
@@ -67,7 +67,7 @@ class Tower(nn.Module):
 def to_patch_grid(image: Tensor, patch: int) -> tuple[Tensor, tuple[int, int]]:
     """The image resized (bilinear) to the nearest multiple of the patch size, and its grid (h, w)."""
     height, width = image.shape[-2:]
-    # As round(height / patch): in whole numbers, since torch.jit.trace has tensors for sizes. Multiples of 32 are never
+    # round(height / patch) in whole numbers, since sizes are tensors under torch.jit.trace. Multiples of 32 are never
     # halfway between two multiples of a patch below 64.
     grid = (max((2 * height + patch) // (2 * patch), 1), max((2 * width + patch) // (2 * patch), 1))
     size = (grid[0] * patch, grid[1] * patch)
@@ -82,6 +82,6 @@ def quarters(depth: int) -> tuple[int, ...]:
 
 
 def choose_normalization(choice: str, own: Normalization) -> Normalization | None:
-    """The mean and deviation of a tower under "own", "imagenet" or "none" (`HybridEncoderConfig.normalization`, and
-    `normalization_of_dino`); None: values stay in [0, 1]."""
+    """The mean and standard deviation of a tower under "own", "imagenet" or "none" (`HybridEncoderConfig.normalization`
+    and `normalization_of_dino`); None: values stay in [0, 1]."""
     return {"own": own, "imagenet": (IMAGENET_MEAN, IMAGENET_STD), "none": None}[choice]

@@ -1,4 +1,4 @@
-"""What of an encoder trains: freezing it whole, and state dicts without its frozen parameters."""
+"""Freezing an encoder as a whole, and state dicts without its frozen parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T", bound="Trainable")
 
 
 class Trainable(nn.Module):
-    """A module that can be frozen whole for a while, and saved without what is frozen for good."""
+    """A module that can be frozen as a whole for a while, and saved without the parameters that never train."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Trainable(nn.Module):
         self._asked_mode = True
 
     def freeze(self: T) -> T:
-        """No gradients for any parameter, and eval mode whatever `.train()` asks for, until `unfreeze`."""
+        """Turns off all gradients and keeps eval mode, whatever `.train()` asks for, until `unfreeze`."""
         if self._trained is None:
             self._asked_mode = self.training
             self.eval()
@@ -46,7 +46,7 @@ class Trainable(nn.Module):
         return self
 
     def train(self: T, mode: bool = True) -> T:
-        """As of any module; eval mode while it is frozen."""
+        """As `nn.Module.train`; a frozen module stays in eval mode until `unfreeze`."""
         if self._trained is None:
             return super().train(mode)
         self._asked_mode = mode
@@ -55,7 +55,7 @@ class Trainable(nn.Module):
     def trainable_state_dict(self) -> dict[str, Tensor]:
         """The state dict without the parameters that never train, such as the text tower, and with their checksum.
 
-        `load_state_dict` takes it where the encoder was built from the same config, its towers from the same published
+        `load_state_dict` takes it if the encoder was built from the same config and its towers from the same published
         weights. Save the config beside it: `encoder.config.to_dict()`.
         """
         trained = set(self._trained or ())
@@ -79,7 +79,7 @@ class Trainable(nn.Module):
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:
-    """Of names and bytes, whatever the device."""
+    """CRC-32 of names and bytes; the device does not matter."""
     found = 0
     for name in sorted(tensors):
         content: Any = tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()

@@ -36,10 +36,10 @@ class ClipVitTower(Tower):
 
 
 class _Intermediates(nn.Module):
-    """open_clip's transformer up to four of its blocks, with the position embeddings given.
+    """open_clip's transformer up to the last of four blocks, with position embeddings as an argument.
 
-    Its own forward reads them off the module, where other sizes would have to be put for the time of a call, in sight
-    of other threads.
+    open_clip's `forward` reads them from the module. For another image size they would have to be replaced there
+    during the call, which other threads would see.
     """
 
     def __init__(self, visual: VisionTransformer, blocks: tuple[int, ...]) -> None:
@@ -61,13 +61,13 @@ class _Intermediates(nn.Module):
 
 
 class TimmVitTower(Tower):
-    """A vision transformer of timm, as open_clip uses them for SigLIP and EVA02; what comes after its last map is left
+    """A vision transformer of timm, as in open_clip's SigLIP and EVA02; all that comes after the last map is left
     out."""
 
     def __init__(self, vit: nn.Module, normalization: Normalization | None) -> None:
         """
         Args:
-            vit: gives its tensors; its pooling and its head are left out.
+            vit: the model whose tensors are taken; its pooling and its head are left out.
         """
         super().__init__(normalization)
         self.blocks = list(quarters(len(vit.blocks)))  # type: ignore[arg-type]
@@ -88,8 +88,8 @@ def is_timm_vit(model: nn.Module) -> bool:
 
 
 def _of_any_size(vit: nn.Module, blocks: list[int]) -> nn.Module:
-    """The same transformer of timm with the same tensors, for images of any size, without what comes after its last
-    block."""
+    """The same transformer of timm with the same tensors, for images of any size; all after its last block is left
+    out."""
     name = str(vit.pretrained_cfg["architecture"])  # type: ignore[index]
     import timm  # slow to import, and not needed by the tiny towers
 

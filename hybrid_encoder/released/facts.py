@@ -1,7 +1,7 @@
-"""What the authors' files do not say: how the nets in them saw pixels; and the line that tells what was decided.
+"""Facts that the authors' files do not state: how their nets saw pixels; and the line that reports what was decided.
 
-No tensor shows which mean and deviation a net was trained with. What kind of run a file comes from does:
-docs/METHOD.md, section 4, says what each kind did.
+Tensors do not show which mean and standard deviation a net was trained with. The kind of run that a file comes from
+does: docs/METHOD.md, section 4, lists what each kind of run did.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PIXELS: dict[Kind, dict[str, Any]] = {
     "teacher": {"normalization": "none"},
 }
 _RANKED = {"ranking": "one_way", "rank_order": "far_to_near"}
-"""How the released code ranks patches in stage 1, which all of its runs start from."""
+"""How the released code ranks patches in stage 1, from which all of its runs start."""
 _SEEN = {
     "own": "images with its own mean and deviation",
     "imagenet": "images with ImageNet's mean and deviation",
@@ -32,7 +32,7 @@ _SEEN = {
 
 
 def kind_of(entries: Mapping[str, Any], source: str) -> Kind:
-    """Which run an encoder.pth is of, by the plain values that its trainer wrote beside the tensors.
+    """The kind of run that wrote an encoder.pth, by the plain values that its trainer saved beside the tensors.
 
     >>> kind_of({"height": 192, "use_stereo": False}, "encoder.pth")
     'single frame'
@@ -42,7 +42,7 @@ def kind_of(entries: Mapping[str, Any], source: str) -> Kind:
         source: names the file.
 
     Raises:
-        UserError: neither trainer's values are there: how its nets saw pixels cannot be known.
+        UserError: the values of neither trainer are there, so that it is unknown how the nets saw pixels.
     """
     if "min_depth_bin" in entries:
         return "two frames"
@@ -56,22 +56,22 @@ def kind_of(entries: Mapping[str, Any], source: str) -> Kind:
 
 
 def base_config(kind: Kind, normalization: str | None = None) -> HybridEncoderConfig:
-    """The preset `released` with the normalisation of a kind of run, and how its stage 1 ranked patches.
+    """The preset `released` with the normalisation of a kind of run, and the ranking of its stage 1.
 
     Args:
-        normalization: in place of the kind's.
+        normalization: used for both towers in place of the kind's; None: the kind's.
     """
     pixels = _PIXELS[kind] if normalization is None else {"normalization": normalization, "dino_normalization": "same"}
     return preset("released").replace(**pixels, **_RANKED)
 
 
 def pose_normalization(kind: Kind) -> ResnetNormalization:
-    """What the pose ResNet of a run does to pixels."""
+    """How the pose ResNet of a kind of run normalises pixels."""
     return "none" if kind == "single frame" else "monodepth2"
 
 
 def describe(config: HybridEncoderConfig, kind: Kind) -> str:
-    """What was decided about an encoder, in one line.
+    """One line on what was decided about an encoder.
 
     >>> describe(preset("released"), "single frame")  # doctest: +NORMALIZE_WHITESPACE
     'single frame; 256 tokens; CLIP and DINO, interp_conv1x1, alignment=concat; CLIP sees raw [0, 1], DINO sees raw
@@ -84,7 +84,7 @@ def describe(config: HybridEncoderConfig, kind: Kind) -> str:
 
 
 def describe_pixels(config: HybridEncoderConfig) -> str:
-    """How the towers of an encoder see pixels.
+    """How the towers of an encoder see pixels, in words.
 
     >>> describe_pixels(preset("paper").replace(dino=None))
     'CLIP sees images with its own mean and deviation'
@@ -93,7 +93,7 @@ def describe_pixels(config: HybridEncoderConfig) -> str:
 
 
 def _towers(config: HybridEncoderConfig) -> dict[str, str]:
-    """The normalisation of each tower that looks at images."""
+    """The normalisation of each tower that sees images, by the tower's name in messages."""
     image_tower = {"clip": "CLIP", None: None}.get(config.image_tower, "an ImageNet ResNet-50 in CLIP's place")
     seen: dict[str, str] = {image_tower: config.normalization} if image_tower else {}
     return seen | ({"DINO": config.normalization_of_dino} if config.dino else {})

@@ -1,6 +1,6 @@
-"""Fetches the authors' checkpoints from their repository on the hub, after asking; says how to do it by hand.
+"""Fetches the authors' checkpoints from their repository on the hub after asking, and says how to do it by hand.
 
-Their repository states no licence, so the files are never part of this package, and nobody fetches them unasked.
+Their repository states no licence: so the files are never part of this package, and are not fetched unasked.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ STAGE1 = "stage1_checkpoint/stage1.ckpt"
 STAGE2_ROOTS = ("checkpoints", "stage2_checkpoints")
 """Folders of the repository under which stage 2 lies."""
 NETS = ("encoder.pth", "depth.pth")
-"""What a folder of stage 2 holds at least."""
+"""Files that every folder of stage 2 holds."""
 _UNUSED = "adam.pth"
 _SECONDS = 8.0
-"""After which a hub that does not answer counts as out of reach."""
+"""How long a hub may not answer before it counts as out of reach."""
 
 Part = Literal["stage1", "stage2"]
 
 
 @dataclass(frozen=True)
 class Hub:
-    """Where files are fetched from and kept; the defaults are `huggingface_hub`'s.
+    """Where files are fetched from and kept.
 
     Attributes:
-        endpoint: address of the hub.
-        cache_dir: folder for what was fetched.
+        endpoint: address of the hub; None: `huggingface_hub`'s default.
+        cache_dir: folder for fetched files; None: `huggingface_hub`'s default.
     """
 
     endpoint: str | None = None
@@ -39,15 +39,16 @@ class Hub:
 
 
 def fetch_released(part: Part, folder: str = "", yes: bool = False, hub: Hub | None = None) -> Path:
-    """The authors' folder of stage 2, or their file of stage 1, on this machine; fetched where it is not there yet.
+    """The authors' folder of stage 2, or their file of stage 1, on this machine; fetched if it is not there yet.
 
     Args:
-        folder: of stage 2, within the repository; empty: the only one.
+        folder: which folder of stage 2 in the repository; empty: the only one.
         yes: fetch without asking.
-        hub: None: the hub.
+        hub: None: the default hub.
 
     Raises:
-        UserError: not reachable, no such files, several folders and none was named, or nobody agreed.
+        UserError: the hub is out of reach, has no such files, or has several folders and `folder` names none of them;
+            or the user did not agree.
     """
     hub = hub or Hub()
     kept = _kept(part, folder, hub)
@@ -62,7 +63,7 @@ def fetch_released(part: Part, folder: str = "", yes: bool = False, hub: Hub | N
 
 
 def by_hand(part: Part) -> str:
-    """Where the files are and what to do with them, for whoever has no network here."""
+    """Where the files are and what to do with them, for a user without network."""
     page = f"https://huggingface.co/{REPOSITORY}"
     if part == "stage1":
         return f"fetch {page}/resolve/main/{STAGE1} elsewhere, and give the file: --stage1 stage1.ckpt"
@@ -74,12 +75,12 @@ def by_hand(part: Part) -> str:
 
 
 def _look_up(part: Part, hub: Hub) -> Any:
-    """What the hub says of the repository: its files with their sizes, and its licence."""
+    """The hub's information about the repository: its files with their sizes, and its licence."""
     from huggingface_hub import HfApi  # slow to import
 
     try:
         return HfApi(endpoint=hub.endpoint).model_info(REPOSITORY, files_metadata=True, timeout=_SECONDS)
-    except Exception as error:  # the hub's client raises classes of three libraries, all of them: not reached
+    except Exception as error:  # the hub's client raises classes of three libraries; all mean out of reach
         raise _not_fetched(part, error) from error
 
 
@@ -96,7 +97,7 @@ def _download(part: Part, files: list[str], hub: Hub) -> Path:
                 etag_timeout=_SECONDS,
             )
         )
-    except Exception as error:  # as above
+    except Exception as error:  # as in `_look_up`
         raise _not_fetched(part, error) from error
 
 
@@ -106,8 +107,8 @@ def _not_fetched(part: Part, error: Exception) -> UserError:
 
 
 def _kept(part: Part, folder: str, hub: Hub) -> Path | None:
-    """What an earlier call has fetched; looked for in the hub's cache itself, whose client wants all of a repository or
-    none."""
+    """What an earlier call has fetched; None: nothing. Read from the cache's folders, since the hub's client finds only
+    whole repositories."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     repository = Path(hub.cache_dir or HF_HUB_CACHE) / f"models--{REPOSITORY.replace('/', '--')}"
@@ -161,10 +162,10 @@ def _licence(info: Any) -> str:
 
 
 def _agree(files: list[str], sizes: dict[str, int], licence: str, yes: bool) -> None:
-    """Says what would be fetched and asks once.
+    """Prints what would be fetched, and asks once.
 
     Raises:
-        UserError: the answer is no, or there is nobody to ask.
+        UserError: the answer is no, or stdin is no terminal.
     """
     total = sum(sizes[name] for name in files) / 1e6
     names = ", ".join(files)

@@ -1,4 +1,4 @@
-"""Which of the authors' tensors is which of ours, and what config they belong to (docs/METHOD.md, section 5)."""
+"""Maps the authors' names of tensors to ours, and reads the config off their tensors (docs/METHOD.md, section 5)."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ UNUSED = (
     "dinov2.mask_token",  # DINO's own training
     "clip.logit_scale",  # the temperature is fixed at 100
     "clip.visual.attnpool.*",  # pools the image into one vector
-    "depth_head.projects.4.*",  # projects a level that does not exist
-    "depth_head.scratch.refinenet4.resConfUnit1.*",  # would join a level coarser than the coarsest
+    "depth_head.projects.4.*",  # projects a fifth level, which does not exist
+    "depth_head.scratch.refinenet4.resConfUnit1.*",  # joins a coarser level to the coarsest: there is none
 )
 """The released tensors that no depth model needs."""
 IMAGENET_RESNET = "resnet50.tv_in1k"
-"""What stood in CLIP's place in an ablation: torchvision's ResNet-50."""
+"""The image tower of an ablation in CLIP's place: torchvision's ResNet-50."""
 STAGE1_HEAD = "depth_head.*"
 """A DPT head, which every stage-1 checkpoint holds and stage 1 never trains."""
 TWO_FRAME_UNUSED = (
-    "layer[0-4]_clip.*",  # these three: the towers' layers once more, under a second name
+    "layer[0-4]_clip.*",  # these three: the towers' layers under a second name
     "layer[1-4]_dino.*",
     "dino_norm.*",
     "backprojector*.*",  # fixed grids
-    "prematching_conv.*",  # this and the next: built, never run
+    "prematching_conv.*",  # these two: built, but never run
     "reduce_conv.1.0.*",
 )
-"""What the encoder.pth of a ManyDepth folder holds besides."""
+"""Further tensors in the encoder.pth of a ManyDepth folder that no model needs."""
 
 _TOKEN = re.compile(r"extra_tkns_learnables_depth\.([0-9]{1,6})")
 _ENCODER_NAMES = (
@@ -54,11 +54,11 @@ _RESNET_NAMES = (
     (r"bn1\.(.+)", r"image_tower.stem.1.\1"),
     (r"(layer[1-4]\..+)", r"image_tower.\1"),
 )
-"""Behind the prefix that `_resnet_prefix` finds."""
+"""Names after the prefix that `_resnet_prefix` finds."""
 _DECODER_NAMES = (
     (r"depth_head\.projects\.([0-3]\..+)", r"project.\1"),
     (r"depth_head\.resize_layers\.([013]\..+)", r"resize.\1"),
-    # <n> counts from 1 where ours counts from 0.
+    # <n>: theirs counts from 1, ours from 0.
     (r"depth_head\.scratch\.layer([1-4])_rn\.(.+)", r"narrow.<\1>.\2"),
     (r"depth_head\.scratch\.refinenet([1-4])\.resConfUnit1\.(.+)", r"fuse.<\1>.join.\2"),
     (r"depth_head\.scratch\.refinenet([1-4])\.resConfUnit2\.(.+)", r"fuse.<\1>.refine.\2"),
@@ -70,17 +70,17 @@ _DECODER_NAMES = (
 
 
 def read_config(tensors: Mapping[str, Tensor], base: HybridEncoderConfig, source: str) -> HybridEncoderConfig:
-    """The config of the authors' encoder, read off its tensors: K, the fusion, and which towers there are.
+    """The config of the authors' encoder, read off its tensors: the number of tokens K, the fusion, and the towers.
 
     Raises:
-        UserError: not the authors' encoder.
+        UserError: the tensors are not of the authors' encoder.
     """
     has_dino = any(name.startswith("dinov2.") for name in tensors)
-    # CLIP is always there for its text tower; its images are used where they are brought to the fused channels.
+    # CLIP is always there for its text tower; its image tower is used where its maps are projected.
     has_image_tower = any(name.startswith("clip_align_conv.") for name in tensors)
     if not (has_dino or has_image_tower) or not any(name.startswith("clip.") for name in tensors):
         raise UserError(f"{source} is no encoder of the authors: it seems to be {describe_tensors(tensors)}")
-    # The other fusion needs no convolution at level 1, which has the fused channels already.
+    # interp_conv1x1 has no convolution at level 1, whose map already has the fused channels.
     first = tensors.get("clip_align_conv.0.weight")
     strided = first is not None and tuple(first.shape[2:]) == (3, 3)
     tower = "clip" if _resnet_prefix(tensors) is None else IMAGENET_RESNET
@@ -98,16 +98,16 @@ def read_config(tensors: Mapping[str, Tensor], base: HybridEncoderConfig, source
 def read_alignment(
     config: HybridEncoderConfig, encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor], source: str
 ) -> HybridEncoderConfig:
-    """The config with the towers that were used, alignment and decoder width, read off the decoder's first projection.
+    """The config with alignment, decoder width and the towers that were used, read off the decoder's first projection.
 
-    The file of an encoder that used one tower holds the other one, too: only the channels that the decoder reads tell.
+    The file of an encoder that used one tower holds the other one, too: only the decoder's channels tell which.
 
     Args:
         encoder, decoder: the authors' tensors.
         source: names the decoder's file.
 
     Raises:
-        UserError: not the authors' decoder, or not of this encoder.
+        UserError: the tensors are not of the authors' decoder, or of one that reads another encoder.
     """
     first = decoder.get("depth_head.projects.0.weight")
     if first is None or first.ndim != 4:
@@ -129,7 +129,7 @@ def read_alignment(
 
 
 class _Variant(NamedTuple):
-    """What a decoder may read: the levels of which towers, under which alignment."""
+    """One possibility of what a decoder reads: the levels of these towers, under this alignment."""
 
     image: bool
     dino: bool
@@ -140,19 +140,19 @@ class _Variant(NamedTuple):
         return f"{towers} with alignment={self.alignment}"
 
     def changes(self) -> dict[str, Any]:
-        """Of a config that has all the towers of the file."""
+        """The fields that differ from a config with all towers of the file."""
         unused = {**({} if self.image else {"image_tower": None}), **({} if self.dino else {"dino": None})}
         return {"alignment": self.alignment, **unused}
 
 
 def _variants(image: int, dino: int, num_tokens: int, has_tokens: bool) -> dict[int, list[_Variant]]:
-    """The variants by the channels of their levels.
+    """The variants that are possible, by the channels of their levels.
 
     Args:
-        image, dino: fused channels of each tower, 0 where the file has none.
+        image, dino: fused channels of each tower, 0 where the file lacks the tower.
         num_tokens: K.
-        has_tokens: whether the file has depth tokens. Where it does and a number of channels can be had with text and
-            without, it is with text.
+        has_tokens: whether the file has depth tokens. If it has, and variants with text and without text have the same
+            channels, only those with text are kept.
     """
     found: dict[int, list[_Variant]] = {}
     for alignment in ("concat", "replace", "none"):
@@ -160,7 +160,7 @@ def _variants(image: int, dino: int, num_tokens: int, has_tokens: bool) -> dict[
             continue
         channels: dict[int, list[_Variant]] = {}
         for towers in dict.fromkeys([(image, dino), (image, 0), (0, dino)]):
-            # The logits alone do not tell which towers they come from: all that there are.
+            # Logits do not show which towers they come from: all towers are assumed.
             if not any(towers) or (alignment == "replace" and towers != (image, dino)):
                 continue
             given = {"concat": num_tokens + sum(towers), "replace": num_tokens, "none": sum(towers)}[alignment]
@@ -174,10 +174,11 @@ def encoder_tensors(
 ) -> dict[str, Tensor]:
     """The authors' encoder tensors under our names.
 
-    What has no place with us keeps its name, for `load_state` to report; `UNUSED` and `ignore` are left out.
+    Tensors that we have no name for keep theirs, and `load_state` reports them. Those that match `UNUSED` or `ignore`
+    are left out.
 
     Raises:
-        UserError: word embeddings that are not of CLIP's whole vocabulary.
+        UserError: depth tokens of several lengths, or word embeddings without rows for CLIP's whole vocabulary.
     """
     table: Sequence[tuple[str, str]] = _ENCODER_NAMES
     unused = [*UNUSED, *ignore]
@@ -193,7 +194,7 @@ def encoder_tensors(
         unused.append(f"{prefix}{'*' if encoder.config.image_tower is None else 'fc.*'}")
     ours = _rename(tensors, table, unused)
     names = _token_names(ours)
-    if not names and encoder.config.alignment == "none":  # trained without text: nothing reads them
+    if not names and encoder.config.alignment == "none":  # trained without text: no layer reads tokens
         ours["language.tokens"] = encoder.language.tokens.detach()
     if names:
         tokens = [ours.pop(name).reshape(1, -1) for name in names]
@@ -210,12 +211,12 @@ def encoder_tensors(
 
 
 def decoder_tensors(tensors: Mapping[str, Tensor], ignore: Sequence[str] = ()) -> dict[str, Tensor]:
-    """The authors' decoder tensors under our names, as `encoder_tensors`."""
+    """The authors' decoder tensors under our names, as for `encoder_tensors`."""
     return _rename(tensors, _DECODER_NAMES, (*UNUSED, *ignore))
 
 
 def _resnet_prefix(tensors: Mapping[str, Tensor]) -> str | None:
-    """What the names of an ImageNet ResNet-50 begin with, recognised by its first convolution and its last block; None:
+    """The prefix of an ImageNet ResNet-50's names, recognised by its first convolution and its last block; None where
     there is none.
 
     >>> shapes = {"net.conv1.weight": (64, 3, 7, 7), "net.layer4.2.conv3.weight": (2048, 512, 1, 1)}
@@ -241,7 +242,7 @@ def _token_names(names: Iterable[str]) -> list[str]:
 
 
 def _kept_rows(language: Language) -> dict[str, list[int]]:
-    """The rows of CLIP's embeddings that the cut-down text tower keeps."""
+    """The rows of CLIP's embeddings that our shortened text tower keeps."""
     return {"language.embedding": language.vocabulary, "language.position": list(range(len(language.position)))}
 
 

@@ -1,8 +1,8 @@
 """Loads the authors' checkpoints: stage 1, stage 2 and its pose networks, ManyDepth's teacher.
 
-What a file holds is read off the file: how many tokens, which towers, which fusion and alignment; what it does not say,
-`facts` knows; one line on stderr tells all of it. Every parameter is filled, and no tensor of the file is left over but
-those of `names.UNUSED` and the head that stage 1 never trains.
+The number of tokens, the towers, the fusion and the alignment are read off the tensors; `facts` adds what tensors do
+not show, and one line on stderr reports it all. Every parameter is filled. No tensor of the file may be left over,
+except those of `names.UNUSED` and the head that stage 1 never trains.
 
 docs/METHOD.md, section 5.
 """
@@ -39,18 +39,18 @@ def load_released(
 
     Args:
         source: a stage-2 folder (encoder.pth, depth.pth), or a stage-1 Lightning `.ckpt`.
-        ignore: patterns of names of further tensors that may be left over, e.g. "clip.extra.*".
-        normalization: "none", "imagenet" or "own" for both towers, where the folder does not show what they were
-            trained with, or to have it otherwise; None: as the authors' run did.
+        ignore: patterns for names of further tensors that may be left over, e.g. "clip.extra.*".
+        normalization: "none", "imagenet" or "own" for both towers, where the folder does not show how they were
+            trained, or in place of it; None: as in the authors' run.
 
     Returns:
-        Encoder and decoder. After stage 1 the decoder is None, and the encoder's tokens are interpolated between the
-        seven words, whose own features are `encoder.language.word_features()`. The encoder has no pyramid, since no
-        weights for one exist: `forward_features` is what the decoder reads.
+        Encoder and decoder. For a file of stage 1 the decoder is None, and the encoder's tokens are interpolated
+        between the seven words, whose text features are `encoder.language.word_features()`. The encoder has no pyramid,
+        since no weights for one exist: the decoder reads `forward_features`.
 
     Raises:
         UserError: missing, damaged or foreign files; tensors that are missing, left over or of another shape; a folder
-            that does not show how its nets saw pixels.
+            that does not show how its nets saw pixels, without `normalization`.
     """
     source = Path(source)
     if not source.is_dir():
@@ -68,7 +68,7 @@ def load_released_model(folder: str | Path, ignore: Sequence[str] = (), normaliz
     """The depth model of a stage-2 folder, at the image size that its encoder.pth states.
 
     Args:
-        folder: of encoder.pth and depth.pth.
+        folder: the folder of encoder.pth and depth.pth.
         ignore, normalization: as for `load_released`.
 
     Raises:
@@ -83,7 +83,7 @@ def load_released_model(folder: str | Path, ignore: Sequence[str] = (), normaliz
 def load_released_teacher(folder: str | Path, ignore: Sequence[str] = ()) -> DepthModel:
     """The hybrid single-frame teacher of a ManyDepth folder (mono_encoder.pth, mono_depth.pth).
 
-    It sees raw pixels in [0, 1], other than the two-frame net beside it.
+    It sees raw pixels in [0, 1]; the two-frame net beside it does not.
 
     Raises:
         UserError: as `load_released`.
@@ -96,11 +96,11 @@ def load_released_teacher(folder: str | Path, ignore: Sequence[str] = ()) -> Dep
 def fill_from_stage1(encoder: HybridEncoder, path: str | Path, ignore: Sequence[str] = ()) -> None:
     """Fills an encoder of any matching config with towers and fusion of the authors' stage-1 checkpoint.
 
-    The pyramid stays as it is. The tokens do, too, unless the config draws them from the seven words: then they are
-    drawn anew, since the words' embeddings have come with the file.
+    The pyramid does not change. Tokens change only if the config interpolates them between the seven words: this is
+    done again, because the words' embeddings come from the file.
 
     Raises:
-        UserError: another architecture, or damaged.
+        UserError: a damaged file, or one of another architecture.
     """
     tensors, source = stage1_tensors(path), str(path)
     was = describe_pixels(read_config(tensors, base_config("stage 1"), source))
@@ -129,19 +129,20 @@ def load_released_pose(
 ) -> tuple[ResnetEncoder | None, PoseDecoder | ClassTokenPose]:
     """The pose networks of a stage-2 or ManyDepth folder, in eval mode.
 
-    The pose ResNet of stage 2 sees raw pixels in [0, 1], ManyDepth's (x - 0.45) / 0.225; the encoder.pth beside it
-    tells which of the two it is.
+    The pose ResNet of stage 2 sees raw pixels in [0, 1], ManyDepth's sees (x - 0.45) / 0.225; the encoder.pth beside it
+    shows which of the two it is.
 
     Args:
-        folder: of pose.pth, and of pose_encoder.pth where a ResNet is used.
-        normalization: as for `load_released`; of a folder that does not show it, "none" is stage 2's.
+        folder: the folder of pose.pth, and of pose_encoder.pth where a ResNet is used.
+        normalization: "none" for a ResNet that sees raw pixels, any other for (x - 0.45) / 0.225; None: what
+            encoder.pth shows.
 
     Returns:
-        A ResNet-18 on frame pairs with its decoder (pose_encoder.pth, pose.pth), or None with the head on DINO's class
-        tokens: a pose.pth of one (6, 2 C) matrix and its bias, whatever their names.
+        A ResNet-18 on frame pairs and its decoder (pose_encoder.pth, pose.pth); or None and the head on DINO's class
+        tokens, if pose.pth holds one (6, 2 C) matrix and its bias, under any names.
 
     Raises:
-        UserError: neither of the two, or no encoder.pth that shows how the ResNet saw pixels.
+        UserError: the files are neither of these, or no encoder.pth shows how the ResNet saw pixels.
     """
     folder = Path(folder)
     path = folder / "pose.pth"
@@ -161,17 +162,17 @@ def load_released_pose(
 
 
 def _pose_normalization(path: Path, given: str | None) -> ResnetNormalization:
-    """What the pose ResNet beside an encoder.pth does to pixels."""
+    """How the pose ResNet beside an encoder.pth normalises pixels."""
     if given is not None:
         return "none" if given == "none" else "monodepth2"
     return pose_normalization(kind_of(read_checkpoint(path), str(path)))
 
 
 def is_released(source: str | Path) -> bool:
-    """Whether this is one of the authors' checkpoints: a folder of stage 2, or a Lightning file of stage 1.
+    """Whether this is a checkpoint of the authors: a folder of stage 2, or a Lightning file of stage 1.
 
     Raises:
-        UserError: an encoder.pth or a file is there, but cannot be read.
+        UserError: the file, or the folder's encoder.pth, exists but cannot be read.
     """
     source = Path(source)
     if source.is_dir():
@@ -181,7 +182,7 @@ def is_released(source: str | Path) -> bool:
 
 
 def describe_released(source: str | Path) -> list[str]:
-    """What the loaders decide about a checkpoint of the authors, a line for each encoder in it; no net is built.
+    """What the loaders decide about a checkpoint of the authors, one line for each of its encoders; no net is built.
 
     Raises:
         UserError: as `load_released`.
@@ -228,8 +229,8 @@ def _fill_stage1(encoder: HybridEncoder, tensors: Mapping[str, Tensor], source: 
 
 
 def _whole(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with numbers of their own, where they have the shapes of the net that they fill: a file may hold one
-    number for many, and the net has the memory for all of them already."""
+    """The tensors, contiguous where they have the shapes of the net that they fill. A file may store one number for
+    many elements; the net has the memory for all of them anyway."""
     fits = {name for name, value in tensors.items() if name in own and own[name].shape == value.shape}
     return {name: value.contiguous() if name in fits else value for name, value in tensors.items()}
 

@@ -1,8 +1,8 @@
 """Loads the two-frame encoder of the authors' ManyDepth folders (docs/METHOD.md, section 4).
 
 The single-frame parts are named as in stage 2. A 3x3 convolution, which is recognised by its shape, joins CLIP's
-stride-4 map and the cost volume back to the map's channels. The file also holds the towers' layers under a second name,
-grids, and convolutions that nothing runs: `names.TWO_FRAME_UNUSED`. Whatever else is left over is an error.
+stride-4 map and the cost volume and returns the map's channels. The file also holds the towers' layers under a second
+name, grids, and convolutions that are never run: `names.TWO_FRAME_UNUSED`. Any other tensor left over is an error.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class ReleasedMatching:
     """The parts of a two-frame model, on the CPU in eval mode.
 
     Attributes:
-        encoder: towers, fusion and language; CLIP sees ImageNet's mean and deviation, DINO raw pixels in [0, 1], as in
-            the released run.
-        decoder: for its levels.
-        join_weight, join_bias: the 3x3 convolution of map and cost volume, in this order: (C, C + bins, 3, 3) and (C).
-        num_bins: depth bins of the cost volume.
-        min_depth_bin, max_depth_bin: the tracked range.
+        encoder: towers, fusion and language; CLIP sees images with ImageNet's mean and standard deviation, DINO raw
+            pixels in [0, 1], as in the released run.
+        decoder: decodes the encoder's levels.
+        join_weight, join_bias: the 3x3 convolution of [map, cost volume]: (C, C + bins, 3, 3) and (C,).
+        num_bins: number of depth bins of the cost volume.
+        min_depth_bin, max_depth_bin: the tracked range of the bins, in the unit of depth.
         height, width: of the images.
     """
 
@@ -52,7 +52,7 @@ def load_released_matching(folder: str | Path, ignore: Sequence[str] = ()) -> Re
     """The two-frame encoder and its decoder from a ManyDepth folder of the authors (encoder.pth, depth.pth).
 
     Args:
-        ignore: patterns of names of tensors that may be left over.
+        ignore: patterns for names of further tensors that may be left over.
 
     Raises:
         UserError: not such a folder, or tensors that are missing, left over or of another shape.
@@ -88,7 +88,7 @@ def load_released_matching(folder: str | Path, ignore: Sequence[str] = ()) -> Re
 
 
 def _join_names(tensors: dict[str, Tensor], encoder: HybridEncoder, path: Path) -> tuple[str, str]:
-    """The names of the one foreign 3x3 convolution to the channels of the map that it joins."""
+    """Names of weight and bias of the 3x3 convolution that joins the cost volume: the only one that is not ours."""
     channels = encoder.matching_tower.channels[0]
     own = encoder.state_dict()
     found = [

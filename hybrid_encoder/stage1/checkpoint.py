@@ -18,7 +18,7 @@ STAGE1_FILE = "stage1.pth"
 
 
 def save_stage1(path: Path, encoder: HybridEncoder, config: HybridEncoderConfig, metrics: dict[str, float]) -> None:
-    """Writes the encoder with the config that stage 2 goes on with."""
+    """Writes the encoder and the config that stage 2 continues with."""
     tensors = {k: v for k, v in encoder.state_dict().items() if k != "language.tokens"}
     kept = config.without_downloads().ranked_as(encoder.config).to_dict()
     write_torch(path, {"config": json.dumps(kept), "encoder": tensors, "metrics": metrics})
@@ -34,10 +34,10 @@ def is_stage1(path: str | Path) -> bool:
 
 
 def open_stage1(path: str | Path) -> HybridEncoder:
-    """The encoder that `hybrid-encoder pretrain` trained, as stage 2 goes on with it; on the CPU in eval mode.
+    """The encoder that `hybrid-encoder pretrain` trained, as stage 2 builds it; on the CPU in eval mode.
 
     Raises:
-        UserError: no such file, damaged, or something else.
+        UserError: no such file, a damaged one, or one of another kind.
     """
     config = _stated_config(Path(path)).without_downloads()
     build = naming(path)(partial(HybridEncoder, config))
@@ -48,13 +48,14 @@ def open_stage1(path: str | Path) -> HybridEncoder:
 
 
 def load_stage1(encoder: HybridEncoder, path: str | Path, any_pixels: bool = False) -> None:
-    """Fills an encoder with what stage 1 trained: towers and fusion; the pyramid stays as it is, and so do tokens that
-    do not start from words.
+    """Fills an encoder with the towers and the fusion of stage 1. The pyramid does not change; tokens change only where
+    they start from the words.
 
     Args:
         encoder: of the same architecture.
         path: `stage1.pth`, or the authors' Lightning `.ckpt`.
-        any_pixels: take a stage 1 that saw pixels with another mean and deviation; the encoder keeps its own.
+        any_pixels: accept a stage 1 that saw pixels with another mean and standard deviation; the encoder keeps its
+            own.
 
     Raises:
         UserError: no such file, damaged, or of another architecture.
@@ -76,12 +77,12 @@ def load_stage1(encoder: HybridEncoder, path: str | Path, any_pixels: bool = Fal
 
 
 def _is_untrained(name: str) -> bool:
-    """Whether stage 1 leaves a tensor as it is; its file need not hold it."""
+    """Whether stage 1 does not train a tensor; its file may lack it."""
     return name == "language.tokens" or name.startswith("pyramid.")
 
 
 def _stated_config(path: Path) -> HybridEncoderConfig:
-    """What `save_stage1` wrote of the config, beside a dictionary of tensors.
+    """The config that `save_stage1` wrote.
 
     Raises:
         UserError: no such file, or another kind of file.

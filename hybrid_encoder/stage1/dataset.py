@@ -31,13 +31,13 @@ class Stage1Sample(TypedDict):
 
 @dataclass
 class Stage1Batch:
-    """Images and all their sequences.
+    """Images and the sequences of all of them.
 
     Attributes:
         images: (B, 3, H, W) in [0, 1], augmented.
-        points: (N, 7, 2) of all images.
-        image_index: (N,) the image each sequence lies in.
-        sample_names: of the images.
+        points: (N, 7, 2), x and y in pixels, near to far.
+        image_index: (N,), the image that each sequence lies in.
+        sample_names: one name per image.
     """
 
     images: Tensor
@@ -51,9 +51,9 @@ class Augmentation:
     """How an image becomes a sample; the defaults are those of `hybrid-encoder pretrain`.
 
     Attributes:
-        mirror, jitter: how likely an image of the training part is mirrored, and its colours are changed.
-        point_scale: "axes": x and y of points are resized as the image is; "height": both by the factor of its height,
-            as the released code does where an image's proportions change a little.
+        mirror, jitter: probabilities that a training image is mirrored, and that its colours are changed.
+        point_scale: "axes": x and y of points are scaled as the image is; "height": both by the factor of the image's
+            height, as in the released code, which moves points where the image's proportions change.
     """
 
     mirror: float = 0.5
@@ -118,7 +118,7 @@ def collate(samples: list[Stage1Sample]) -> dict[str, Any]:
 
 
 def to_batch(collated: dict[str, Any], device: torch.device) -> Stage1Batch:
-    """Moves a collated batch to the device, to [0, 1], and jitters its colours there."""
+    """Moves a collated batch to the device, scales its pixels to [0, 1] and jitters its colours there."""
     images = collated["image"].to(device, non_blocking=True).float() / 255
     images = color_jitter(images[:, None], collated["jitter"])[:, 0]
     points = collated["points"].to(device, non_blocking=True)

@@ -29,13 +29,13 @@ DepthKind = Literal["metric", "relative", "inverse"]
 """What the numbers of a depth map are. "metric": depth in any unit, 0 where unknown; "relative": depth up to a factor
 and a shift; "inverse": disparity up to both, larger is nearer, as Depth Anything and MiDaS predict it."""
 _ENDS = (".npy", ".png", "_depth.npy", "_depth.png")
-"""What a depth map's name has after its image's stem; the last are those of `hybrid-encoder predict`."""
+"""Ends of a depth map's name, after the stem of its image's; the last two are those of `hybrid-encoder predict`."""
 _RANGE = (1, 99)
-"""Percentiles of a map between which its range is taken: a few pixels may be wild."""
+"""Percentiles of a map that bound its range: a few pixels may be outliers."""
 
 
 class DepthMapSource:
-    """Images whose points are ordered by depth maps of the same names; every reading draws new points.
+    """Images whose points are ordered by depth maps of the same names; every call of `read` draws new points.
 
     Args:
         images: folder of images, at any depth below it.
@@ -58,10 +58,10 @@ class DepthMapSource:
             raise UserError(f"{images} holds no image: expected {', '.join(sorted(IMAGE_SUFFIXES))}")
 
     def leave_out_missing(self, skip_bad: int) -> None:
-        """Leaves out as many images without a depth map as `skip_bad` allows.
+        """Leaves out images without a depth map, at most `skip_bad` of them.
 
         Raises:
-            UserError: more have none, or all; names the first.
+            UserError: more images have none, or all of them; names the first.
         """
         self.entries = complete_samples(
             self.entries,
@@ -72,7 +72,7 @@ class DepthMapSource:
         )
 
     def depth_path(self, image: Path, exists: Callable[[Path], bool] = Path.is_file) -> Path:
-        """The depth map of an image; where there is none, what it might be called."""
+        """The depth map of an image; where there is none, the first of the names that it may have."""
         place = self.depths / image.relative_to(self.images).parent
         names = [f"{image.stem}{end}" for end in _ENDS]
         return place / next((name for name in names if exists(place / name)), names[0])
@@ -93,11 +93,11 @@ class DepthMapSource:
 
 
 def read_distance(path: Path, kind: DepthKind) -> tuple[np.ndarray, float]:
-    """A depth map as numbers that ascend with distance, and by how much neighbours of a sequence should differ.
+    """A depth map as numbers that grow with distance, and the least difference between neighbours of a sequence.
 
     Returns:
-        (H, W) float64, NaN where unknown: the logarithm of metric depth; of others, from 0, the nearest, to 1, the
-        farthest of the map.
+        (H, W) float64, NaN where unknown: the logarithm of metric depth; for other kinds, numbers from 0 (the map's
+        nearest) to 1 (its farthest).
 
     Raises:
         UserError: missing or damaged, no map of numbers, or a PNG of 8 bits or several channels.
@@ -117,7 +117,7 @@ def read_distance(path: Path, kind: DepthKind) -> tuple[np.ndarray, float]:
 
 
 def read_map(path: Path) -> np.ndarray:
-    """The numbers of a depth map, (H, W), as they are in its .npy or 16-bit PNG.
+    """The numbers of a depth map, (H, W), as its .npy file or 16-bit PNG holds them.
 
     Raises:
         UserError: as `read_distance`.

@@ -1,4 +1,4 @@
-"""What a stage-1 run reads, so that the engine can tell whether a command resumes the same run."""
+"""Digests of what a stage-1 run reads: by them the engine tells whether a command resumes the same run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .sequences import OrderedPatchSource
 
 
 def stage1_inputs(parts: Iterable[tuple[str, OrderedPatchSource]]) -> dict[str, str]:
-    """Labels, split lines and files of the parts, by name, each with what tells its content from another's.
+    """Labels, split lines and files of the parts: a digest of the content by the name of the input.
 
     Args:
-        parts: names and sources, "train" and "val".
+        parts: the names "train" and "val", each with its source.
     """
     found: dict[str, str] = {}
     files: dict[Path, list[Path]] = {}

@@ -1,4 +1,4 @@
-"""How well stage 1 orders points on the lanes of rendered streets that nobody trained on: a share, and pictures."""
+"""Checks how well stage 1 orders points on the lanes of rendered streets that were not trained on."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from .picture import closeness_picture
 from .sequences import lane_points
 
 IMAGES = 12
-"""Streets that are looked at."""
+"""Streets that are checked."""
 PICTURES = 2
 
 
 @dataclass(frozen=True)
 class LaneCheck:
-    """What was found.
+    """The result of `check_lanes`.
 
     Attributes:
-        before, after: share of a lane's pairs of points in the right order, of random numbers and of stage 1.
+        before, after: share of a lane's pairs of points in the right order, by an encoder of random numbers and by that
+            of stage 1.
         pictures: uint8 RGB, as `closeness_picture` draws them.
     """
 
@@ -52,7 +53,7 @@ class RenderedLanes:
             view = next(iterate_frames(street, 1, camera, dead_end=False))
             labels = np.array(label_lanes(view.lanes, rows), dtype=float).tolist()
             lanes = [points for lane in labels if (points := lane_points(lane, list(map(float, rows)))) is not None]
-            if lanes:  # a street whose lines are hidden is passed over
+            if lanes:  # a street whose lines are hidden is left out
                 self.views.append((view.image.permute(1, 2, 0).numpy(), np.stack(lanes)))
             street += 1
 
@@ -69,15 +70,15 @@ class RenderedLanes:
 
 
 def check_lanes(stage1: Path, size: tuple[int, int], seed: int) -> LaneCheck:
-    """Looks at streets of the test part with an encoder of stage 1, and with one of random numbers.
+    """Compares an encoder of stage 1 with one of random numbers, on streets of the test part.
 
     Args:
         stage1: `stage1.pth` of this package.
-        size: height and width at which images are seen; they are rendered at twice of it.
-        seed: of the scenes.
+        size: height and width of the images that encoders see; they are rendered twice as large.
+        seed: of the scenes, and of the encoder of random numbers.
 
     Raises:
-        UserError: no such file, or another one.
+        UserError: as `open_stage1`.
     """
     source = RenderedLanes(seed + SEED_OFFSETS["test"], IMAGES, 2 * size[0], 2 * size[1])
     dataset = Stage1Dataset(source, *size, train=False)
@@ -96,7 +97,7 @@ def _accuracy(model: Stage1Model, batches: list[Stage1Batch]) -> float:
 
 
 def _scores(model: Stage1Model, batch: Stage1Batch) -> Tensor:
-    """(N, 7) how distant each point appears."""
+    """(N, 7), how distant each point appears."""
     return distance_score(model.logits(batch)[1], model.options.bidirectional)
 
 

@@ -22,13 +22,13 @@ Label = tuple[str, np.ndarray]
 """An image's path, and its lanes (S, 7, 2), x and y in pixels, near to far; S may be 0."""
 _FOLDERS = {"tusimple", "train_set", "test_set"}
 _LABEL_FILE = re.compile("(label_data_[A-Za-z0-9]+|train_label_data|test_label)[.]json")
-"""NAME of label_data_NAME.json is one word: a user's "label_data_0313 (copy).json" is none."""
+"""NAME of label_data_NAME.json is one word: a user's "label_data_0313 (copy).json" is no label file."""
 _MERGED = "train_label_data.json"
 """The authors' label file, made of the benchmark's."""
 
 
 def homes(root: Path, levels: int = 2) -> Iterator[Path]:
-    """The folders that label files may lie in: a folder itself, and those of TuSimple's layouts in it."""
+    """The folders that may hold label files: `root` itself, and the folders of TuSimple's layouts in it."""
     yield root
     if levels:
         for folder in sorted(root.iterdir()):
@@ -40,10 +40,10 @@ def label_files(root: Path, label: str | None = None) -> list[Path]:
     """The label files of a folder in any of the layouts.
 
     Args:
-        label: the name of the one that is meant, without .json.
+        label: name of a single label file, without .json; None: all.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such file.
     """
     if label:
         found = [file for home in homes(root) if (file := home / f"{label}.json").is_file()][:1]
@@ -59,13 +59,13 @@ def label_files(root: Path, label: str | None = None) -> list[Path]:
 
 
 def placed(root: Path, labels: dict[Path, list[Label]]) -> dict[Path, list[Label]]:
-    """The labels of each file, their images by the path below `root`.
+    """The labels of each file, with the paths of their images below `root`.
 
-    An image lies below the folder of its label file, or else below the first of the layout's folders that holds it.
+    An image lies below the folder of its label file, or else below the first of the layouts' folders that holds it.
     Label files of which train_label_data.json was made are left out.
 
     Raises:
-        UserError: two label files name one image, which might then train and validate.
+        UserError: two label files name the same image, which could then be in both parts.
     """
     folders = list(homes(root))
     found = {

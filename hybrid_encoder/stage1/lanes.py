@@ -58,10 +58,10 @@ class TuSimpleSource:
             )
 
     def leave_out_missing(self, skip_bad: int) -> None:
-        """Leaves out as many images that do not exist as `skip_bad` allows.
+        """Leaves out images that do not exist, at most `skip_bad` of them.
 
         Raises:
-            UserError: more are missing, or all; names the first.
+            UserError: more images are missing, or all of them; names the first.
         """
         self.entries = complete_samples(
             self.entries,

@@ -13,9 +13,9 @@ from torch import Tensor
 def ranking_loss(
     logits: Tensor, bidirectional: bool = False, margin: float = 0.0, divisor: int | None = None
 ) -> Tensor:
-    """Patch j fits prompt j better than the patches before it do (and, both ways, those after it).
+    """Asks that patch j fits prompt j better than the patches before it do (bidirectional: better than all others).
 
-    The sum of max(0, margin + logits[i, j] - logits[j, j]) over i < j (both ways: over i != j), averaged over the
+    The sum of max(0, margin + logits[i, j] - logits[j, j]) over i < j (bidirectional: over i != j), averaged over the
     sequences.
 
     >>> logits = torch.zeros(4, 2, 2)
@@ -26,7 +26,7 @@ def ranking_loss(
     Args:
         logits: (N, n, n), patches x prompts.
         bidirectional: also over i > j.
-        margin: by how much it fits better; at 0, as published, patches that are all alike cost nothing.
+        margin: by how much it has to fit better; at 0, as published, the loss is 0 if all patches are alike.
         divisor: what the sum over the sequences is divided by; None: their number N. The released code takes the number
             of images.
 
@@ -36,11 +36,11 @@ def ranking_loss(
     own = logits.diagonal(dim1=1, dim2=2)[:, None, :]
     excess = (margin + logits - own).clamp_min(0)
     excess = excess.triu(diagonal=1) + excess.tril(diagonal=-1) if bidirectional else excess.triu(diagonal=1)
-    return excess.sum() / max(len(logits) if divisor is None else divisor, 1)  # a batch may have no sequence at all
+    return excess.sum() / max(len(logits) if divisor is None else divisor, 1)  # a batch may have no sequence
 
 
 def ordinal_contrastive_loss(features: Tensor) -> Tensor:
-    """The farther apart two patches are in order, the less alike they should be.
+    """Asks that two patches are the less alike, the farther apart they are in order.
 
     The mean over all n x n pairs of |i - j| / (n - 1) x cos(f_i, f_j), averaged over the sequences.
 

@@ -25,7 +25,7 @@ def kendall_tau(scores: Tensor) -> Tensor:
 def confusion(logits: Tensor) -> Tensor:
     """How often the patch of rank i is nearest to prompt j: (N, n, m) -> (n, m) counts.
 
-    Each prompt's mean over its sequence is taken off first, as for ordering only differences between patches count.
+    The mean of a prompt's logits over the sequence is subtracted first: only differences between patches order them.
     """
     chosen = (logits - logits.mean(1, keepdim=True)).argmax(-1)
     return torch.nn.functional.one_hot(chosen, logits.shape[-1]).sum(0)

@@ -1,4 +1,4 @@
-"""Several sources of ordered points as one, and how often each of its images comes in an epoch."""
+"""Joins several sources of ordered points, and says how often each image occurs in an epoch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from .sequences import OrderedPatchSource
 
 
 class MixedSource:
-    """Several sources as one, one after the other.
+    """Several sources as one: their images one after the other.
 
     Args:
-        mix_ratio: share of images that are ordered by depth, the rest by lanes; None: every image comes once.
+        mix_ratio: share of the images that are ordered by depth; the others are ordered by lanes. None: every image
+            occurs once.
 
     Raises:
-        UserError: a share where all sources are of lanes, or none is.
+        UserError: `mix_ratio` where all sources are lanes, or none is.
     """
 
     def __init__(self, sources: Sequence[OrderedPatchSource], mix_ratio: float | None = None) -> None:
@@ -50,14 +51,14 @@ class MixedSource:
 
 
 def mixed_order(lanes: np.ndarray, others: np.ndarray, share: float) -> np.ndarray:
-    """The images of an epoch: each at least once, and the smaller group repeated until the others have their share.
+    """The images of an epoch: each at least once; one of the groups is repeated until `others` have their share.
 
     >>> mixed_order(np.arange(4), np.arange(4, 6), 0.5).tolist()
     [0, 1, 2, 3, 4, 5, 4, 5]
 
     Args:
         lanes, others: (n,) and (m,) numbers of images, at least one each.
-        share: of the others in the epoch, between 0 and 1.
+        share: the share of `others` in the epoch, between 0 and 1.
     """
     total = max(len(lanes) / (1 - share), len(others) / share)
     counts = (max(round(total * (1 - share)), len(lanes)), max(round(total * share), len(others)))

@@ -1,4 +1,4 @@
-"""What stage 1 trains, as one module: a batch of images and ordered points in, the loss out.
+"""The model that stage 1 trains, as one module: a batch of images and ordered points in, the loss out.
 
 docs/METHOD.md, section 3.
 """
@@ -18,10 +18,10 @@ from .patch_features import patch_features, patch_logits
 
 
 def stage1_config(config: HybridEncoderConfig, bidirectional: bool = False) -> HybridEncoderConfig:
-    """What stage 1 builds, and how it ranks: no alignment and no pyramid, which it does not train; DINO and the text
-    tower are frozen.
+    """The config of stage 1's encoder: without alignment and pyramid, which stage 1 does not train; DINO and the text
+    tower are frozen; and `ranking` is set.
 
-    A DINO that starts from random numbers has nothing to keep: as many of its blocks train as the config says.
+    A DINO of random numbers has nothing to preserve: as many of its blocks train as the config says.
     """
     blocks = config.train_dino_blocks if config.dino_weights == "random" else 0
     ranking = "both_ways" if bidirectional else "one_way"
@@ -39,7 +39,7 @@ class Stage1Model(nn.Module):
 
     def logits(self, batch: Stage1Batch) -> tuple[Tensor, Tensor]:
         """Unit features (N, 7, D) of all patches, and their logits (N, 7, 7) over the prompts."""
-        # First, since torch.compile breaks its graph where cached text is looked up.
+        # Text comes first, because torch.compile breaks its graph where cached text is looked up.
         text = self._text()
         fused = self.encoder.forward_features(batch.images).fused
         size = (batch.images.shape[-2], batch.images.shape[-1])

@@ -1,4 +1,4 @@
-"""The options of stage 1. `commands/recipes.py` has the values of the released code, docs/METHOD.md, section 3, says
+"""The options of stage 1. `commands/recipes.py` has the values of the released code; docs/METHOD.md, section 7, says
 why some defaults differ."""
 
 from __future__ import annotations

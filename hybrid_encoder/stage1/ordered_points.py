@@ -1,7 +1,7 @@
-"""Where ordered patches come from: lanes of TuSimple, LiDAR depth of KITTI, exact depth of rendered scenes, depth maps
+"""The sources of ordered points: lanes of TuSimple, LiDAR depth of KITTI, exact depth of rendered scenes, depth maps
 of any model.
 
-One abstraction: an image, and sequences of seven points ordered NEAR to FAR.
+Every source gives images, each with sequences of seven points ordered NEAR to FAR.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RENDERED_SCENES = 480
 
 
 class KittiDepthSource:
-    """KITTI raw frames whose points are ordered by LiDAR depth; every reading draws new points.
+    """KITTI raw frames whose points are ordered by LiDAR depth; every call of `read` draws new points.
 
     Args:
         data_path: KITTI raw in Monodepth2's layout.
@@ -58,10 +58,10 @@ class KittiDepthSource:
             )
 
     def leave_out_missing(self, skip_bad: int) -> None:
-        """Leaves out as many frames without their image or scan as `skip_bad` allows.
+        """Leaves out frames without an image or a scan, at most `skip_bad` of them.
 
         Raises:
-            UserError: more are missing, or all; names the first.
+            UserError: more frames lack files, or all of them; names the first.
         """
         what = f"images and scans are missing from {self.data_path}"
         self.entries = complete_samples(self.entries, self._files, what, skip_bad, self._remedy)
@@ -128,13 +128,13 @@ def open_sources(
     skip_bad: int = 0,
     mix_ratio: float | None = None,
 ) -> MixedSource:
-    """The sources of `--data SOURCE:PATH[:SPLIT]`, mixed.
+    """The sources of all `--data` options, mixed.
 
     "tusimple:FOLDER[:LABEL]", "kitti:FOLDER[:SPLIT]", "depth:IMAGES:DEPTHS:KIND", "synthetic:" or "synthetic:SEED"
-    (rendered in memory), and "synthetic:FOLDER" (written by `hybrid-encoder synth`: both of its layouts).
+    (rendered in memory), and "synthetic:FOLDER" (written by `hybrid-encoder synth`, in both of its layouts).
 
     Args:
-        size: height and width of what is rendered in memory.
+        size: height and width of images that are rendered in memory.
         skip_bad: how many samples of each source may lack files and are left out.
         mix_ratio: as for `MixedSource`, in training.
 
@@ -175,7 +175,7 @@ def _sources(spec: str, part: str, size: tuple[int, int], seed: int, skip_bad: i
 
 
 def _existing(spec: str, path: str) -> Path:
-    folder = Path(os.path.expanduser(path))  # which shells do only at the beginning of a word
+    folder = Path(os.path.expanduser(path))  # shells expand ~ only at the beginning of a word
     if not path:
         raise UserError(f"--data {spec}: no folder given")
     if not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
@@ -184,7 +184,7 @@ def _existing(spec: str, path: str) -> Path:
 
 
 def _depth_kind(spec: str) -> DepthKind:
-    """KIND of "depth:IMAGES:DEPTHS:KIND"; no map shows whether its large numbers are near or far."""
+    """KIND of "depth:IMAGES:DEPTHS:KIND". A map does not show whether its large numbers are near or far."""
     kind = spec.rpartition(":")[2]
     if kind not in get_args(DepthKind):
         raise UserError(
@@ -196,7 +196,7 @@ def _depth_kind(spec: str) -> DepthKind:
 
 
 def _folder_and_name(text: str) -> tuple[str, str]:
-    """The parts of FOLDER[:NAME]; the longest beginning that is a folder, as its path may have colons of its own.
+    """The parts of FOLDER[:NAME]. FOLDER is the longest beginning that is a folder, since paths may contain colons.
 
     A colon after a single letter and before a slash is a Windows drive's.
 

@@ -1,4 +1,4 @@
-"""From fused levels to patch features at image points: all patches of a batch in one call.
+"""Patch features at image points, read from the fused levels: all patches of a batch in one call.
 
 docs/METHOD.md, section 3.
 """
@@ -62,7 +62,7 @@ def patch_features(
 def patch_logits(features: Tensor, text: Tensor) -> Tensor:
     """(N, n, D) unit patch features and (m, D) unit text features -> (N, n, m), 100 x cosine.
 
-    In float32 even under autocast: bfloat16 rounds logits to halves, which the ranking loss compares.
+    In float32 even under autocast: bfloat16 rounds logits to steps of 0.5, and the ranking loss compares them.
     """
     with torch.autocast(features.device.type, enabled=False):
         return LOGIT_SCALE * features @ text.T

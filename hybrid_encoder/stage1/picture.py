@@ -1,5 +1,4 @@
-"""Stage 1 in a picture: the patches of an image by predicted and by true order, and every cell by predicted
-closeness."""
+"""A picture of stage 1's result: patches in predicted and in true order, and the predicted closeness of every cell."""
 
 from __future__ import annotations
 
@@ -11,9 +10,9 @@ import numpy as np
 from ..colormap import colorize, labelled
 
 _SHOWN = 4
-"""Sequences that are drawn: with more, lines and dots hide each other."""
+"""Sequences that are drawn: lines and dots of more would hide each other."""
 _WIDTH = 360
-"""Pixels of a panel at least: on smaller images patches cannot be told apart."""
+"""Least width of a panel in pixels: on smaller images patches cannot be told apart."""
 
 
 def closeness_picture(image: np.ndarray, cells: np.ndarray, points: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -27,7 +26,7 @@ def closeness_picture(image: np.ndarray, cells: np.ndarray, points: np.ndarray, 
         scores: (S, 7) distance scores of the points.
 
     Returns:
-        uint8 RGB, three times as wide as the image, which is enlarged to `_WIDTH` where it is smaller.
+        uint8 RGB, three times as wide as the image, which is enlarged to at least `_WIDTH`.
     """
     low, high = np.percentile(cells, [2, 98])
     span = max(float(high - low), 1e-6)

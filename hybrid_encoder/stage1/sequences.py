@@ -13,9 +13,9 @@ T = TypeVar("T")
 NUM_POINTS = len(DEPTH_WORDS)
 """Points of a sequence, one for each word."""
 MIN_DEPTH_RATIO = 1.08
-"""Neighbours in a sequence drawn from a depth map differ at least by this factor: more than a scanner's noise."""
+"""Least ratio of the depths of neighbours in a sequence drawn from a depth map: more than a scanner's noise."""
 MIN_RANGE_SHARE = 0.02
-"""The same where only the range of a depth map is known, as a share of it."""
+"""Least difference of neighbours as a share of the map's range, where depth is not metric."""
 SEQUENCES_PER_DEPTH_MAP = 8
 HOLD_OUT = 10
 """Where a source has no validation part, every tenth image is held out."""
@@ -31,7 +31,7 @@ class OrderedPatchSource(Protocol):
         ...
 
     def read(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 RGB (H, W, 3), and points (S, 7, 2), x and y in its pixels; S may be 0 where depth does not suffice."""
+        """uint8 RGB (H, W, 3), and points (S, 7, 2), x and y in its pixels; S is 0 where depth varies too little."""
         ...
 
 
@@ -54,7 +54,7 @@ def sequences_from_depth(depth: np.ndarray, count: int, rng: np.random.Generator
     Args:
         depth: (H, W) metres, 0 where unknown.
         count: how many to draw; fewer come back where depth varies too little.
-        rng: makes the choice.
+        rng: draws the points.
 
     Returns:
         (S, 7, 2) float32, x and y, near to far.
@@ -73,11 +73,11 @@ def log_depth(depth: np.ndarray) -> np.ndarray:
 
 
 def sequences_from_distance(distance: np.ndarray, least: float, count: int, rng: np.random.Generator) -> np.ndarray:
-    """As `sequences_from_depth`, of any numbers that ascend with distance.
+    """As `sequences_from_depth`, for any numbers that grow with distance.
 
     Args:
         distance: (H, W), NaN where unknown.
-        least: by how much they ascend from one point to the next.
+        least: by how much the numbers grow at least from one point to the next.
     """
     rows, columns = np.nonzero(~np.isnan(distance))
     empty = np.zeros((0, NUM_POINTS, 2), np.float32)
@@ -86,7 +86,7 @@ def sequences_from_distance(distance: np.ndarray, least: float, count: int, rng:
     order = np.argsort(distance[rows, columns], kind="stable")
     rows, columns = rows[order], columns[order]
     ascending = distance[rows, columns]
-    # One point of each seventh of the range; three times as many tries as wanted.
+    # One point from each seventh of the range; three times as many draws as wanted.
     edges = np.linspace(ascending[0], ascending[-1], NUM_POINTS + 1)
     first = np.searchsorted(ascending, edges[:-1])
     last = np.searchsorted(ascending, edges[1:])

@@ -43,9 +43,9 @@ from .sequences import NUM_POINTS, OrderedPatchSource
 
 NUM_PICTURES = 4
 RELEASED_KITTI_IMAGES = 23_158
-"""What the released code adds to the number of images, read or not, before it takes the length of an epoch."""
+"""The released code adds it to the number of images (whether it reads KITTI's or not) for the length of an epoch."""
 RELEASED_SHARE = 6
-"""By what it then divides, whatever the batch size."""
+"""The released code divides the sum by it, whatever the batch size."""
 
 
 class Stage1Task:
@@ -66,7 +66,7 @@ class Stage1Task:
         total = max(options.epochs * -(-steps_per_epoch // options.accumulate), 2)
         self.scheduler = OneCycleLR(self.optimizer, options.lr, total_steps=total, div_factor=25, final_div_factor=100)
         self.val_loader = val_loader
-        self.confusion = torch.zeros(7, 7, dtype=torch.int64)
+        self.confusion = torch.zeros(NUM_POINTS, NUM_POINTS, dtype=torch.int64)
 
     def to_device(self, batch: Any, device: torch.device) -> Stage1Batch:
         return to_batch(batch, device)
@@ -76,7 +76,7 @@ class Stage1Task:
         return names
 
     def start_step(self, epoch: int, step: int) -> None:
-        """Nothing changes on the way."""
+        """Nothing changes between steps."""
 
     def validate(self, processes: Processes) -> dict[str, float]:
         """Ranking accuracy and Kendall's tau over all held-out sequences; keeps the confusion of prompts."""
@@ -146,7 +146,7 @@ def pretrain(options: PretrainOptions, processes: Processes) -> dict[str, float]
 
 
 def open_parts(options: PretrainOptions) -> tuple[MixedSource, MixedSource]:
-    """The images to train on, and those to validate on, which may be among them.
+    """The images to train on, and those to validate on; `--train_on all` trains on both.
 
     Raises:
         UserError: as `open_sources`.
@@ -164,7 +164,7 @@ def open_parts(options: PretrainOptions) -> tuple[MixedSource, MixedSource]:
 def open_loaders(
     train: OrderedPatchSource, val: OrderedPatchSource, options: PretrainOptions, processes: Processes
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    """Both parts in batches; those of few images are smaller than asked for."""
+    """Both parts in batches; a part with few images has smaller batches than asked for."""
     loading = loader_options(options, processes)
     if options.sampling == "released":
         loading = dataclasses.replace(loading, draws=(len(train) + RELEASED_KITTI_IMAGES) // RELEASED_SHARE)

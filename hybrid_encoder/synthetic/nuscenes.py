@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ..data.nuscenes import LIDAR
 from ..data.rig import MapMask, RigCamera, RigSample
@@ -72,7 +73,7 @@ def write_rigs(out: str | Path, settings: RigSettings) -> None:
         writer.write(VERSION, {"train": names[:-held_out], "val": names[-held_out:]})
 
 
-def write_scene(writer: TableWriter, settings: RigSettings, number: int, bar: tqdm) -> str:
+def write_scene(writer: TableWriter, settings: RigSettings, number: int, bar: tqdm[Any]) -> str:
     """The files and records of a scene; its name. The bar counts keyframes."""
     name, seed = f"scene-{number + 1:04d}", settings.seed * SEED_STRIDE + number
     street = draw_rig_street(seed, settings.frames, settings.height, settings.width)

@@ -1,7 +1,7 @@
 """Weights of two-frame runs in the original's layout, and the model that a folder of them holds.
 
-`models/weights_N/{encoder,depth,mono_encoder,mono_depth,pose_encoder,pose,adam}.pth`; encoder.pth also says the image
-size and the range of the bins, and what the nets are where they are not the original's.
+`models/weights_N/{encoder,depth,mono_encoder,mono_depth,pose_encoder,pose,adam}.pth`; encoder.pth also holds the image
+size, the range of the bins and, where the nets are not the original's, their description.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from .predictor import TwoFrameModel
 
 _BINS = ("min_depth_bin", "max_depth_bin")
 MAX_FRAMES = 100
-"""No net matches with more frames."""
+"""Most frames that a net may match with."""
 
 
 def save_weights(folder: Path, model: TwoFrameDepth, optimizer: torch.optim.Optimizer) -> None:
@@ -110,11 +110,11 @@ def is_two_frame(folder: str | Path) -> bool:
 
 
 def load_two_frame_model(folder: str | Path, max_bytes: int | None = None) -> TwoFrameModel:
-    """The two-frame model of a folder, in eval mode: ours, a patched original's, an original's ResNet, or the authors'.
+    """The two-frame model of a folder, in eval mode: of our trainer, a patched clone, ManyDepth's own or the authors'.
 
     Args:
-        folder: weights_N, or a run's folder, of which the last epoch is taken.
-        max_bytes: working memory of matching.
+        folder: weights_N, or a run's folder, whose last epoch is taken.
+        max_bytes: working memory of matching in bytes; None: what suits the device.
 
     Raises:
         UserError: no such folder, missing or damaged files, or a single-frame model.
@@ -155,10 +155,10 @@ def load_two_frame_model(folder: str | Path, max_bytes: int | None = None) -> Tw
 
 
 def _matching(entries: dict[str, Any], source: str) -> tuple[Any, tuple[int, ...]]:
-    """How the bins are spaced, and the lookup frames.
+    """The spacing of the bins, and the ids of the lookup frames.
 
     Raises:
-        UserError: neither way that there is, or no such frames.
+        UserError: an unknown spacing, or ids that no lookup frame has.
     """
     matching = stated_json(entries, "matching_config", source)
     binning, frames = matching.get("binning", "linear"), matching.get("frames", [-1])

@@ -1,4 +1,4 @@
-"""The cost volume of two-frame depth: how well every depth bin explains a pixel by the frames before it.
+"""The cost volume of two-frame depth: how well the features of a pixel match those of earlier frames at each depth.
 
 docs/METHOD.md, section 4; ManyDepth (https://arxiv.org/abs/2104.14540), section 3. Pure functions, and the running
 range of the bins.
@@ -18,10 +18,10 @@ from ..config import MIN_DEPTH
 Binning = Literal["linear", "inverse"]
 
 BORDER = 2
-"""Pixels so near to the border of either image do not count."""
+"""Pixels within this distance of the border of either image do not count."""
 
 DEFAULT_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
-"""Working memory of a chunk: on a CPU it should fit the cache, on a GPU keep all of it busy."""
+"""Working memory of a chunk: it should fit a CPU's cache, and keep a whole GPU busy."""
 
 TRACKER_MOMENTUM = 0.99
 
@@ -30,12 +30,12 @@ _EPSILON = 1e-7
 
 @dataclass(frozen=True)
 class Lookup:
-    """The F frames that a frame is matched with, as images or as their features.
+    """The F lookup frames that a frame is matched with, as images or as feature maps.
 
     Attributes:
         frames: (B, F, C, h, w).
         poses: (B, F, 4, 4), from the current camera to each lookup camera; all zeros: there is no such frame.
-        K, inv_K: (B, 3, 3) or (B, 4, 4), pixels of the features that are matched.
+        K, inv_K: (B, 3, 3) or (B, 4, 4), in pixels of the feature maps that are matched.
     """
 
     frames: Tensor
@@ -49,10 +49,10 @@ class CostVolume:
     """What matching found, at the features' size h x w.
 
     Attributes:
-        cost: (B, D, h, w), mean absolute feature difference, averaged over the lookup frames that see the point;
-            where none does, the largest cost of the pixel; 0 where no bin was seen at all.
-        confidence: (B, h, w), True where every bin was seen.
-        best: (B, h, w), the bin of the lowest cost; 0 where no bin was seen.
+        cost: (B, D, h, w), mean absolute difference of features, averaged over the lookup frames that see the point of
+            a bin; where none sees it, the largest cost of the pixel; 0 where no point of the pixel is seen.
+        confidence: (B, h, w), True where the points of all bins are seen.
+        best: (B, h, w), the bin of the lowest cost; 0 where no point is seen.
     """
 
     cost: Tensor
@@ -78,7 +78,7 @@ def depth_bins(near: Tensor | float, far: Tensor | float, count: int, binning: B
 def inner_pixels(
     height: int, width: int, dtype: torch.dtype | None = None, device: torch.device | None = None
 ) -> Tensor:
-    """(3, n): x, y, 1 of the pixels that are farther than `BORDER` from the border, row by row.
+    """(3, n): x, y, 1 of the pixels inside a border of `BORDER` pixels, row by row.
 
     >>> inner_pixels(5, 6).tolist()
     [[2.0, 3.0], [2.0, 2.0], [1.0, 1.0]]
@@ -108,16 +108,16 @@ def match(
     Args:
         current: (B, C, h, w) features.
         lookup: (B, F, C, h, w) features, poses and intrinsics of the lookup frames.
-        depths: (D,) of the bins.
-        pixels: `inner_pixels(h, w)`, where it is kept as a buffer.
-        max_bytes: working memory that is not exceeded, besides inputs and result (but at least one pixel is worked on);
-            default `DEFAULT_BYTES`.
+        depths: (D,), the depths of the bins.
+        pixels: `inner_pixels(h, w)`, where the caller keeps it as a buffer; None: it is computed.
+        max_bytes: limit of the working memory besides inputs and result, but at least one pixel is computed at a time;
+            None: `DEFAULT_BYTES`.
     """
     batch, frames, channels, height, width = lookup.frames.shape
     inner = (max(height - 2 * BORDER, 0), max(width - 2 * BORDER, 0))
     pixels = inner_pixels(height, width, lookup.K.dtype, lookup.K.device) if pixels is None else pixels
-    # One table holds the pixels of all lookup frames and of the current one as rows of C numbers: bilinear sampling
-    # and the difference to the current feature are a weighted sum of five rows, which reads memory in whole cache
+    # One table holds the pixels of all lookup frames and of the current frame as rows of C numbers. Bilinear sampling
+    # and the difference to the current feature are then a weighted sum of five rows, which reads memory in whole cache
     # lines.
     table = torch.cat([_rows(lookup.frames.flatten(0, 1)), _rows(current)])
     samples = _samples(lookup, pixels, inner)
@@ -140,10 +140,10 @@ def match(
 
 
 class DepthBinTracker(nn.Module):
-    """Follows the range of depths that the teacher sees, so that the bins cover it (ManyDepth, section 3.3).
+    """Tracks the range of the teacher's depths, so that the bins cover it (ManyDepth, section 3.3).
 
     Attributes:
-        near, far: scalars, the running range; they start at `MIN_DEPTH` and 10.
+        near, far: scalars, the tracked range, in the unit of depth; they start at `MIN_DEPTH` and 10.
     """
 
     near: Tensor
@@ -157,27 +157,27 @@ class DepthBinTracker(nn.Module):
 
     @torch.no_grad()
     def update(self, depth: Tensor, momentum: float = TRACKER_MOMENTUM) -> None:
-        """Moves 1 - `momentum` of the way to the range of (B, 1, H, W) depths: the images' mean minimum x 0.9 (not
-        below `min_depth`) and mean maximum x 1.1."""
+        """Moves the range by the share 1 - `momentum` towards that of depths (B, 1, H, W): 0.9 x the mean of the
+        images' minima (at least `min_depth`), and 1.1 x the mean of their maxima."""
         low, high = depth.float().flatten(1).aminmax(dim=1)
         self.near.lerp_((0.9 * low.mean()).clamp(min=self.min_depth), 1 - momentum)
         self.far.lerp_(1.1 * high.mean(), 1 - momentum)
 
 
 _BYTES_PER_SAMPLE = 5 * 8 + 12 * 4
-"""Rows and weights of five, and the coordinates on the way to them."""
+"""Five rows and their weights, and the coordinates that they are computed from."""
 
 
 class _Samples(NamedTuple):
-    """What warping needs of n pixels and F lookup frames, the pixels of all images in one row.
+    """The input of warping for n pixels (of all images, one after the other) and F lookup frames.
 
-    A pixel at depth d is seen by a lookup camera at d * ray + shift.
+    A lookup camera sees a pixel of depth d at d * ray + shift, in homogeneous coordinates.
 
     Attributes:
         rays, shift: (n, F, 3).
         first_row: (n, F, 1) int32, the table's row where the lookup frame begins.
         own_row: (n,) int32, the table's row of the pixel itself.
-        exists: (n, F, 1) bool.
+        exists: (n, F, 1) bool, whether there is such a lookup frame.
     """
 
     rays: Tensor
@@ -188,7 +188,7 @@ class _Samples(NamedTuple):
 
 
 def _samples(lookup: Lookup, pixels: Tensor, inner: tuple[int, int]) -> _Samples:
-    """The pixels inside the border, of whom there are rows x columns in an image, as `match` works on them."""
+    """The samples of all pixels inside the border; `inner` is their number of rows and columns in an image."""
     batch, frames, _, height, width = lookup.frames.shape
     each, all_ = (batch, inner[0] * inner[1], frames), batch * inner[0] * inner[1]
     K, inv_K = lookup.K[:, None, :3, :3], lookup.inv_K[:, None, :3, :3]
@@ -218,8 +218,8 @@ def _own_rows(batch: int, height: int, width: int, device: torch.device) -> Tens
 
 
 def _five_rows(samples: _Samples, depths: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (n, F, D, 5) and weights of: the four neighbours of where a bin is seen, minus the current pixel; seen
-    (n, F, D)."""
+    """Rows and weights (n, F, D, 5) of the four pixels around the place where a bin's point is seen, less the current
+    pixel; and whether it is seen, (n, F, D)."""
     height, width = size
     rays, shift = samples.rays, samples.shift
     x, y, z = (torch.addcmul(shift[..., i, None], rays[..., i, None], depths) for i in range(3))

@@ -1,4 +1,4 @@
-"""Encoders that match a frame against the frames before it: a ResNet, and the hybrid encoder with a cost volume inside.
+"""Encoders that match a frame against its lookup frames: a ResNet, and the hybrid encoder with a cost volume inside.
 
 maps, lowest_cost, confidence = encoder(current, Lookup(frames, poses, K, inv_K), bin_range)
 """
@@ -40,11 +40,11 @@ class ResnetMatchingEncoder(MatchingEncoder):
         self.layer0 = nn.Sequential(net.conv1, net.bn1, nn.ReLU())
         self.layer1 = nn.Sequential(nn.MaxPool2d(3, 2, 1), net.layer1)
         self.layer2, self.layer3, self.layer4 = net.layer2, net.layer3, net.layer4
-        # Computes nothing: a part of the original's checkpoints that its own code does not use either.
+        # Never run: it is in the original's checkpoints, whose own code does not use it either.
         self.prematching_conv = nn.Sequential(nn.Conv2d(64, 16, 1), nn.ReLU()).requires_grad_(False)
 
     def forward_features(self, current: Tensor, lookup: Lookup, bin_range: BinRange | None = None) -> Matched:
-        """As `MatchingEncoder.forward_features`; the features are five maps, the second of them before matching."""
+        """As `MatchingEncoder.forward_features`; the features are five maps, the first two from before matching."""
         maps = self._shallow(current)
         with torch.no_grad():
             seen = self._shallow(lookup.frames.flatten(0, 1))[1].unflatten(0, lookup.frames.shape[:2])
@@ -64,7 +64,7 @@ class ResnetMatchingEncoder(MatchingEncoder):
         return [first, self.layer1(first)]
 
     def start_from(self, encoder: DepthEncoder) -> None:
-        """As `MatchingEncoder.start_from`, from a ResNet of as many layers."""
+        """As `MatchingEncoder.start_from`, from a ResNet with the same number of layers."""
         first = {"conv1": "layer0.0", "bn1": "layer0.1", "layer1": "layer1.1"}
         tensors = {k: v for k, v in self.state_dict().items() if k.startswith(("reduce_conv", "prematching_conv"))}
         for name, value in encoder.state_dict().items():
@@ -76,7 +76,7 @@ class ResnetMatchingEncoder(MatchingEncoder):
         self.ignore_costs()
 
     def original_state_dict(self) -> dict[str, Tensor]:
-        """The state dict with the original's fixed grids, which it keeps among its weights and loads strictly."""
+        """The state dict with fixed grids: the original saves them with its weights and requires them when it loads."""
         height, width = self.matching_height, self.matching_width
         y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         grid = torch.stack([x, y]).to(self.pixels)
@@ -90,7 +90,7 @@ class ResnetMatchingEncoder(MatchingEncoder):
         }
 
     def load_original_state_dict(self, tensors: Mapping[str, Tensor], source: str) -> None:
-        """As `MatchingEncoder.load_original_state_dict`, of any image size; the fixed grids are left aside."""
+        """As `MatchingEncoder.load_original_state_dict`, for any image size: the fixed grids are ignored."""
         kept = {k: v for k, v in tensors.items() if not k.startswith("backprojector.")}
         super().load_original_state_dict(kept, source)
 
@@ -98,8 +98,8 @@ class ResnetMatchingEncoder(MatchingEncoder):
 class HybridMatchingEncoder(MatchingEncoder):
     """The hybrid encoder with a cost volume between CLIP's layers 1 and 2 (docs/METHOD.md, section 4).
 
-    CLIP's stride-4 maps of all frames are matched, layers 2 to 4 run on the joined map; DINO sees the current frame
-    alone; fusion and language are the single-frame encoder's own.
+    CLIP's stride-4 maps of all frames are matched, and layers 2 to 4 run on the joined map. DINO sees the current frame
+    only. Fusion and language are those of the single-frame encoder.
 
     Args:
         encoder: its image tower must be convolutional.
@@ -119,7 +119,7 @@ class HybridMatchingEncoder(MatchingEncoder):
         self.ignore_costs()
 
     def forward_features(self, current: Tensor, lookup: Lookup, bin_range: BinRange | None = None) -> Matched:
-        """As `MatchingEncoder.forward_features`; the features are the single-frame encoder's."""
+        """As `MatchingEncoder.forward_features`; the features have the form of the single-frame encoder's."""
         tower, text = self.encoder.matching_tower, self.encoder.text()
         shallow = tower.shallow(current)
         with torch.no_grad():
@@ -133,7 +133,7 @@ class HybridMatchingEncoder(MatchingEncoder):
         return self.encoder.drop_in_maps(features)
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Those of the hybrid encoder inside; the convolution that joins the cost volume goes with the rest."""
+        """The groups of the hybrid encoder inside, without the convolution that joins the cost volume."""
         return self.encoder.parameter_groups(lr)
 
     def start_from(self, encoder: DepthEncoder) -> None:

@@ -1,4 +1,4 @@
-"""Evaluates two-frame models: every frame with the frames before it in the data set."""
+"""Evaluates two-frame models: every frame is predicted with its lookup frames from the data set."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ def evaluate_two_frame(options: TwoFrameEvaluateOptions, model: TwoFrameModel | 
     """Predicts the part's frames and compares them with the truth.
 
     Args:
-        model: a two-frame model, or its teacher, which is then evaluated on the very same frames; or any single-frame
-            one.
+        model: a two-frame model; or its teacher or another single-frame model, which is evaluated on the same frames.
 
     Raises:
         UserError: no such data, or no ground truth for it.
@@ -41,7 +40,7 @@ def evaluate_two_frame(options: TwoFrameEvaluateOptions, model: TwoFrameModel | 
 def open_and_predict(
     options: TwoFrameEvaluateOptions, model: TwoFrameModel | DepthPredictor
 ) -> tuple[EvaluationData, Iterator[np.ndarray]]:
-    """The frames to evaluate, and 1 / depth of each, from itself and its lookup frames, black where there are none.
+    """The frames to evaluate, and 1 / depth of each, predicted with its lookup frames (black where there are none).
 
     Raises:
         UserError: no such data, or single images, which have no neighbours.
@@ -61,7 +60,7 @@ def open_and_predict(
 
 def _cityscapes_depths(options: TwoFrameEvaluateOptions, source: CityscapesSequenceSource) -> Iterator[np.ndarray]:
     for index in range(len(source)):
-        if options.truth_kind == "velodyne":  # the default: what was measured, here a stereo pair's disparity
+        if options.truth_kind == "velodyne":  # the default: measured depth, here from a stereo pair's disparity
             yield source.depth(index)
             continue
         yield evaluated_part(read_depth_npy(Path(options.truth) / f"{index:03d}_depth.npy"))

@@ -1,4 +1,4 @@
-"""Frames with the lookup frames before them; where there is none, as at the start of a drive, a black one."""
+"""Frames with their lookup frames; a lookup frame is black where none exists, as at the start of a drive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..stage2.options import DataOptions
 
 
 class LookupSource:
-    """A KITTI source of which some frames may not exist; those read black, which matching takes for "no such frame".
+    """A KITTI source, some of whose frames may not exist: they are read as black, which matching takes as "no frame".
 
     Args:
         source: where the frames come from.
@@ -38,7 +38,7 @@ class LookupSource:
         """uint8 RGB (h, w, 3); an optional frame without a file is black.
 
         Raises:
-            UserError: any other file that is missing, and any that is unreadable or cut off; names it.
+            UserError: another file is missing, or a file is unreadable or truncated; names it.
         """
         if frame_id in self.optional and not self._exists(index, frame_id):
             return np.zeros_like(self.source.read(index, 0))
@@ -63,7 +63,7 @@ def cityscapes_files(options: DataOptions, part: Part) -> tuple[Path, Path]:
     """The folder of Cityscapes' frames, in either layout, and the split file of a part.
 
     Raises:
-        UserError: no folder or split, or intrinsics, which have files of their own there.
+        UserError: no folder or split, or `--intrinsics`, since Cityscapes has files of intrinsics.
     """
     if options.data_path is None:
         raise UserError(f"--dataset {options.dataset} needs --data_path")

@@ -1,4 +1,4 @@
-"""The lookup frames of a batch: their poses, and what training changes about them."""
+"""The lookup frames of a batch: their poses, and how training augments them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from ..stage2.networks import PoseNetworks
 
 STATIC_SHARE = 0.25
 MISSING_SHARE = 0.25
-"""Shares of training samples that are shown a static camera, or no lookup frame at all (ManyDepth, section 3.5)."""
+"""Shares of training samples whose camera is made static, and whose lookup frames are removed (ManyDepth, section
+3.5)."""
 
 
 def matching_poses(
@@ -25,13 +26,13 @@ def matching_poses(
 ) -> dict[int, Tensor]:
     """Poses from frame 0 to every other frame, composed of steps between neighbours; zeros where a frame is black.
 
-    Pose nets know neighbouring frames only, so frame -2 is reached by way of frame -1.
+    Pose nets predict motion between neighbours only: the pose to frame -2 is the one to -1 and the one from -1 to -2.
 
     Args:
-        nets, encoder: the pose nets, and the teacher's encoder that some of them read.
-        frames: (B, 3, H, W) by frame id; black stands for a frame that does not exist.
+        nets, encoder: the pose nets, and the teacher's encoder, which some of them read.
+        frames: (B, 3, H, W) by frame id; a black frame does not exist.
         known: poses from frame 0 that need not be predicted again.
-        unit: scalar, what the nets' translations are counted in; None: the unit of depth.
+        unit: scalar, the unit of the nets' translations; None: the unit of depth.
 
     Returns:
         (B, 4, 4) by frame id, without gradient.
@@ -52,10 +53,10 @@ def matching_poses(
 
 
 def augment_matching(current: Tensor, lookup: Tensor, poses: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Shows some samples a camera that stands still (the lookup frames are the current one), others no lookup frame.
+    """Makes the camera of some samples static (lookup frames become the current one), and takes others' frames away.
 
     Args:
-        current: (B, 3, H, W), not colour-jittered, so that it differs from what the net sees.
+        current: (B, 3, H, W), not colour-jittered, so that it differs from the current frame that the net sees.
         lookup: (B, F, 3, H, W).
         poses: (B, F, 4, 4).
 

@@ -1,4 +1,4 @@
-"""What both encoders that match frames have in common: depth bins, matching, and how the cost volume is joined."""
+"""The base of both matching encoders: depth bins, matching, and joining the cost volume to the current map."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ BinRange = tuple[Tensor | float, Tensor | float]
 
 
 class Matched(NamedTuple):
-    """What an encoder finds in a frame and its lookup frames.
+    """The output of a matching encoder for a frame and its lookup frames.
 
     Attributes:
-        features: what a decoder reads.
-        lowest_cost: (B, H/4, W/4), 1 / depth of the bin of the lowest cost.
-        confidence: (B, H/4, W/4), 1 where every bin was seen, else 0.
+        features: the features for a decoder.
+        lowest_cost: (B, H/4, W/4), 1 / depth of the bin with the lowest cost.
+        confidence: (B, H/4, W/4), 1 where the points of all bins are seen, else 0.
     """
 
     features: EncoderFeatures
@@ -36,16 +36,16 @@ class Matched(NamedTuple):
 
 
 class MatchingEncoder(nn.Module, ABC):
-    """Common to both encoders: bins, matching, and the convolution that joins the cost volume to the current map.
+    """The base of both encoders: bins, matching, and the convolution that joins the cost volume to the current map.
 
     Args:
         channels: of the maps that are matched.
         input_height, input_width: of the images.
         min_depth_bin, max_depth_bin: range of the bins until another is given.
-        num_depth_bins: how many.
+        num_depth_bins: number of bins.
         adaptive_bins: take the range of the bins from the call.
         depth_binning: bins evenly spaced in depth ("linear") or in 1 / depth ("inverse").
-        max_bytes: working memory of matching; None: what suits the device.
+        max_bytes: working memory of matching in bytes; None: what suits the device.
 
     Attributes:
         num_ch_enc, aligned_channels, stride4_channels, config: what decoders read, as of a `DepthEncoder`.
@@ -87,8 +87,8 @@ class MatchingEncoder(nn.Module, ABC):
     def forward(
         self, current: Tensor, lookup: Lookup, bin_range: BinRange | None = None
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """`forward_features`, with five maps at strides 2, 4, 8, 16, 32 in place of the features; the cost volume is in
-        the last three of them.
+        """`forward_features`, with five maps at strides 2, 4, 8, 16, 32 in place of the features; the last three depend
+        on the cost volume.
 
         Raises:
             UserError: a hybrid encoder that was built without these maps.
@@ -102,24 +102,24 @@ class MatchingEncoder(nn.Module, ABC):
 
         Args:
             current: (B, 3, H, W), RGB in [0, 1].
-            lookup: images (B, F, 3, H, W), the frames before; intrinsics are those of images at a quarter of the size.
-            bin_range: used if `adaptive_bins`; None: that of the last call or of loading.
+            lookup: images (B, F, 3, H, W), their poses, and the intrinsics of images of a quarter of the size.
+            bin_range: used if `adaptive_bins`; None: the range of the last call or of loading.
         """
 
     @abstractmethod
     def drop_in_maps(self, features: EncoderFeatures) -> list[Tensor]:
-        """Five maps at strides 2, 4, 8, 16, 32, from features computed before."""
+        """Five maps at strides 2, 4, 8, 16, 32, from features that were computed before."""
 
     @abstractmethod
     def start_from(self, encoder: DepthEncoder) -> None:
-        """Takes over a single-frame encoder's weights; until trained further, the cost volume has no effect.
+        """Copies a single-frame encoder's weights; the cost volume has no effect until training continues.
 
         Raises:
             UserError: an encoder of another architecture.
         """
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Trainable parameters that an optimiser treats apart; none, unless an encoder says so."""
+        """Groups of parameters with settings of their own for an optimiser; by default there are none."""
         return []
 
     def original_state_dict(self) -> dict[str, Tensor]:
@@ -136,14 +136,14 @@ class MatchingEncoder(nn.Module, ABC):
 
     @torch.no_grad()
     def compute_depth_bins(self, min_depth_bin: Tensor | float, max_depth_bin: Tensor | float) -> None:
-        """Sets the range of the bins; called after loading, with the range that was saved."""
+        """Sets the range of the bins; call it after loading, with the saved range."""
         self.depth_bins.copy_(depth_bins(min_depth_bin, max_depth_bin, self.num_depth_bins, self.depth_binning))
 
     @torch.no_grad()
     def ignore_costs(self) -> None:
         """Makes the joining convolution the identity on the current map, which is not negative.
 
-        The layers after it then see what they know, and learn to use the costs from there.
+        The layers after it then see the map that they were trained on; training adds the costs from there.
         """
         convolution = self.reduce_conv[0]
         assert isinstance(convolution, nn.Conv2d)
@@ -168,7 +168,7 @@ class MatchingEncoder(nn.Module, ABC):
         with torch.autocast(current.device.type, enabled=False):
             found = match(current, lookup, self.depth_bins, self.pixels, self.max_bytes)
         confidence = found.confidence.to(found.cost.dtype)
-        # Where some bin was out of sight the costs say little: the decoder is to rely on the image alone there.
+        # Costs say little where some bins are not seen: the decoder should rely on the image alone there.
         cost = found.cost * confidence[:, None]
         joined = self.reduce_conv(torch.cat([current, cost.to(current.dtype)], dim=1))
         return joined, 1 / self.depth_bins[found.best], confidence

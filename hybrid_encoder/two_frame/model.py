@@ -34,7 +34,7 @@ class TwoFrameNet(nn.Module):
     """The two-frame depth net: matching encoder and decoder.
 
     Args:
-        encoder: whose features `depth` decodes.
+        encoder: the matching encoder, whose features `depth` decodes.
         depth: a DPT decoder (hybrid encoder) or a U-Net decoder.
     """
 
@@ -44,7 +44,7 @@ class TwoFrameNet(nn.Module):
         self.depth = depth
 
     def start_from(self, encoder: DepthEncoder, depth: nn.Module) -> None:
-        """Takes over a single-frame net's weights, so that both give the same depth at first.
+        """Copies a single-frame net's weights, so that both nets predict the same depth at first.
 
         Raises:
             UserError: a net of another architecture.
@@ -55,17 +55,17 @@ class TwoFrameNet(nn.Module):
     def forward(
         self, current: Tensor, lookup: Tensor, poses: Tensor, K: Tensor, bin_range: BinRange | None = None
     ) -> tuple[dict[tuple[str, int], Tensor], Matched]:
-        """Depth of a frame from itself and its lookup frames.
+        """The disparity of a frame, predicted with its lookup frames.
 
         Args:
             current: (B, 3, H, W) in [0, 1].
             lookup: (B, F, 3, H, W).
             poses: (B, F, 4, 4), from the current camera to each lookup camera; all zeros: there is no such frame.
             K: (B, 3, 3), pixels of H x W.
-            bin_range: of the depth bins; None: that of the last call or of loading.
+            bin_range: of the depth bins; None: the range of the last call or of loading.
 
         Returns:
-            {("disp", s): (B, 1, H / 2^s, W / 2^s)}; what the encoder found.
+            {("disp", s): (B, 1, H / 2^s, W / 2^s)}, and the encoder's output.
         """
         small = scale_intrinsics(K, 1 / MATCHING_STRIDE, 1 / MATCHING_STRIDE)
         frames = Lookup(lookup, poses, small, invert_intrinsics(small))
@@ -79,7 +79,7 @@ class TwoFrameDepth(nn.Module):
     In training mode it also tracks the range of the teacher's depth.
 
     Args:
-        config: of hybrid encoders, but for `--teacher_encoder_option`.
+        config: of hybrid encoders; `--teacher_encoder_option` changes the teacher's.
         resnet_weights: "pretrained" (ImageNet), "random", or a file.
 
     Attributes:
@@ -88,7 +88,7 @@ class TwoFrameDepth(nn.Module):
         net: the two-frame net.
         bins: the tracked range.
         frozen: whether teacher and pose nets have stopped training.
-        range_unknown: whether the range of the bins has not been tracked yet: the next batch then sets it.
+        range_unknown: whether no batch has set the range of the bins yet; the next one then sets it.
     """
 
     def __init__(self, options: ManydepthOptions, config: HybridEncoderConfig, resnet_weights: str) -> None:
@@ -118,12 +118,12 @@ class TwoFrameDepth(nn.Module):
     def freeze_teacher(self) -> None:
         """Stops the training of teacher and pose nets, batch-norm statistics included.
 
-        The range of the bins stays, too, unless it has never been tracked (--freeze_teacher_and_pose).
+        The range of the bins is frozen, too, unless it has never been tracked (--freeze_teacher_and_pose).
         """
         self.frozen = True
         self.teacher.requires_grad_(False)
         for parameter in self.teacher.parameters():
-            parameter.grad = None  # what was accumulated must not move them once more
+            parameter.grad = None  # accumulated gradients must not change them any more
         self.teacher.eval()
 
     def train(self, mode: bool = True) -> TwoFrameDepth:
@@ -167,7 +167,7 @@ class TwoFrameDepth(nn.Module):
         return scalars
 
     def _shown(self, batch: DepthBatch, poses: dict[FrameId, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Lookup frames and their poses; (B,) bool, False for samples for which they were changed for training."""
+        """Lookup frames and their poses, augmented in training; (B,) bool, False for samples that were augmented."""
         lookup, relative = self.lookup(batch, poses)
         if self.training and not self.options.no_matching_augmentation:
             lookup, relative, changed = augment_matching(batch.frames[0], lookup, relative)
@@ -175,7 +175,7 @@ class TwoFrameDepth(nn.Module):
         return lookup, relative, torch.ones(len(lookup), dtype=torch.bool, device=lookup.device)
 
     def _trusted(self, found: Matched, mono_depth: Tensor) -> Tensor:
-        """(B, 1, H, W) bool: the pixels that learn from matching, of all samples."""
+        """(B, 1, H, W) bool: the pixels of all samples whose loss is photometric, because matching can be trusted."""
         if self.options.disable_motion_masking:
             return torch.ones_like(mono_depth, dtype=torch.bool)
         return find_consistency_mask(found, mono_depth)
@@ -184,13 +184,13 @@ class TwoFrameDepth(nn.Module):
         """Adds pixel-wise text supervision to the scalars.
 
         Args:
-            taught: features of the nets that learn, and the depth (B, 1, H, W) that each has found.
+            taught: features of the nets that train, each with the depth (B, 1, H, W) that its net predicts.
         """
         if not self.options.text_weight:
             return
         low, high = self.objective.min_depth, self.objective.max_depth
         named = [text_bin_loss(logits, depth, low, high) for features, depth in taught for logits in features.logits]
-        if named:  # a teacher alone may have logits, and no more to learn
+        if named:  # empty where only the teacher has logits, and it is frozen
             scalars["text"] = torch.stack(named).mean()
             scalars["loss"] = scalars["loss"] + self.options.text_weight * scalars["text"]
 
@@ -203,7 +203,7 @@ class TwoFrameDepth(nn.Module):
         return 1 / self._full_depth(two), 1 / self._full_depth(mono)
 
     def _full_depth(self, disparities: dict[tuple[str, int], Tensor], scale: int = 0) -> Tensor:
-        """(B, 1, H, W) of a scale, or of the finest where the net has no such scale."""
+        """Depth (B, 1, H, W) of a scale; of the finest scale where the net does not predict this one."""
         disp = disparities.get(("disp", scale), disparities["disp", 0])
         size = (self.options.height, self.options.width)
         if disp.shape[-2:] != size:
@@ -215,7 +215,7 @@ class TwoFrameDepth(nn.Module):
         """The frames to match with, (B, F, 3, H, W), and the poses from frame 0 to them, (B, F, 4, 4).
 
         Args:
-            poses: what is known already.
+            poses: poses from frame 0 that are known already.
         """
         frames = {i: batch.augmented[i] for i in (0, *self.options.matching_ids)}
         assert self.teacher.poses is not None

@@ -21,7 +21,7 @@ AGREEMENT = 2.0
 
 @dataclass(frozen=True)
 class TwoFrameObjective:
-    """The loss of a batch and what it was made of.
+    """The loss of a batch and its parts.
 
     Attributes:
         loss: scalar, averaged over scales.
@@ -38,7 +38,7 @@ class TwoFrameObjective:
     consistency_mask: Tensor
 
     def scalars(self) -> dict[str, Tensor]:
-        """What is logged."""
+        """The scalars that are logged."""
         return {
             "loss": self.loss,
             "photometric": self.photometric,
@@ -49,7 +49,7 @@ class TwoFrameObjective:
 
 
 def matching_agrees(lowest_cost: Tensor, teacher_depth: Tensor) -> Tensor:
-    """Where the best-matching depth is within a factor of `AGREEMENT` of the teacher's: False on what moves.
+    """Where the best-matching depth is within a factor of `AGREEMENT` of the teacher's; it is not on moving objects.
 
     >>> teacher = torch.tensor([[[[4.0, 4.0]]]])
     >>> matching_agrees(1 / torch.tensor([[[5.0, 9.0]]]), teacher).tolist()
@@ -57,7 +57,7 @@ def matching_agrees(lowest_cost: Tensor, teacher_depth: Tensor) -> Tensor:
 
     Args:
         lowest_cost: (B, h, w), 1 / depth.
-        teacher_depth: (B, 1, H, W).
+        teacher_depth: (B, 1, H, W), in the unit of depth.
 
     Returns:
         (B, 1, H, W) bool.
@@ -68,7 +68,7 @@ def matching_agrees(lowest_cost: Tensor, teacher_depth: Tensor) -> Tensor:
 
 @torch.no_grad()
 def find_consistency_mask(found: Matched, teacher_depth: Tensor) -> Tensor:
-    """(B, 1, H, W) bool: matching saw every bin and agrees with the teacher's depth (B, 1, H, W)."""
+    """(B, 1, H, W) bool: all bins are seen, and matching agrees with the teacher's depth (B, 1, H, W)."""
     confident = F.interpolate(found.confidence[:, None], teacher_depth.shape[-2:], mode="nearest") > 0
     return confident & matching_agrees(found.lowest_cost, teacher_depth)
 
@@ -88,8 +88,8 @@ def two_frame_loss(
         view: the frames.
         poses: (B, 4, 4) from frame 0 to each source; they get no gradient from here.
         teacher_depths: (B, 1, H, W) by scale; they get no gradient.
-        consistency_mask: (B, 1, H, W) bool; elsewhere the depth is to be the teacher's, who knows about pixels that do
-            not move.
+        consistency_mask: (B, 1, H, W) bool, pixels of the photometric loss; elsewhere the depth should equal the
+            teacher's, which moving objects do not mislead.
         options: weights and switches.
     """
     poses = {frame_id: pose.detach() for frame_id, pose in poses.items()}

@@ -1,4 +1,4 @@
-"""The options of the ManyDepth trainer: the original's names where they mean the same, and ours."""
+"""The options of the ManyDepth trainer, with the original's names where the meaning is the same."""
 
 from __future__ import annotations
 
@@ -70,33 +70,33 @@ class MatchingOptions(Options):
 
     @property
     def matching_ids(self) -> tuple[int, ...]:
-        """The lookup frames, in the order in which encoders get them."""
+        """Ids of the lookup frames, in the order in which the encoder takes them."""
         return (1,) * self.use_future_frame + tuple(-n for n in range(1, self.num_matching_frames + 1))
 
 
 @dataclass(frozen=True)
 class ManydepthOptions(MatchingOptions, CollapseOptions, RunOptions, DataOptions, DepthOptions, EncoderOptions):
-    """All options of `hybrid-encoder train manydepth`; those of single-frame depth are the two-frame net's."""
+    """All options of `hybrid-encoder train manydepth`; options of `train monodepth2` are for the two-frame net."""
 
     dataset: Dataset = option("kitti", "what lies under --data_path")  # type: ignore[assignment]
     clip_grad: float | None = option(10.0, "largest norm of the gradient", above=0)
 
     @property
     def clip_parts(self) -> tuple[str, ...]:
-        """As for any trainer: by `--clip_over`."""
+        """Parts of the model whose gradients are clipped apart, as `--clip_over` says; empty: all together."""
         return ("net.encoder", "net.depth") if self.clip_over == "encoder_decoder" else ()
 
     @property
     def loaded_ids(self) -> tuple[FrameId, ...]:
-        """Frames of a sample: those of the loss, then those that are only matched."""
+        """Frame ids of a sample: the frames of the loss, then those that are only matched."""
         return (*self.all_frame_ids, *(i for i in self.matching_ids if i not in self.frame_ids))
 
     def objective(self) -> ObjectiveOptions:
-        """The part that the losses read."""
+        """The options that the losses read."""
         return dataclasses.replace(super().objective(), mean_over_mask=True)
 
     def teacher(self) -> DepthOptions:
-        """The options of the teacher and the pose nets, in the manner of the single-frame trainer."""
+        """The options of the teacher and the pose nets, as the single-frame trainer has them."""
         options = dataclasses.replace(self, encoder=self.teacher_encoder, decoder=self.teacher_decoder)
         return options if options.decoder_kind == "dpt" else dataclasses.replace(options, head="sigmoid")
 
@@ -105,7 +105,7 @@ class ManydepthOptions(MatchingOptions, CollapseOptions, RunOptions, DataOptions
         return config.replace(**parse_settings("teacher_encoder_option", self.teacher_encoder_option))
 
     def student(self) -> DepthOptions:
-        """The options of the two-frame net; poses are the teacher's."""
+        """The options of the two-frame net; the pose nets are the teacher's."""
         return dataclasses.replace(
             self, pose_model_type="separate_resnet", stage1=self.stage1 if self.encoder == "hybrid" else None
         )
@@ -157,7 +157,7 @@ class TwoFrameEvaluateOptions(EvaluateOptions):
     matching_memory: int | None = option(None, "two-frame: MiB that matching may work in", at_least=1)
 
     def check(self, two_frame: bool) -> None:
-        """Raises `UserError` for two-frame options on weights that are of one frame."""
+        """Raises `UserError` for two-frame options beside single-frame weights."""
         for name in ("eval_teacher", "static_camera", "zero_cost_volume", "matching_memory"):
             if getattr(self, name) and not two_frame:
                 raise UserError(f"--{name} is for two-frame weights: those of {self.weights} look at one frame")

@@ -1,4 +1,4 @@
-"""A trained two-frame model: depth of a frame from itself and the frames before it, or from itself alone."""
+"""A trained two-frame model: predicts depth of a frame with its lookup frames, or of a single frame."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TwoFrameModel(nn.Module):
         matching_ids: the lookup frames, in the order in which the net was trained with them.
         size: height and width of the images.
         limits: nearest and farthest depth.
-        resize: how the images were resized that the net was trained on.
+        resize: how the training images were resized.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class TwoFrameModel(nn.Module):
         """1 / depth, (B, 1, height, width), of frame 0.
 
         Args:
-            frames: (B, 3, height, width) in [0, 1], on any device, by frame id; a lookup frame that is absent or black
-                does not exist, and one that equals frame 0 is a camera that stands still. Without any, the net relies
-                on frame 0 alone, as it learnt to.
-            K: (B, 3, 3), pixels.
+            frames: (B, 3, height, width) in [0, 1], on any device, by frame id. A lookup frame that is absent or black
+                does not exist; one that equals frame 0 means a static camera. Without lookup frames, the net relies on
+                frame 0 alone, as training has taught it.
+            K: (B, 3, 3), in pixels.
         """
         device = self.net.encoder.depth_bins.device
         current = frames[0].to(device)
@@ -64,7 +64,7 @@ class TwoFrameModel(nn.Module):
         return disp_to_depth(disparities["disp", 0], self.min_depth, self.max_depth)[0]
 
     def disparity(self, image: Tensor) -> Tensor:
-        """1 / depth of single images, (B, 3, height, width) -> (B, 1, height, width): nothing to match with."""
+        """1 / depth of single images, without lookup frames: (B, 3, height, width) -> (B, 1, height, width)."""
         anything = torch.eye(3).repeat(len(image), 1, 1)
         anything[:, 0, 0] = anything[:, 1, 1] = self.width
         return self({0: image}, anything)
@@ -73,16 +73,17 @@ class TwoFrameModel(nn.Module):
         """A predictor for the frames of one video, in order.
 
         Args:
-            K: (3, 3) intrinsics, pixels of frames of width x height.
+            K: (3, 3) intrinsics, in pixels of frames of width x height.
         """
         scale = np.array([[self.width / width], [self.height / height], [1.0]])
         return VideoPredictor(self, torch.from_numpy((K * scale).astype(np.float32)))
 
 
 class VideoPredictor:
-    """Depth of a video's frames, given in order and in batches of any size; the first frame has none before it.
+    """Depth of a video's frames, which are given in order, in batches of any size.
 
-    A model that also matches with the next frame goes without it at the end of every batch.
+    The first frame has no frame before it. A model that also matches with the next frame lacks it at the end of every
+    batch.
     """
 
     def __init__(self, model: TwoFrameModel, K: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The authors' folders as the weights that a two-frame run starts from."""
+"""Starts a two-frame run from the weights in the authors' folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load_released_two_frame(folder: Path, model: TwoFrameDepth) -> None:
     """Fills all nets and the range of the bins from a ManyDepth folder of the authors.
 
     Raises:
-        UserError: an unreadable folder, or one of other nets than the model's.
+        UserError: an unreadable folder, or nets that differ from the model's.
     """
     read = load_released_matching(folder)
     theirs = {
@@ -61,7 +61,7 @@ def _teacher(model: DepthModel, prefix: str = "") -> dict[str, nn.Module]:
 
 
 def _options(read: ReleasedMatching, theirs: dict[str, nn.Module]) -> list[str]:
-    """The options of the trainer that build the nets of a folder."""
+    """The trainer's options that build the nets of a folder."""
     teacher = theirs["mono_encoder"].config
     assert isinstance(teacher, HybridEncoderConfig)
     own = config_options(read.encoder.config, teacher, "teacher_encoder_option")

@@ -1,4 +1,4 @@
-"""Two-frame self-supervised depth: a cost volume, and a single-frame teacher for what moves.
+"""Two-frame self-supervised depth: a cost volume, and a single-frame teacher for moving objects.
 
 hybrid-encoder train manydepth --data_path KITTI --encoder hybrid --teacher_encoder hybrid --stage1 stage1.pth
 
@@ -64,19 +64,19 @@ class ManydepthTask:
         self.model.range_unknown = self.options.freeze_teacher_and_pose and step == 0
         due = epoch >= self.options.freeze_teacher_epoch or 0 <= self.options.freeze_teacher_step <= step
         if due and not self.model.frozen:
-            # They stay in the optimiser, which skips what has no gradient, unless the rest begins anew.
+            # Frozen nets stay in the optimiser, which skips parameters without gradient; fresh_adam leaves them out.
             self.model.freeze_teacher()
             if self.options.on_freeze == "fresh_adam":
                 self._begin_anew()
 
     def _begin_anew(self) -> None:
-        """Adam and a schedule for what still trains, as if the run began now."""
+        """Starts Adam and the schedule anew, for the nets that still train."""
         groups = one_group_a_rate(parameter_groups(self.model, self.options))
         self.optimizer = torch.optim.Adam(groups, lr=self.options.learning_rate, fused=True)
         self.scheduler, _ = build_scheduler(self.optimizer, self.options, self.steps_per_epoch)
 
     def validate(self, processes: Processes) -> dict[str, float]:
-        """The loss on the validation part; where the truth is known, the errors of the two-frame net and the
+        """The loss on the validation part and, where the truth is known, the depth metrics of the two-frame net and the
         teacher."""
         metrics = mean_scalars(self.model(self.to_device(batch, processes.device)) for batch in self.val_loader)
         dataset = self.val_loader.dataset
@@ -129,7 +129,7 @@ def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
     torch.manual_seed(options.seed)
     loader, val_loader = (open_loader(options, part, processes) for part in ("train", "val"))
     task = ManydepthTask(options, len(loader), val_loader, processes)
-    # Where frames may be missing, the source of those that exist tells what is read.
+    # A `LookupSource` adds black frames; its inner source knows the files.
     opened = {"train": frames_of(loader), "val": frames_of(val_loader)}
     sources = {part: one.source if isinstance(one, LookupSource) else one for part, one in opened.items()}
     names = ("stage1", "mono_weights_folder", "load_weights_folder")
@@ -164,7 +164,7 @@ def _fill_teacher(model: TwoFrameDepth, folder: Path) -> None:
 
 
 def build_optimizer(model: TwoFrameDepth, options: ManydepthOptions) -> torch.optim.Optimizer:
-    """AdamW where a hybrid encoder trains, else Adam; the encoders' rate may differ."""
+    """AdamW where a hybrid encoder trains, else Adam; encoders may have a learning rate of their own."""
     groups = parameter_groups(model, options)
     kind = torch.optim.AdamW if any("weight_decay" in group for group in groups) else torch.optim.Adam
     if options.decay_on == "all":
@@ -173,7 +173,7 @@ def build_optimizer(model: TwoFrameDepth, options: ManydepthOptions) -> torch.op
 
 
 def parameter_groups(model: TwoFrameDepth, options: ManydepthOptions) -> list[dict[str, Any]]:
-    """All that trains, for an optimiser: hybrid encoders' own groups, the rest of the encoders, and the other nets."""
+    """Groups of all trainable parameters: those of hybrid encoders, the rest of the encoders, and the other nets."""
     encoder_lr = options.lr_of_encoder(options.learning_rate)
     kinds = ((model.net.encoder, options.encoder), (model.teacher.encoder, options.teacher_encoder))
     groups = [group for encoder, kind in kinds if kind == "hybrid" for group in encoder.parameter_groups(encoder_lr)]

@@ -1,4 +1,4 @@
-"""What is looked at in a zip archive of torch before its tensors are read."""
+"""Checks of a zip archive of torch, before its tensors are read."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ def is_zip(path: Path) -> bool:
     """Whether a file is a whole zip archive, as torch writes them."""
     try:
         return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # zipfile raises where the archive's end is odd instead of missing
+    except zipfile.BadZipFile:  # raised where the archive's end is malformed rather than missing
         return False
 
 
 def check_stored(path: Path) -> None:
-    """Checks what PyTorch takes for granted where it maps an archive: members are stored as they are, not compressed
-    (only TorchScript's code is), and have the sums (CRC-32) that are written beside them. Reads the archive once.
+    """Checks what PyTorch assumes when it maps an archive into memory: members are not compressed (only TorchScript's
+    code may be), and have the CRC-32 that the archive states. Reads the archive once.
 
     Raises:
         UnsafeArchiveError: names the first member that is compressed or damaged.
@@ -36,6 +36,6 @@ def check_stored(path: Path) -> None:
 
 
 def has_code(path: Path) -> bool:
-    """Whether an archive is of TorchScript."""
+    """Whether an archive was written by TorchScript."""
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") and name.count("/") == 1 for name in archive.namelist())

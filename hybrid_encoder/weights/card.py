@@ -1,4 +1,4 @@
-"""The model card that goes with saved weights: what the model is, how to call it, whose weights are in it."""
+"""The model card of saved weights: what the model is, how to call it, and from whom its towers' weights come."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RESNET = "- ResNet: ImageNet weights of torchvision, BSD-3-Clause, where it did
 
 
 def model_card(config: dict[str, Any]) -> str:
-    """The text of README.md for what `save_pretrained` writes into config.json."""
+    """The text of README.md, from the config that `save_pretrained` writes into config.json."""
     about: dict[str, str] = config.get("about", {})
     encoder = config["encoder"]
     name = "hybrid CLIP + DINO" if encoder["kind"] == "hybrid" else f"ResNet-{encoder['num_layers']}"

@@ -18,7 +18,7 @@ _FIRST_BYTES = (
     (b"%PDF", "a PDF document"),
 )
 
-# The first rule all of whose parts occur at the start of some tensor's name decides.
+# The first rule decides whose every part is the beginning of some tensor's name.
 _NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("model.clip_align_conv.",), "a stage-1 checkpoint of the authors"),
     (("clip_align_conv.", "extra_tkns_learnables_depth."), "the encoder of a stage-2 checkpoint of the authors"),
@@ -44,7 +44,7 @@ _NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
 
 
 def describe_tensors(names: Iterable[str]) -> str:
-    """What tensors of these names belong to, in words."""
+    """The model that tensors of these names seem to belong to, in words."""
     names = list(names)
     if not names:
         return "empty"
@@ -56,7 +56,7 @@ def describe_tensors(names: Iterable[str]) -> str:
 
 
 def describe_file(path: Path) -> str:
-    """What a file that holds no readable tensors is, in words, with the remedy where there is one."""
+    """What a file without readable tensors seems to be, in words, with a remedy where there is one."""
     with path.open("rb") as file:
         head = file.read(64)
     if not head:

@@ -1,4 +1,4 @@
-"""Foundation models in the files of others: which tensors are the vision transformer's, and what their terms are."""
+"""Files of foundation models: which of their tensors are the vision transformer's, and under what licence they are."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from .reading import read_tensors
 
+DINOV3_LICENCE = "DINOv3 License (Meta): own terms, to be passed on with every copy and derived model"
 _PREFIXES = ("pretrained.", "visual.trunk.")
-"""Before the names of a transformer's tensors: in Depth Anything's files, and in those of open_clip's timm models."""
+"""Prefixes of a transformer's tensors: in files of Depth Anything, and in those of open_clip's timm models."""
 _SIZES_V2 = {384: "small", 768: "base", 1024: "large", 1536: "giant"}
 _SIZES_V3 = {
     (384, False): "small",
@@ -21,23 +22,23 @@ _SIZES_V3 = {
     (1280, True): "huge_plus",
     (4096, True): "7b",
 }
-"""By width, and whether the blocks' second half is gated."""
+"""By width, and whether the blocks' MLP is gated."""
 _DEPTH_ANYTHING = {
     True: "Apache-2.0",
     False: "CC-BY-NC-4.0, no commercial use, where it is Depth Anything V2's ViT-B, -L or -G (version 1's files look "
     "alike)",
 }
-"""Of version 2, by whether it is the ViT-S."""
+"""Licences of version 2, by whether the model is the ViT-S."""
 
 
 @dataclass(frozen=True)
 class FoundationFile:
-    """What a file of a foundation model is.
+    """What a file of a foundation model holds.
 
     Attributes:
-        what: in words.
+        what: the model, in words.
         licence: the publisher's terms, in words.
-        options: what to type, so that a tower is built for it; FILE stands for its path.
+        options: the options that build a tower for it; FILE is a placeholder for its path.
     """
 
     what: str
@@ -54,8 +55,8 @@ class FoundationFile:
 
 
 def transformer_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file's vision transformer under its own names, those of heads and text towers left out; all of
-    them where the file holds nothing else.
+    """The tensors of a file's vision transformer without the file's prefix. Heads and text towers are left out. All
+    tensors, where no name has such a prefix.
 
     >>> list(transformer_tensors({"pretrained.norm.weight": Tensor(), "depth_head.scratch.weight": Tensor()}))
     ['norm.weight']
@@ -68,7 +69,7 @@ def transformer_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> FoundationFile | None:
-    """What a file of a foundation model is, by the names and shapes of its tensors; None of another file."""
+    """What a file of a foundation model holds, by names and shapes of its tensors; None for other files."""
     inner = transformer_tensors(tensors)
     if "visual.trunk.patch_embed.proj.weight" in tensors:
         return _open_clip(inner)
@@ -84,10 +85,10 @@ def recognise(tensors: Mapping[str, Tensor]) -> FoundationFile | None:
 
 
 def file_licence(path: Path) -> str | None:
-    """The publisher's terms of a file, where it is recognised; None where it is not, or not there.
+    """The publisher's terms of a file; None where the file does not exist or is not recognised.
 
     Raises:
-        UserError: it is there and cannot be read.
+        UserError: the file cannot be read.
     """
     found = recognise(read_tensors(path)) if path.is_file() else None
     return None if found is None else found.licence
@@ -96,7 +97,7 @@ def file_licence(path: Path) -> str | None:
 def _dinov2(width: int, registers: bool, depth_anything: bool) -> FoundationFile:
     size = _SIZES_V2.get(width)
     name = f"vit_{size or 'SIZE'}_patch14{'_reg4' if registers else ''}_dinov2"
-    # Networks with registers were published with a resizing that is timm's.
+    # Networks with registers were published with the resizing of position embeddings that timm has.
     resize = "" if registers else " --encoder_option position_resize=facebook"
     options = f"--encoder_option dino={name}{resize} --dino_weights FILE"
     if depth_anything:
@@ -111,8 +112,7 @@ def _dinov3(width: int, inner: Mapping[str, Tensor]) -> FoundationFile:
     biases = [value for name, value in inner.items() if name.endswith(("attn.q_bias", "attn.qkv.bias"))]
     biased = "_qkvb" if any(bool(bias.any()) for bias in biases) else ""
     options = f"--encoder_option dino=vit_{_SIZES_V3.get((width, gated), 'SIZE')}_patch16_dinov3{biased}"
-    licence = "DINOv3 License (Meta): own terms, to be passed on with every copy and derived model"
-    return FoundationFile(f"a DINOv3 of width {width}", licence, f"{options} --dino_weights FILE")
+    return FoundationFile(f"a DINOv3 of width {width}", DINOV3_LICENCE, f"{options} --dino_weights FILE")
 
 
 def _open_clip(inner: Mapping[str, Tensor]) -> FoundationFile:

@@ -31,13 +31,14 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Saved:
-    """What a saved model's folder holds: its config and its tensors, read and checked for their form.
+    """A saved model's folder: its config, which is read and checked, and its tensors.
 
     Attributes:
-        kind: `hub_kind` of what was saved.
-        config: config.json.
-        source: names the file of tensors in messages.
-        is_shipped: whether it is one of the package's own folders, named without a path.
+        path: of config.json.
+        kind: `hub_kind` of the saved module.
+        config: the content of config.json.
+        source: path of the file of tensors.
+        is_shipped: whether these are weights in the package, which are named without a path.
     """
 
     def __init__(self, source: str | Path, **hub_options: Any) -> None:
@@ -53,39 +54,41 @@ class Saved:
             raise UserError(f"{path} is not by this package: expected what save_pretrained wrote")
         self.path = path
         self.kind = self.config["kind"]
-        # Fixed names: a config cannot send the reader anywhere else.
+        # The name is fixed, so that a config cannot name another file.
         self.source = str(folder / TENSOR_FILE)
         self.is_shipped = shipped_folder(source) is not None
         if self.is_shipped:
             print(what_it_is(str(source), self.about().get("training_data", "?")), file=sys.stderr)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Read anew at each call."""
+        """The tensors of the file, which every call reads again."""
         return read_tensors(self.source)
 
     def fill(self, build: Callable[[dict[str, Any]], M], tensors: dict[str, Tensor] | None = None) -> M:
         """The module that `build` makes of the config, with its tensors, in eval mode. Takes memory only if they fit.
 
         Args:
-            tensors: by the module's names; None: all that the file holds.
+            build: makes the module from the config.
+            tensors: tensors under the module's names; None: all tensors of the file.
 
         Raises:
             UserError: as `get` and `load_state`.
         """
         tensors = self.tensors() if tensors is None else tensors
-        if not self.is_shipped:  # ours fits, and on the device "meta" PyTorch imports its compiler, for seconds
+        if not self.is_shipped:  # shipped tensors fit, and on the device "meta" PyTorch imports its compiler: seconds
             check_described(lambda: self.get(build), tensors, self.source)
         module = self.get(build)
         load_state(module, tensors, self.source)
         return module.eval()
 
     def about(self) -> dict[str, str]:
-        """What the model card said."""
+        """What config.json says about the model's origin, for the model card."""
         about = self.config.get("about")
         return {str(key): str(value) for key, value in about.items()} if isinstance(about, dict) else {}
 
     def get(self, build: Callable[[dict[str, Any]], T]) -> T:
-        """What `build` makes of the config; whatever it misses there becomes a `UserError` that names the file."""
+        """What `build` makes of the config; errors about missing or wrong entries become a `UserError` with the
+        path."""
         try:
             return build(self.config)
         except UserError as error:
@@ -97,11 +100,11 @@ class Saved:
 
 
 class HubModel:
-    """Adds `save_pretrained` and `push_to_hub` to a module; the module says what its config is.
+    """Adds `save_pretrained` and `push_to_hub` to a module, which gives its config by `hub_config`.
 
     Attributes:
-        hub_kind: "HybridEncoder" or "DepthModel", of subclasses, too: who loads it.
-        about: for the model card: "towers", "training_data", "origin"; kept through saving and loading.
+        hub_kind: "HybridEncoder" or "DepthModel": the class that loads it, also for subclasses.
+        about: entries of the model card: "preset", "towers", "training_data", "origin"; saved with the model.
     """
 
     hub_kind: ClassVar[str]
@@ -115,12 +118,12 @@ class HubModel:
         """Writes model.safetensors, config.json and a model card; each whole or not at all.
 
         Args:
-            folder: made if it is not there.
-            training_data: what the model was trained on, for the card; None keeps what is known.
+            folder: is created if it does not exist.
+            training_data: what the model was trained on, for the card; None: what `about` says.
 
         Raises:
-            UserError: the folder holds a README.md, config.json or model.safetensors that is not by this package, or it
-                cannot be written.
+            UserError: the folder holds a README.md, config.json or model.safetensors that this package did not write,
+                or it cannot be written.
         """
         return self._write(Path(folder), training_data, {})
 
@@ -133,7 +136,7 @@ class HubModel:
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         try:
             _check_ours(folder)
-            with atomic_path(folder / CONFIG_FILE) as path:  # first: it tells that the folder is ours
+            with atomic_path(folder / CONFIG_FILE) as path:  # first, since it marks the folder as ours
                 path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
             with atomic_path(folder / TENSOR_FILE) as path:
                 save_file(tensors, path, metadata={"format": "pt"})
@@ -146,10 +149,10 @@ class HubModel:
     def push_to_hub(
         self, repo_id: str, training_data: str | None = None, private: bool = False, token: str | None = None
     ) -> str:
-        """Saves the model into a hub repository, which is made if it is not there.
+        """Saves the model into a hub repository, which is created if it does not exist.
 
         Returns:
-            The commit's address.
+            The address of the commit.
 
         Raises:
             UserError: no such account, no right to write, no network.
@@ -204,7 +207,7 @@ def _local_folder(source: str | Path, hub_options: dict[str, Any]) -> Path:
             f"{source}: no such folder, no hub id, which would be 'account/name', and none of the weights in this "
             f"package ({shipped_with_us})"
         )
-    import huggingface_hub  # as above
+    import huggingface_hub  # slow to import, and not needed for folders
     from huggingface_hub.errors import (
         HfHubHTTPError,
         HFValidationError,

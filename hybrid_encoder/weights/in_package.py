@@ -1,18 +1,18 @@
-"""The weights that the package brings along: what they are called, where they lie, what they are."""
+"""The weights in the package: their names, their folders and what they are."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 DEFAULT = "tiny-rendered"
-"""What `hybrid-encoder predict` takes where no weights are given."""
+"""The weights that `hybrid-encoder predict` takes where none are given."""
 STAGE1_NAME = "stage1.pth"
-"""The file of stage 1 in such a folder, where one is shipped."""
+"""The file of stage 1 in such a folder; not every folder has one."""
 _FOLDER = Path(__file__).parent / "shipped"
 
 
 def shipped_folder(name: str | Path) -> Path | None:
-    """The folder of the shipped weights of this name; None where there are none, or something local has the name.
+    """The folder of the shipped weights of this name; None: there are none, or a local file or folder has the name.
 
     >>> shipped_folder("paper") is None
     True

@@ -1,4 +1,4 @@
-"""Where the towers' pretrained weights come from: file names, addresses, licences, and the folder they may lie in."""
+"""Where the towers' pretrained weights come from: file names, addresses, licences, and the user's folder of weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config import HybridEncoderConfig
 from ..errors import UserError
-from .foundation import file_licence
+from .foundation import DINOV3_LICENCE, file_licence
 
 WEIGHTS_VARIABLE = "HYBRID_ENCODER_WEIGHTS"
 """Environment variable that names a folder of weights."""
@@ -28,7 +28,7 @@ _LICENCES = {
     "apache-2.0": "Apache-2.0",
     "bsd-3-clause": "BSD-3-Clause",
     "mit": "MIT",
-    "dinov3-license": "DINOv3 License (Meta): own terms, to be passed on with every copy and derived model",
+    "dinov3-license": DINOV3_LICENCE,
     "cc-by-nc-4.0": "CC-BY-NC-4.0: no commercial use",
 }
 
@@ -42,8 +42,8 @@ class TowerSource:
         architecture: as in the config.
         weights: the field's value.
         names: file names under which a weights folder may hold them, in the order of search.
-        address: where they are published; empty where nothing is.
-        hub_file: (repository, file) on the hub.
+        address: where they are published; empty: nowhere.
+        hub_file: (repository, file) on the hub; None: they are not on the hub.
         licence: in words.
     """
 
@@ -62,7 +62,7 @@ def tower_sources(config: HybridEncoderConfig) -> list[TowerSource]:
 
 
 def _all_sources(config: HybridEncoderConfig) -> list[TowerSource]:
-    """One entry for each tower, but for tiny ones that start from random numbers, of which nothing is published."""
+    """One entry for each tower, except tiny ones of random numbers, for which nothing is published."""
     found = []
     if (config.clip, config.clip_weights) != _TINY:
         found.append(clip_source(config.clip, config.clip_weights))
@@ -75,7 +75,7 @@ def _all_sources(config: HybridEncoderConfig) -> list[TowerSource]:
 
 
 def image_trunk(architecture: str) -> str | None:
-    """The timm architecture that is the image tower of an open_clip one; None of others.
+    """The timm architecture that an open_clip architecture has as its image tower; None: it has none of timm.
 
     >>> image_trunk("EVA02-B-16"), image_trunk("RN50"), image_trunk("vit_base_patch14_dinov2")
     ('eva02_base_patch16_clip_224', None, None)
@@ -87,8 +87,8 @@ def image_trunk(architecture: str) -> str | None:
 
 
 def clip_source(architecture: str, weights: str, option: str = "clip_weights") -> TowerSource:
-    """The published weights of an open_clip model under a tag; a file or folder has neither address nor names."""
-    import open_clip  # as above
+    """The published weights of an open_clip model's tag; for a file or folder, `address` and `names` are empty."""
+    import open_clip  # slow to import, as above
 
     published: dict[str, Any] = {}
     if not is_file_name(weights):
@@ -111,8 +111,8 @@ def clip_source(architecture: str, weights: str, option: str = "clip_weights") -
 
 
 def timm_source(architecture: str, weights: str, option: str) -> TowerSource:
-    """The published weights of a timm model; a file or folder has neither address nor names."""
-    import timm  # as above
+    """The published weights of a timm model; for a file or folder, `address` and `names` are empty."""
+    import timm  # slow to import
 
     published = timm.get_pretrained_cfg(architecture) if timm.is_model(architecture) else None
     if published is None:
@@ -134,10 +134,10 @@ def timm_source(architecture: str, weights: str, option: str) -> TowerSource:
 
 
 def weights_folder(folder: str | Path | None = None) -> Path | None:
-    """The folder of weights: the one given, or that of the environment variable; None where neither is set.
+    """The folder of weights: the given one, or that of HYBRID_ENCODER_WEIGHTS; None where neither is set.
 
     Raises:
-        UserError: it is not there.
+        UserError: there is no such folder.
     """
     named = folder or os.environ.get(WEIGHTS_VARIABLE)
     if not named:
@@ -149,13 +149,13 @@ def weights_folder(folder: str | Path | None = None) -> Path | None:
 
 
 def find_weights(source: TowerSource, folder: str | Path | None = None) -> Path | None:
-    """The local file of a tower's weights: the file or folder that the config names, or what the weights folder holds.
+    """The local file of a tower's weights: the file that the config names, or the one that the weights folder holds.
 
     Returns:
         None where the config names published weights and the weights folder does not hold them.
 
     Raises:
-        UserError: a file or folder that the config names is not there.
+        UserError: a file or folder that the config names does not exist, or holds no such weights.
     """
     if is_file_name(source.weights):
         return named_file(source.weights, source.architecture)
@@ -177,13 +177,13 @@ def cached_weights(source: TowerSource) -> Path | None:
 
 
 def is_file_name(weights: str) -> bool:
-    """Whether a weights option names a local file or folder rather than a tag: it exists, or looks like a path."""
+    """Whether a weights option names a local file or folder rather than a tag: an existing file, or what is a path."""
     path = Path(weights)
     return weights.startswith(LOCAL_DIR) or len(path.parts) > 1 or path.suffix in FILE_SUFFIXES or path.is_file()
 
 
 def named_file(weights: str, what: str) -> Path:
-    """The file that a weights option names: itself, or the one that a folder ("local-dir:FOLDER", too) holds.
+    """The file that a weights option names: the path itself, or a file in the folder or "local-dir:FOLDER".
 
     Raises:
         UserError: no such file, or none of the known names in the folder.
@@ -200,8 +200,8 @@ def named_file(weights: str, what: str) -> Path:
 
 
 def _stated_licence(weights: str) -> str | None:
-    """The terms of the file that a weights option names, which may be of another publisher than the architecture's
-    own; None of a tag, of a file that is not there, or of one that is not recognised."""
+    """The terms of the file that a weights option names, which may come from another publisher than the architecture.
+    None for a tag, or for a file that does not exist or is not recognised."""
     if not is_file_name(weights):
         return None
     path = Path(weights.removeprefix(LOCAL_DIR))
@@ -210,7 +210,7 @@ def _stated_licence(weights: str) -> str | None:
 
 
 def towers_and_licences(config: HybridEncoderConfig) -> str:
-    """For the model card: a line for each tower with weights and licence."""
+    """Text for the model card: a line for each tower, with its weights and their licence."""
     lines = []
     for tower in _all_sources(config):
         if tower.architecture == "tiny":

@@ -22,22 +22,22 @@ from .wrappers import unwrapped
 
 _SHOWN = 3
 _DISPENSABLE = ("num_batches_tracked", "image_tower.mean", "image_tower.std", "dino.mean", "dino.std")
-"""Ends of names that a file may lack: counters, which the oldest torch versions did not write and nothing reads, and
-the normalisation of towers, which other people's files do not hold."""
+"""Ends of names that a file may lack: counters, which old versions of torch did not write and which are never read, and
+the normalisation of towers, which files of others do not hold."""
 
 _LARGEST_SHARE = 4
-"""How many times its own size the tensors of a file may have together; more than one where nets share tensors."""
+"""How many times as large as their storage the tensors of a file may be; more than 1, since nets may share tensors."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """All that a file holds at its top level: tensors and plain values by name, on the CPU, mapped rather than read.
+    """All entries at the top level of a file: tensors and plain values by name, on the CPU, memory-mapped if possible.
 
-    Reads safetensors, and `torch.save` files of dictionaries with `weights_only=True`. Where those hold objects of
-    other classes, or a TorchScript module, only the model's tensors are returned; no code of the file runs. Tensors of
-    wrapped nets have the names that they have without the wrapper, as in `unwrapped`.
+    Reads safetensors, and `torch.save` files of dictionaries with `weights_only=True`. From files with objects of other
+    classes, and from TorchScript modules, only the model's tensors are returned; no code of the file runs. Tensors of
+    wrapped nets get the names that they have without the wrapper (`unwrapped`).
 
     Raises:
-        UserError: missing, truncated or foreign; the message says what the file seems to be.
+        UserError: a missing, truncated or foreign file; the message says what it seems to be.
     """
     path = Path(path)
     if path.is_dir():
@@ -64,7 +64,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except (SafetensorError, UnsafeArchiveError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise UserError(f"{path} could not be read: {reason}. It seems to be {describe_file(path)}") from error
-    except Exception as error:  # torch.load's unpickler raises many kinds, each of them an unreadable file
+    except Exception as error:  # torch.load's unpickler raises many classes; all mean an unreadable file
         raise UserError(f"{path} is no file of tensors. It seems to be {describe_file(path)}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, expected tensors by name")
@@ -72,17 +72,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The model's tensors of a file by name, on the CPU: those under "state_dict" or "model" where there is such an
-    entry, under the names that they have without wrappers.
+    """The model's tensors of a file by name, on the CPU: those in its entry "state_dict" or "model" if it has one,
+    under the names that they have without wrappers.
 
     Raises:
-        UserError: missing, truncated or foreign file, or no tensor in it.
+        UserError: a missing, truncated or foreign file, or one without tensors.
     """
     return tensors_of(read_checkpoint(path), str(path))
 
 
 def tensors_of(content: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """The same from what `read_checkpoint` returns; `source` names the file in messages."""
+    """As `read_tensors`, from what `read_checkpoint` returns; `source` names the file in messages."""
     content = next((content[key] for key in STATE_KEYS if isinstance(content.get(key), Mapping)), content)
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
@@ -96,15 +96,15 @@ def check_described(
     source: str,
     may_lack: Callable[[str], bool] = lambda name: False,
 ) -> None:
-    """Compares the net that a file describes with the file's tensors before the net takes memory.
+    """Compares the net that a file describes with the file's tensors, before the net takes memory.
 
-    It is built on the device "meta", where it takes none: no description can ask for a net that is larger than what the
-    file holds.
+    The net is built on the device "meta", where it takes none: so no description can make us build a net that is larger
+    than the file's tensors.
 
     Args:
         build: makes the net.
         tensors, source: as for `load_state`.
-        may_lack: whether the file may do without a tensor of this name.
+        may_lack: whether the file may lack a tensor of this name.
 
     Raises:
         UserError: as `check_fit`.
@@ -122,7 +122,7 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) ->
         source: names the file in messages.
 
     Raises:
-        UserError: as `check_fit`; values that are not finite; or a module on the device "meta".
+        UserError: as `check_fit`; non-finite values; or a module on the device "meta".
     """
     check_fit(module, tensors, source)
     own = module.state_dict()
@@ -146,15 +146,15 @@ def check_fit(
     source: str,
     may_lack: Callable[[str], bool] = lambda name: False,
 ) -> None:
-    """Compares names and shapes with those of a module, which may be on the device "meta"; no values are read.
+    """Compares names and shapes of tensors with those of a module, which may be on the device "meta"; reads no values.
 
     Args:
         tensors, source: as for `load_state`.
         may_lack: as for `check_described`.
 
     Raises:
-        UserError: the first missing, surplus and misshapen tensors, and what the file seems to be; or shapes that are
-            larger than what the file holds.
+        UserError: tensors that are missing, surplus or of another shape (the message names the first ones, and what the
+            file seems to be); or tensors that state far more elements than the file holds.
     """
     foreign = [name for name, value in tensors.items() if not isinstance(name, str) or not _is_plain(value)]
     if foreign:
@@ -182,7 +182,7 @@ def check_fit(
 
 
 def _check_backed(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raises `UserError` where tensors state more numbers than the file holds: views that repeat the same few."""
+    """Raises `UserError` where tensors state far more elements than the file holds: views that repeat a few."""
     storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors.values()}
     stated = sum(value.numel() * value.element_size() for value in tensors.values())
     if stated > _LARGEST_SHARE * sum(storages.values()):
@@ -193,7 +193,7 @@ def _check_backed(tensors: Mapping[str, Tensor], source: str) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether this is a tensor whose numbers are there, and of a kind that can be computed with."""
+    """Whether this is a dense tensor with values, of a dtype that can be computed with."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
         return False
     return not value.is_floating_point() or value.dtype.itemsize > 1
@@ -203,11 +203,11 @@ def stated_number(entries: Mapping[str, Any], name: str, source: str) -> float:
     """A number that a file states beside its tensors.
 
     Args:
-        entries: of `read_checkpoint`.
+        entries: what `read_checkpoint` returns.
         source: names the file in messages.
 
     Raises:
-        UserError: there is none, or it is not finite.
+        UserError: there is no such number, or it is not finite.
     """
     value = entries.get(name)
     if isinstance(value, Tensor) and _is_plain(value) and value.numel() == 1:
@@ -239,7 +239,7 @@ def stated_bins(entries: Mapping[str, Any], source: str) -> tuple[float, float]:
     """Nearest and farthest depth bin that the encoder.pth of a two-frame run states.
 
     Raises:
-        UserError: none are stated, or they are no depths.
+        UserError: the bins are not stated, or are no range of depths.
     """
     near, far = (stated_number(entries, name, source) for name in ("min_depth_bin", "max_depth_bin"))
     if not 0 < near < far:
@@ -251,7 +251,7 @@ def stated_size(entries: Mapping[str, Any], source: str) -> tuple[int, int]:
     """Height and width of the images that a trainer's encoder.pth is for.
 
     Raises:
-        UserError: none are stated, or no multiples of 32.
+        UserError: the size is not stated, or a side is no multiple of 32.
     """
     height, width = (stated_number(entries, name, source) for name in ("height", "width"))
     with naming(f"{source}, image size {height:g} x {width:g}"):

@@ -1,8 +1,8 @@
-"""Reads tensors out of pickled archives without building anything that a file asks for: no code of the file runs.
+"""Reads tensors from pickled archives without building the objects that a file asks for: no code of the file runs.
 
 For files that `torch.load(weights_only=True)` refuses: Lightning checkpoints, whose hyper-parameters are objects of
-libraries that need not be there, and TorchScript archives such as OpenAI's CLIP models. Nothing is unpacked to disk, so
-names inside an archive lead nowhere but into it.
+libraries that may not be installed, and TorchScript archives such as OpenAI's CLIP models. Nothing is unpacked to disk,
+so that names in an archive cannot lead outside it.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _STORAGE_TYPES = {
     "BoolStorage": torch.bool,
 }
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
-"""Where checkpoints of training libraries keep the model's tensors."""
+"""Entries under which checkpoints of training libraries keep the model's tensors."""
 
 
 class UnsafeArchiveError(ValueError):
-    """The archive is not as torch writes them: what is wrong with it."""
+    """The archive is not as torch writes it; the message says what is wrong."""
 
 
 class Inert:
-    """Stands for an object of any class that is not built: keeps the state that the file gives it, and does nothing.
+    """A placeholder for an object of a class that is not built: keeps the state that the file gives it, does nothing.
 
     Attributes:
-        class_name: the class that the file asked for.
-        state: what the file would have set on the object.
+        class_name: the class that the file asks for.
+        state: the state that the file sets on the object.
     """
 
     class_name: ClassVar[str] = ""
@@ -63,13 +63,13 @@ class Inert:
         pass
 
     def append(self, item: Any) -> None:
-        """Pickle fills lists, sets and mappings through such methods; here they fill nothing."""
+        """Pickle fills lists, sets and mappings by such methods; here they do nothing."""
 
     extend = add = append
 
 
 class _Dict(dict[Any, Any]):
-    """Any dictionary of the standard library, as a plain one."""
+    """A plain dictionary in place of the standard library's dictionaries."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(given[0] if given and isinstance(given[0], list) else ())
@@ -79,7 +79,7 @@ class _Dict(dict[Any, Any]):
 
 
 class _Storage:
-    """A storage of the archive, not read yet."""
+    """A storage of the archive, which is not read yet."""
 
     def __init__(self, dtype: torch.dtype, key: str) -> None:
         self.dtype = dtype
@@ -90,7 +90,7 @@ class _Storage:
 
 
 class _TensorView:
-    """A tensor of the archive, not read yet; torch's own rebuilding function is never called."""
+    """A tensor of the archive, which is not read yet; torch's own rebuilding function is never called."""
 
     def __init__(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> None:
         self.storage = storage
@@ -103,7 +103,7 @@ class _TensorView:
 
 
 class _First:
-    """Calls that only wrap their first argument: parameters, sizes."""
+    """In place of calls that only wrap their first argument: parameters, sizes."""
 
     def __new__(cls, first: Any = (), *_: Any) -> Any:
         return first
@@ -112,7 +112,7 @@ class _First:
         pass
 
 
-# Every entry is a class with a `__setstate__`, which keeps a file's BUILD instruction off the class itself.
+# Every entry is a class with a `__setstate__`, so that a file's BUILD instruction cannot change the class itself.
 _KNOWN: dict[tuple[str, str], type] = {
     ("collections", "OrderedDict"): _Dict,
     ("collections", "defaultdict"): _Dict,
@@ -125,7 +125,7 @@ _KNOWN: dict[tuple[str, str], type] = {
 
 
 class _InertUnpickler(pickle._Unpickler):
-    """Written in Python: the one in C makes room for as many objects as a file says it remembers."""
+    """Based on the unpickler in Python: the one in C allocates memory for as many objects as a file states."""
 
     def find_class(self, module: str, name: str) -> Any:
         known = _KNOWN.get((module, name))
@@ -135,7 +135,7 @@ class _InertUnpickler(pickle._Unpickler):
         return type("Inert", (Inert,), {"class_name": f"{module}.{name}", "dtype": dtype})
 
     def persistent_load(self, pid: Any) -> Any:
-        # ("storage", type, key, device, length); anything else is of no use to us.
+        # ("storage", type, key, device, length); other ids are not needed.
         if isinstance(pid, tuple) and len(pid) >= 3 and pid[0] == "storage":
             dtype = getattr(pid[1], "dtype", None)
             if isinstance(dtype, torch.dtype) and isinstance(pid[2], str):
@@ -146,11 +146,11 @@ class _InertUnpickler(pickle._Unpickler):
 def read_archive(path: Path) -> dict[str, Tensor]:
     """The model's tensors of a zip archive written by `torch.save`, Lightning or TorchScript, on the CPU.
 
-    Only tensors under "state_dict" (or "model") are read where there is such an entry; those of a TorchScript module
-    get the names of its state dict.
+    If there is an entry "state_dict" (or "model"), only its tensors are read. Tensors of a TorchScript module get the
+    names of its state dict.
 
     Raises:
-        UnsafeArchiveError: damaged, or not written by torch.
+        UnsafeArchiveError: the archive is damaged, or torch did not write it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -159,7 +159,7 @@ def read_archive(path: Path) -> dict[str, Tensor]:
         raise
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise UnsafeArchiveError(f"truncated or damaged ({error})") from error
-    except Exception as error:  # a pickle may be wrong in as many ways as its author likes; none of them is ours
+    except Exception as error:  # a foreign pickle may raise anything
         raise UnsafeArchiveError(f"damaged, or not written by torch ({type(error).__name__}: {error})") from error
 
 
@@ -212,7 +212,7 @@ class _Archive:
 
 
 def _flatten(module: Inert, prefix: str, views: dict[str, _TensorView], seen: set[int]) -> None:
-    """The tensors of a TorchScript module under the names of its state dict; `seen` ends rings of modules."""
+    """The tensors of a TorchScript module under the names of its state dict; `seen` breaks cycles of modules."""
     if id(module) in seen or not isinstance(module.state, Mapping):
         return
     seen.add(id(module))

@@ -1,4 +1,4 @@
-"""Names of tensors as they are without the wrappers that a net was saved in."""
+"""Removes from tensors' names the prefixes of wrappers that a net was saved in."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from torch import Tensor
 
 _WRAPPER = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What wrappers of PyTorch put before the names of the net within: data-parallel training and averaged weights,
-`torch.compile`, sharding, activation checkpoints."""
+"""Prefixes that PyTorch's wrappers put before the names of the wrapped net: data-parallel training and averaged
+weights, `torch.compile`, sharding, activation checkpointing."""
 
 _COUNTER_OF_AVERAGES = "n_averaged"
 """What `torch.optim.swa_utils.AveragedModel` saves beside the net's tensors."""
 
 
 def unwrapped(entries: dict[str, Any]) -> dict[str, Any]:
-    """The entries of a file, its tensors under the names that they have in the net itself.
+    """The entries of a file, with tensors under the names that they have in the net itself.
 
-    Nothing is renamed where two tensors would get the same name.
+    If two entries would get the same name, none is renamed.
 
     >>> import torch
     >>> sorted(unwrapped({"module._orig_mod.weight": torch.zeros(1), "height": 192}))
