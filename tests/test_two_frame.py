@@ -372,5 +372,6 @@ def test_prevent_collapse_holds_the_teacher_and_counts_its_motion_in_mean_depths
 
 @pytest.mark.parametrize("name", ["load_weights_folder", "mono_weights_folder"])
 def test_prevent_collapse_is_for_teachers_from_random_numbers(name: str, tmp_path: Path) -> None:
+    (tmp_path / "pose.pth").touch()
     with pytest.raises(UserError, match=f"--prevent_collapse.*--{name}"):
         ManydepthOptions(**SETTINGS, prevent_collapse=True, **{name: tmp_path}).check()

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
+from ..model.decoder import DPTDecoder
 
 _TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it ends with an error. It covers validation or saving that takes one
@@ -36,8 +37,11 @@ class Processes:
 
     def place(self, model: nn.Module) -> None:
         """Moves a model to this process's device, with convolutions channels-last: a step on a CPU takes up to a tenth
-        less time (benchmarks/README.md)."""
+        less time (benchmarks/README.md). There, the DPT decoder's wide maps are better contiguous."""
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device.type == "cpu":
+            for decoder in (module for module in model.modules() if isinstance(module, DPTDecoder)):
+                decoder.to(memory_format=torch.contiguous_format)
 
     def wrap(self, model: nn.Module, sync_bn: bool = False) -> nn.Module:
         """The model with gradients that are averaged over processes; the model itself if there is one process.

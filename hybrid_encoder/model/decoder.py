@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -76,9 +77,14 @@ class DPTDecoder(nn.Module):
                     convolution.padding_mode = "replicate"
 
     def forward(self, features: EncoderFeatures) -> dict[tuple[str, int], Tensor]:
-        """Features of (B, 3, H, W) -> {("disp", s): (B, 1, H / 2^s, W / 2^s)}, float32."""
+        """Features of (B, 3, H, W) -> {("disp", s): (B, 1, H / 2^s, W / 2^s)}, float32.
+
+        Maps lie in memory as the weights do: on CPUs, the gradient of wide 3x3 weights over channels-last maps takes
+        several times as long as over contiguous ones.
+        """
+        layout = torch.contiguous_format if self.narrow[0].weight.is_contiguous() else torch.channels_last
         levels = [
-            narrow(resize(project(level)))
+            narrow(resize(project(level.contiguous(memory_format=layout))))
             for level, project, resize, narrow in zip(
                 features.aligned, self.project, self.resize, self.narrow, strict=True
             )
