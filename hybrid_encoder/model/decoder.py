@@ -82,7 +82,7 @@ class DPTDecoder(nn.Module):
         Maps lie in memory as the weights do: on CPUs, the gradient of wide 3x3 weights over channels-last maps takes
         several times as long as over contiguous ones.
         """
-        layout = torch.contiguous_format if self.narrow[0].weight.is_contiguous() else torch.channels_last
+        layout = torch.contiguous_format if next(self.narrow.parameters()).is_contiguous() else torch.channels_last
         levels = [
             narrow(resize(project(level.contiguous(memory_format=layout))))
             for level, project, resize, narrow in zip(
