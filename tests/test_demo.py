@@ -126,6 +126,7 @@ def test_the_page_has_one_line_to_compare_with_and_fits_narrow_screens(tmp_path:
     report.curves([Curve("error <&>", [0, 10, 20], [0.4, 0.3, 0.2]).with_line(0.5, "the guess")])
     report.colour_bar("far", "near")
     report.pictures([("a", np.zeros((4, 8, 3), np.uint8))] * 4, columns=4)
+    report.pictures([("b", np.zeros((4, 8, 3), np.uint8))] * 3, columns=3)
     report.write(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert page.count("stroke-dasharray") == 1
@@ -134,6 +135,8 @@ def test_the_page_has_one_line_to_compare_with_and_fits_narrow_screens(tmp_path:
     assert ">0.5</text>" in page, "the axis holds the line, too"
     assert "rgb(0, 0, 4)" in page, "magma begins in black"
     assert "@media (max-width: 640px)" in page
+    assert "--columns: 4; --narrow: 2" in page
+    assert "--columns: 3; --narrow: 3" in page, "rows of three stay whole"
 
 
 def test_threads_are_as_before_afterwards() -> None:

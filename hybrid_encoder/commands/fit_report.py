@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def write_report(outcome: FitOutcome) -> None:
     """Writes the page."""
     plan, options = outcome.plan, outcome.plan.options
     took = f"{outcome.seconds / 60:.1f} minutes" + (" since it was resumed" if outcome.resumed else "")
-    clips = ", ".join(options.inputs)
+    clips = ", ".join(Path(name).name for name in options.inputs)
     report = Report(f"hybrid-encoder: fit to {clips}", f"{took} on {machine(choose_device(options.device))}.")
     report.verdict(*verdict(outcome))
     report.heading("Held-out frames: the clip's end, which training never saw")

@@ -20,7 +20,8 @@ from ..writing import atomic_path
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2530; background: #f7f8fa; margin: 0; }
 main { max-width: 1060px; margin: 0 auto; padding: 2rem 1.5rem 4rem; }
-h1 { font-size: 1.9rem; line-height: 1.25; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; }
+h1 { font-size: 1.9rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; }
 p.lead { color: #55606e; margin-top: 0; overflow-wrap: anywhere; }
 p.verdict { background: #fff; border-left: 6px solid #b3261e; border-radius: 6px; padding: .8rem 1.1rem;
 font-size: 1.1rem; } p.verdict.good { border-color: #2e7d32; }
@@ -30,14 +31,15 @@ font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; } th { color: #55606e; font-weight: 600; }
 figure { margin: .8rem 0; } figcaption { color: #55606e; font-size: .9rem; }
 img { width: 100%; border-radius: 6px; display: block; } .curves { display: flex; flex-wrap: wrap; gap: 1rem; }
-.curves figure { flex: 1 1 320px; background: #fff; padding: .8rem; border-radius: 6px; margin: 0; }
+.curves figure { flex: 1 1 320px; max-width: 530px; background: #fff; padding: .8rem; border-radius: 6px; margin: 0; }
 .pictures { display: grid; grid-template-columns: repeat(var(--columns), 1fr); gap: .6rem; }
 .pictures figure { margin: 0; }
 .bar { display: flex; align-items: center; gap: .6rem; color: #55606e; font-size: .9rem; margin: .8rem 0; }
 .bar i { flex: 1; height: 14px; border-radius: 7px; }
 pre { background: #1c2530; color: #e8edf3; padding: .9rem 1.1rem; border-radius: 6px; overflow-x: auto; }
 @media (max-width: 640px) {
-main { padding: 1.2rem .8rem 3rem; } h1 { font-size: 1.5rem; } .pictures { grid-template-columns: repeat(2, 1fr); }
+main { padding: 1.2rem .8rem 3rem; } h1 { font-size: 1.5rem; }
+.pictures { grid-template-columns: repeat(var(--narrow), 1fr); gap: .4rem; }
 table { font-size: .85rem; } th, td { padding: .35rem .4rem; } }
 """
 _STOPS = 9
@@ -121,13 +123,15 @@ class Report:
         self._parts.append(_figure(image, caption))
 
     def pictures(self, labelled: Sequence[tuple[str, np.ndarray]], columns: int) -> None:
-        """Labels and pictures in rows of `columns`; of two on narrow screens.
+        """Labels and pictures in rows of `columns`; on narrow screens an even row breaks into rows of two.
 
         Raises:
             UserError: one cannot be encoded.
         """
         figures = "".join(_figure(image, label) for label, image in labelled)
-        self._parts.append(f'<div class="pictures" style="--columns: {columns}">{figures}</div>')
+        narrow = 2 if columns % 2 == 0 else columns
+        style = f"--columns: {columns}; --narrow: {narrow}"
+        self._parts.append(f'<div class="pictures" style="{style}">{figures}</div>')
 
     def colour_bar(self, dark: str, bright: str) -> None:
         """The colours of depth, and what their ends mean."""
