@@ -20,6 +20,8 @@ from ..engine.loading import loader_options
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.same_run import fixed_options, options_text
+from ..engine.step import optimizer_steps
+from ..engine.task import PlainTask
 from ..errors import UserError, naming
 from ..model.resnet import ResnetEncoder
 from .checkpoint import BEST_FILE, LAST_FILE, save_bev, weights_file
@@ -42,7 +44,7 @@ _BEV_STRIDE = 8
 """Of the BEV decoder's smallest map."""
 
 
-class BevTask:
+class BevTask(PlainTask):
     """The lift-splat model for the training loop.
 
     Args:
@@ -66,18 +68,11 @@ class BevTask:
         groups = parameter_groups(self.model, options)
         self.optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, fused=True)
         peaks = [group["lr"] for group in self.optimizer.param_groups]
-        total = max(options.epochs * -(-steps_per_epoch // options.accumulate), 2)
+        total = max(optimizer_steps(options.epochs, steps_per_epoch, options.accumulate), 2)
         self.scheduler = OneCycleLR(self.optimizer, peaks, total_steps=total, pct_start=WARM_UP)
 
     def to_device(self, batch: Any, device: torch.device) -> BevBatch:
         return to_batch(batch, device)
-
-    def sample_names(self, batch: Any) -> list[str]:
-        names: list[str] = batch["name"]
-        return names
-
-    def start_step(self, epoch: int, step: int) -> None:
-        """Nothing changes on the way."""
 
     def validate(self, processes: Processes) -> dict[str, float]:
         """IoU of each class over all validation samples together, and their mean."""
@@ -97,12 +92,6 @@ class BevTask:
         """`bev.pth` is the best epoch's model by mean IoU, `bev_last.pth` the last one's."""
         for name in (LAST_FILE, *([BEST_FILE] if best or not metrics else [])):
             save_bev(weights_file(self.options.out, name), self.model, self.mean_maps, metrics)
-
-    def extra_state(self) -> dict[str, Any]:
-        return {}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """There is none."""
 
 
 def train(options: BevOptions, processes: Processes) -> dict[str, float]:

@@ -155,6 +155,19 @@ def build_stepper(net: nn.Module, processes: Processes, options: LoopOptions) ->
     return Stepper(net, model, processes, options.precision, options.clip_grad, options.clip_parts)
 
 
+def optimizer_steps(epochs: int, batches: int, accumulate: int) -> int:
+    """Steps of the optimiser in a run; an epoch's last group of batches may be smaller.
+
+    >>> optimizer_steps(2, 5, 2)
+    6
+
+    Args:
+        batches: of an epoch.
+        accumulate: batches of a step.
+    """
+    return epochs * -(-batches // accumulate)
+
+
 def step_schedule(scheduler: LRScheduler) -> None:
     """Moves the schedule without PyTorch's warning: a resumed run has not made the optimiser's earlier steps itself."""
     with warnings.catch_warnings():

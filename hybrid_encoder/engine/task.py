@@ -61,6 +61,24 @@ class Task(Protocol):
         """Restores what `extra_state` returned; called before nets and optimiser are filled."""
 
 
+class PlainTask:
+    """What a trainer need not write if its collated batches are dicts with the key "name", nothing changes between its
+    steps, and a resumed run needs nets, optimiser and schedule alone."""
+
+    def sample_names(self, batch: Any) -> list[str]:
+        names: list[str] = batch["name"]
+        return names
+
+    def start_step(self, epoch: int, step: int) -> None:
+        """Nothing changes between steps."""
+
+    def extra_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """There is none."""
+
+
 def task_state(task: Task) -> dict[str, Any]:
     """The state from which a run of this task resumes."""
     return {

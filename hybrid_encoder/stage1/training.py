@@ -25,6 +25,8 @@ from ..engine.loading import loader_options
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.same_run import fixed_options, options_text
+from ..engine.step import optimizer_steps
+from ..engine.task import PlainTask
 from ..errors import UserError
 from ..model.closeness import distance_score
 from ..model.encoder import HybridEncoder
@@ -48,7 +50,7 @@ RELEASED_SHARE = 6
 """The released code divides the sum by it, whatever the batch size."""
 
 
-class Stage1Task:
+class Stage1Task(PlainTask):
     """Stage 1 for the training loop."""
 
     schedule_per_step = True
@@ -63,20 +65,13 @@ class Stage1Task:
         processes.place(self.model)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True)
-        total = max(options.epochs * -(-steps_per_epoch // options.accumulate), 2)
+        total = max(optimizer_steps(options.epochs, steps_per_epoch, options.accumulate), 2)
         self.scheduler = OneCycleLR(self.optimizer, options.lr, total_steps=total, div_factor=25, final_div_factor=100)
         self.val_loader = val_loader
         self.confusion = torch.zeros(NUM_POINTS, NUM_POINTS, dtype=torch.int64)
 
     def to_device(self, batch: Any, device: torch.device) -> Stage1Batch:
         return to_batch(batch, device)
-
-    def sample_names(self, batch: Any) -> list[str]:
-        names: list[str] = batch["name"]
-        return names
-
-    def start_step(self, epoch: int, step: int) -> None:
-        """Nothing changes between steps."""
 
     def validate(self, processes: Processes) -> dict[str, float]:
         """Ranking accuracy and Kendall's tau over all held-out sequences; keeps the confusion of prompts."""

@@ -24,6 +24,8 @@ from ..engine.loading import loader_options
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.same_run import fixed_options, options_text
+from ..engine.step import optimizer_steps
+from ..engine.task import PlainTask
 from ..errors import UserError, naming
 from ..model.disparity import disp_to_depth
 from ..released.single_frame import is_released
@@ -53,7 +55,7 @@ WARM_UP = 0.1
 """Share of a one-cycle run in which the learning rate rises."""
 
 
-class Monodepth2Task:
+class Monodepth2Task(PlainTask):
     """The single-frame trainer for the training loop."""
 
     def __init__(
@@ -69,10 +71,6 @@ class Monodepth2Task:
 
     def to_device(self, batch: Any, device: torch.device) -> DepthBatch:
         return to_batch(batch, self.frame_ids, device)
-
-    def sample_names(self, batch: Any) -> list[str]:
-        names: list[str] = batch["name"]
-        return names
 
     def start_step(self, epoch: int, step: int) -> None:
         """A focal length is learnt once there is some motion to learn it from."""
@@ -110,12 +108,6 @@ class Monodepth2Task:
             save_weights(folder, self.model.files_to_save(), self.optimizer, extras)
             if self.model.camera is not None:
                 write_text(folder / CAMERA_FILE, learnt_camera(self.model.camera, frames_of(self.val_loader)))
-
-    def extra_state(self) -> dict[str, Any]:
-        return {}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """There is none."""
 
 
 def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
@@ -181,7 +173,7 @@ def build_scheduler(
     """The schedule of `--lr_schedule`, and whether it moves per step rather than per epoch."""
     if options.lr_schedule == "step":
         return StepLR(optimizer, options.scheduler_step_size, 0.1), False
-    steps = options.num_epochs * -(-steps_per_epoch // options.accumulate)
+    steps = optimizer_steps(options.num_epochs, steps_per_epoch, options.accumulate)
     peaks = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, peaks, total_steps=max(steps, 2), pct_start=WARM_UP), True
 

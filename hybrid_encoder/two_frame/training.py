@@ -21,6 +21,7 @@ from ..data.dataset import SelfSupervisedDataset
 from ..data.sample import Sample
 from ..engine.loop import fit
 from ..engine.processes import Processes
+from ..engine.task import PlainTask
 from ..released.single_frame import is_released
 from ..stage2.checkpoint import check_same_depth, newest_weights, weights_folder
 from ..stage2.frames import Part
@@ -37,7 +38,7 @@ from .options import ManydepthOptions
 from .released_start import load_released_teacher_nets, load_released_two_frame
 
 
-class ManydepthTask:
+class ManydepthTask(PlainTask):
     """The two-frame trainer for the training loop."""
 
     def __init__(
@@ -54,10 +55,6 @@ class ManydepthTask:
 
     def to_device(self, batch: Any, device: torch.device) -> DepthBatch:
         return to_batch(batch, self.options.loaded_ids, device)
-
-    def sample_names(self, batch: Any) -> list[str]:
-        names: list[str] = batch["name"]
-        return names
 
     def start_step(self, epoch: int, step: int) -> None:
         """Freezes teacher and pose nets from their last epoch or step on."""
