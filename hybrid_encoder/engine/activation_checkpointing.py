@@ -15,6 +15,7 @@ from ..model.decoder import DisparityHead, FusionBlock
 from ..model.resnet import ConvElu, JoinElu
 from ..model.tiny import TinyBlock, TinyBottleneck, TinyTextBlock
 
+
 def stage_types() -> tuple[type[nn.Module], ...]:
     """Modules that are each computed again as a whole: blocks of the towers and of the decoders."""
     import timm.models.eva  # timm and open_clip are slow to import, and few runs ask for this

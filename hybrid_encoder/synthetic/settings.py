@@ -43,6 +43,8 @@ class SynthSettings:
     """Where to render."""
     progress: bool = True
     """Show a bar."""
+    num_workers: int = 0
+    """Processes that render, a drive or an image each; 0: this one alone. The files do not depend on it."""
 
     @property
     def clip_count(self) -> int:
@@ -85,6 +87,8 @@ class RigSettings:
     """Where to render."""
     progress: bool = True
     """Show a bar."""
+    num_workers: int = 0
+    """Processes that render, a scene each; 0: this one alone. The files do not depend on it."""
 
     def check(self) -> None:
         """Raises `UserError` for too few or too many scenes or frames, and for a size or seed out of range."""
