@@ -13,9 +13,9 @@ from torch import Tensor
 
 from hybrid_encoder.commands.convert import open_depth_model
 from hybrid_encoder.data.calibration import Intrinsics
+from hybrid_encoder.data.depth_files import read_depth
 from hybrid_encoder.data.poses import read_poses, write_kitti_poses, write_tum_poses
 from hybrid_encoder.data.speeds import read_speeds
-from hybrid_encoder.data.velodyne import read_depth_png
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import EvaluationProtocol, evaluate_depths
 from hybrid_encoder.evaluation.consistency import colour_flicker, inconsistency, move
@@ -280,7 +280,7 @@ def test_one_scale_of_all_images(scenes: Path) -> None:
     images = sorted((scenes / "kitti").glob("*/*_drive_0004_sync/image_02/data/*.jpg"))
 
     truths = [path.parents[2] / f"proj_depth/groundtruth/image_02/{path.stem}.png" for path in images]
-    depths = iter([read_depth_png(path) for path in truths])
+    depths = iter([read_depth(path) for path in truths])
 
     class Halved:
         """The exact depth of these images in order, halved."""

@@ -8,14 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ..colormap import color_range, colorize_disparity, write_picture
+from ..data.depth_files import KITTI_PNG_SCALE
 from ..metric.ply import write_ply
 from ..metric.points import Cloud
 from ..writing import write_npy
 from .frame_pictures import picture_pair, unit_of
 from .settings import PredictionSettings
-
-DEPTH_PNG_SCALE = 256.0
-"""Grey levels per metre of KITTI's 16-bit depth images; 0 means unknown, the largest depth is 255.99 m."""
 
 COARSE_BELOW = 10.0
 """Where all depth is below this, steps of 1/256 are a part of it that one can see."""
@@ -23,7 +21,7 @@ COARSE_BELOW = 10.0
 
 def write_depth_png(path: str | Path, depth: np.ndarray) -> None:
     """Depth in metres, (H, W), 0 where unknown, as KITTI's 16-bit PNG; known depths stay within 1/256 and 255.99 m."""
-    grey = np.clip(np.round(depth * DEPTH_PNG_SCALE), 1, 65535)
+    grey = np.clip(np.round(depth * KITTI_PNG_SCALE), 1, 65535)
     write_picture(path, np.where(depth > 0, grey, 0).astype(np.uint16))
 
 
