@@ -8,11 +8,12 @@ from ..model.contract import DepthEncoder
 from ..model.depth_model import DepthModel
 from ..model.encoder import HybridEncoder
 from ..model.resnet import ResnetEncoder
-from ..stage1.checkpoint import STAGE1_FILE, open_stage1
+from ..stage1.checkpoint import open_stage1
 from ..stage2.checkpoint import load_depth_model, newest_weights
 from ..weights.hub import TENSOR_FILE
 from ..weights.in_package import shipped_folder
 from ..weights.reading import load_state
+from ..weights.run_files import STAGE1_FILE
 from .options import BevOptions
 
 ENCODER_FILE = "encoder.pth"

@@ -31,6 +31,7 @@ from ..stage2.networks import starting_weights
 from ..stage2.pictures import middle_sample, sample_pictures
 from ..stage2.training import build_scheduler, frames_of, load_samples, loop_options, one_group_a_rate
 from ..stage2.validation import depth_metrics, mean_scalars
+from ..weights.run_files import single_frame_files
 from .checkpoint import load_teacher, load_weights, save_weights
 from .frames import LookupSource, open_lookup_source
 from .model import TwoFrameDepth
@@ -155,8 +156,8 @@ def _fill_teacher(model: TwoFrameDepth, folder: Path) -> None:
     if is_released(folder):
         load_released_teacher_nets(folder, model)
         return
-    own = folder / "mono_encoder.pth"
-    check_same_depth(model.teacher.nets, own if own.exists() else folder / "encoder.pth")
+    encoder_file, _ = single_frame_files(folder)
+    check_same_depth(model.teacher.nets, folder / f"{encoder_file}.pth")
     load_teacher(folder, model)
 
 
