@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..data.loader import LoaderOptions, make_loader
+from ..data.splits import evenly_spaced
 from .checkpoint import SavedBev
 from .dataset import RigDataset, to_batch
 from .grid import BevGrid
@@ -16,7 +17,7 @@ from .maps import MapSettings
 from .model import BevBatch, BevModel
 from .options import BevEvaluateOptions
 from .overlap import best_constant, iou, overlap, ring_masks
-from .rigs import evenly_spaced, open_rigs
+from .rigs import open_rigs
 
 DRAWN = 0.5
 """The probability from which on a cell counts as drawn."""

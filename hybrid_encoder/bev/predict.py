@@ -8,13 +8,14 @@ import torch
 from torch.utils.data import default_collate
 
 from ..colormap import write_picture
+from ..data.splits import evenly_spaced
 from ..images import read_image
 from .dataset import RigDataset, to_batch
 from .maps import MapSettings
 from .model import BevModel
 from .options import BevPredictOptions
 from .picture import rig_picture
-from .rigs import evenly_spaced, open_rigs
+from .rigs import open_rigs
 
 
 def predict(options: BevPredictOptions, model: BevModel, device: torch.device) -> list[Path]:
