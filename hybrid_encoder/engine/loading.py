@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -27,7 +27,7 @@ def loader_options(options: TrainingOptions, processes: Processes) -> LoaderOpti
 def load_part(
     dataset: SampleDataset[Any],
     batch_size: int,
-    part: Literal["train", "val"],
+    part: str,
     options: TrainingOptions,
     processes: Processes,
 ) -> DataLoader[Any]:

@@ -16,7 +16,7 @@ from .frame_pictures import picture_pair, unit_of
 from .settings import PredictionSettings
 
 COARSE_BELOW = 10.0
-"""Where all depth is below this, steps of 1/256 are a part of it that one can see."""
+"""If all depth is below this, the steps of 1/256 in a 16-bit PNG are visible."""
 
 
 def write_depth_png(path: str | Path, depth: np.ndarray) -> None:
@@ -26,7 +26,7 @@ def write_depth_png(path: str | Path, depth: np.ndarray) -> None:
 
 
 class ImageDepth(NamedTuple):
-    """An image and what was predicted of it, at its own size and in the unit that is written."""
+    """An image and its predicted depth, at the image's size and in the unit that is written."""
 
     image: np.ndarray
     """uint8 RGB (H, W, 3)."""
@@ -38,7 +38,7 @@ class ImageDepth(NamedTuple):
 
 
 def write_image(found: ImageDepth, paths: dict[str, Path], settings: PredictionSettings) -> list[Path]:
-    """Writes what one image gives.
+    """Writes the files of one image.
 
     Args:
         paths: files to write for "disp", "depth" and, if asked for, "pair", "npy" and "points".
