@@ -91,7 +91,7 @@ def test_the_height_of_a_rendered_camera_through_noise(pitch: float) -> None:
 def test_what_is_no_ground_is_refused_with_the_reason(depth: np.ndarray, reason: str) -> None:
     found = fit_ground(depth, K)
     assert reason in found.refusal
-    with pytest.raises(UserError, match=r"no scale from camera height 1\.65 m: 0 of 1 frames tell one"):
+    with pytest.raises(UserError, match=r"no scale from camera height 1\.65 m: 0 of 1 frames give one"):
         combine("camera height 1.65 m", [FrameScale(0.0, found.refusal)])
 
 
@@ -103,7 +103,7 @@ def test_frames_that_contradict_each_other_are_refused() -> None:
         combine("LiDAR", [FrameScale(factor) for factor in (1.0, 3.0, 5.0, 9.0)])
     estimate = combine("LiDAR", [FrameScale(2.0), FrameScale(2.1), FrameScale(2.05), FrameScale(90.0)])
     assert (estimate.factor, estimate.used, estimate.frames) == (pytest.approx(2.075), 4, 4)
-    with pytest.raises(UserError, match=r"1 of 4 frames tell one, at least 33% are expected\. Dark; wet"):
+    with pytest.raises(UserError, match=r"1 of 4 frames give one, expected at least 33%\. Dark; wet"):
         combine("LiDAR", [FrameScale(2.0), FrameScale(0, "dark"), FrameScale(0, "wet"), FrameScale(0, "dark")])
 
 

@@ -184,7 +184,7 @@ def test_speed_and_poses_make_a_videos_depth_path_and_points_metric(
 def test_a_path_of_another_video_is_refused(drive: SyntheticSequence, recorded: Path) -> None:
     poses = recorded / "poses.txt"
     poses.write_text("".join(poses.read_text().splitlines(keepends=True)[:3]))
-    with pytest.raises(UserError, match="the path has 3 poses, the video 6 frames"):
+    with pytest.raises(UserError, match="the path has 3 poses for 6 frames of the video"):
         predict_paths(Exact(drive), [recorded / "drive.avi"], recorded / "out", settings(drive, poses=poses))
     both = [recorded / "drive.avi", recorded / "images"]
     with pytest.raises(UserError, match="give one video, or the images of one"):

@@ -1,4 +1,4 @@
-"""Draws what a BEV model sees: one picture a rig, its images beside the map."""
+"""Writes a picture of each rig: its images, the predicted map and the labelled map."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .rigs import open_rigs
 
 
 def predict(options: BevPredictOptions, model: BevModel, device: torch.device) -> list[Path]:
-    """Writes one picture a sample to `options.out`, named after scene and sample.
+    """Writes a picture of each sample to `options.out`, named after scene and sample.
 
     Args:
         model: on the device.

@@ -1,4 +1,4 @@
-"""The rigs that the options name, and what tells one run's inputs from another's."""
+"""The rigs that the options name, and digests that identify a run's inputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def open_rigs(options: RigDataOptions, part: Part, skip_bad: int | None = None) 
 
 
 def run_inputs(options: BevOptions, datasets: Mapping[str, RigDataset]) -> dict[str, str]:
-    """Everything that a run reads, by name, each with what tells its content from another's.
+    """Digests of everything that a run reads, by name.
 
     Args:
         datasets: by part, "train" and "val".

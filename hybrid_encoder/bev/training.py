@@ -35,16 +35,16 @@ from .start import starting_encoder
 from .views import ViewAugmentation
 
 MAX_MEAN_SAMPLES = 2000
-"""Training samples whose maps are averaged, evenly spaced."""
+"""Largest number of training samples whose maps are averaged; they are evenly spaced."""
 _BEV_STRIDE = 8
-"""Of the BEV decoder's smallest map."""
+"""Stride of the BEV decoder's smallest map, in cells."""
 
 
 class BevTask(PlainTask):
     """The lift-splat model for the training loop.
 
     Args:
-        mean_maps: as of `SavedBev`.
+        mean_maps: as in `SavedBev`.
     """
 
     schedule_per_step = True
@@ -77,7 +77,7 @@ class BevTask(PlainTask):
             batch = to_batch(collated, processes.device)
             counts += overlap(draw(self.model, batch), batch.maps.bool().cpu().numpy())
         found = iou(processes.total(torch.from_numpy(counts)).numpy())[:, 0]
-        # A class that the part does not hold has no IoU.
+        # A class that is neither labelled nor predicted has no IoU.
         values = {
             f"{name}_iou": float(value) for name, value in zip(classes, found, strict=True) if math.isfinite(value)
         }
@@ -151,7 +151,7 @@ def build_model(options: BevOptions) -> BevModel:
 
 
 def parameter_groups(model: BevModel, options: BevOptions) -> list[dict[str, Any]]:
-    """All that trains, for an optimiser: the encoder's own groups, whose rate may differ, and the other nets."""
+    """Parameter groups for the optimiser: those of the encoder, whose learning rate may differ, and the other nets."""
     groups = model.encoder.parameter_groups(options.lr if options.encoder_lr is None else options.encoder_lr)
     for group in groups:
         group.setdefault("weight_decay", 0.0)
@@ -178,7 +178,10 @@ def open_loader(options: BevOptions, part: Part, processes: Processes) -> DataLo
 
 
 def mean_maps(dataset: RigDataset, processes: Processes) -> np.ndarray:
-    """The share of a data set's samples in which a cell is of a class: float32 (K, X, Y). No image is read."""
+    """For each class and cell, the share of samples in which the cell is of the class: float32 (K, X, Y).
+
+    No image is read.
+    """
     chosen = evenly_spaced(len(dataset), MAX_MEAN_SAMPLES)
     total = np.zeros((len(dataset.maps.classes), *dataset.maps.grid.shape), np.float32)
     for index in progress_bar(chosen, "drawing maps", shown=processes.is_main):
