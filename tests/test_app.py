@@ -108,7 +108,7 @@ def test_closeness_in_the_words_of_the_user(ask: Any, files: Path) -> None:
         ("long.mp4", "/depth", 80, f"the video has {LONG} frames, and this page takes 5"),
         ("large.bmp", "/depth", 80, "1mb|Request Entity Too Large|413|exceed"),
         ("street.png", "/closeness", "purple, close", "'purple': this encoder knows phrases of at most 4 of the words"),
-        ("short.mp4", "/closeness", "close", "is told of images"),
+        ("short.mp4", "/closeness", "close", "needs an image, not a video"),
     ],
 )
 def test_bad_files_and_words_are_told(ask: Any, files: Path, file: str, name: str, given: Any, message: str) -> None:

@@ -149,7 +149,7 @@ def test_speed_against_predicted_motion(tmp_path: Path) -> None:
     motions = np.tile(np.eye(4), (5, 1, 1))
     motions[:, 2, 3] = [-0.04, -0.04, -0.05, -0.04, -0.04]
     assert combine("speed", motion_scales(motions, metres)).factor == pytest.approx(25)
-    with pytest.raises(UserError, match=r"The camera goes 0\.001 m in a frame, at least 0\.1 m"):
+    with pytest.raises(UserError, match=r"The camera moves by 0\.001 m, expected at least 0\.1 m"):
         combine("speed", motion_scales(motions, metres / 1000))
 
 

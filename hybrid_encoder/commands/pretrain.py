@@ -10,7 +10,7 @@ from .recipes import recipe_table
 
 
 def run(options: PretrainOptions) -> None:
-    """Trains, and says what comes next."""
+    """Trains, and prints the next command."""
     with processes(options.device) as group:
         if options.recipe and group.is_main:
             print(recipe_table(options))

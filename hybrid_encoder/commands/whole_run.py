@@ -1,4 +1,4 @@
-"""What the commands that do all in one go share, demo and fit: their folder, and the model that stage 2 starts with."""
+"""What the commands demo and fit share: preparing their folder, and the model before stage 2."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ REPORT_FILE = "report.html"
 
 
 def prepare_folder(out: Path, command: str, options: Mapping[str, Any], parts: Sequence[str]) -> bool:
-    """Makes a command's folder, or empties it of what another call left.
+    """Creates a command's folder, or deletes what a call with other options wrote to it.
 
     Args:
-        command: its name; a hidden file in the folder says it, and holds the options, by which the same call resumes.
-        options: that must be the same for that.
-        parts: folders in it that the command writes.
+        command: name of the command. A hidden file in the folder is named after it and holds the options.
+        options: those that must be the same for a call to resume.
+        parts: the folders in it that the command writes.
 
     Returns:
-        Whether it holds a call with these options that was stopped.
+        Whether the folder holds a stopped call with these options, which is resumed.
 
     Raises:
-        UserError: it is a file, or holds something else.
+        UserError: `out` is a file, or holds other files.
     """
     marker = out / f".hybrid-encoder-{command}"
     if out.exists() and not out.is_dir():
@@ -51,7 +51,7 @@ def prepare_folder(out: Path, command: str, options: Mapping[str, Any], parts: S
 
 
 def untrained(stage2: Monodepth2Options, group: Processes) -> DepthModel:
-    """The depth model as stage 2 starts."""
+    """The depth model before stage 2."""
     torch.manual_seed(stage2.seed)
     nets = build_model(stage2)
     model = DepthModel(nets.encoder, nets.depth, stage2.height, stage2.width, stage2.min_depth, stage2.max_depth)
