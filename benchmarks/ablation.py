@@ -25,7 +25,6 @@ import torch
 from hybrid_encoder.commands.measuring import machine
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.engine.record import read_metrics
-from hybrid_encoder.stage1.checkpoint import STAGE1_FILE
 from hybrid_encoder.stage1.options import PretrainOptions
 from hybrid_encoder.stage1.training import pretrain
 from hybrid_encoder.stage2.checkpoint import load_depth_model
@@ -35,6 +34,7 @@ from hybrid_encoder.stage2.options import EvaluateOptions, Monodepth2Options
 from hybrid_encoder.stage2.training import train
 from hybrid_encoder.synthetic.files import write_synthetic
 from hybrid_encoder.synthetic.settings import SynthSettings
+from hybrid_encoder.weights.run_files import STAGE1_FILE
 
 HEIGHT, WIDTH, SCENES = 64, 192, 200
 STEPS_PER_EPOCH = SCENES * 3 // 4

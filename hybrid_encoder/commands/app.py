@@ -18,7 +18,8 @@ from ..errors import UserError
 from ..model.onnx_depth import SUFFIX, OnnxDepthModel
 from ..stage1.checkpoint import open_stage1
 from ..two_frame.checkpoint import is_two_frame
-from ..weights.in_package import STAGE1_NAME, shipped_folder
+from ..weights.in_package import shipped_folder
+from ..weights.run_files import STAGE1_FILE
 from .app_answers import Answers
 from .convert import open_depth_model
 from .named_weights import local_weights
@@ -96,7 +97,7 @@ def _encoder(options: AppOptions) -> Any:
     weights; None without one."""
     path = options.stage1
     if path is None and (folder := shipped_folder(options.weights)) is not None:
-        path = folder / STAGE1_NAME
+        path = folder / STAGE1_FILE
     if path is None or not (options.stage1 or path.is_file()):
         return None
     return prepare(open_stage1(path), choose_device(options.device))

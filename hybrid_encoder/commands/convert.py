@@ -21,6 +21,7 @@ from ..stage1.checkpoint import is_stage1, open_stage1
 from ..stage2.checkpoint import encoder_extras, file_entries, load_depth_model, newest_weights
 from ..weights.hub import CARD_FILE, CONFIG_FILE, TENSOR_FILE
 from ..weights.reading import read_checkpoint
+from ..weights.run_files import SINGLE_FRAME_FILES, TEACHER_FILES
 from ..writing import write_torch
 from .named_weights import local_weights
 from .options import ConvertOptions
@@ -63,8 +64,7 @@ def open_depth_model(
     refuse_normalization(source, normalization)
     if is_released(folder):
         return load_released_teacher(folder, ignore)
-    names = ("mono_encoder", "mono_depth") if teacher else ("encoder", "depth")
-    return load_depth_model(folder, *names)
+    return load_depth_model(folder, *(TEACHER_FILES if teacher else SINGLE_FRAME_FILES))
 
 
 def refuse_normalization(source: str | Path, normalization: str | None) -> None:

@@ -12,14 +12,15 @@ from ..engine.loop import Interrupted
 from ..engine.processes import Processes, choose_device
 from ..engine.threads import suitable_threads
 from ..errors import UserError
-from ..stage1.checkpoint import STAGE1_FILE, open_stage1
+from ..stage1.checkpoint import open_stage1
 from ..stage1.options import PretrainOptions
 from ..stage1.training import pretrain
 from ..stage2.checkpoint import load_depth_model
 from ..stage2.evaluate import evaluate, prior_errors
 from ..stage2.options import EvaluateOptions, Monodepth2Options
 from ..stage2.training import train
-from ..weights.in_package import DEFAULT, STAGE1_NAME, shipped_folder
+from ..weights.in_package import DEFAULT, shipped_folder
+from ..weights.run_files import STAGE1_FILE
 from .demo_report import Outcome, names_and_errors, write_report
 from .options import DemoOptions
 from .whole_run import REPORT_FILE, prepare_folder, untrained
@@ -84,15 +85,15 @@ def _prepare_folder(options: DemoOptions) -> bool:
 def _shipped_stage1(options: DemoOptions) -> Path | None:
     """Stage 1 of the weights in the package, where it is of the architecture that the demo trains."""
     folder = shipped_folder(DEFAULT)
-    if options.encoder != "hybrid" or folder is None or not (folder / STAGE1_NAME).is_file():
+    if options.encoder != "hybrid" or folder is None or not (folder / STAGE1_FILE).is_file():
         return None
     try:
-        ours, shipped = preset("tiny").without_downloads(), open_stage1(folder / STAGE1_NAME).config
+        ours, shipped = preset("tiny").without_downloads(), open_stage1(folder / STAGE1_FILE).config
         same = shipped.replace(ranking=ours.ranking) == ours
     except UserError as error:
         print(f"the shipped stage 1 is left aside: {error}", file=sys.stderr)
         return None
-    return folder / STAGE1_NAME if same else None
+    return folder / STAGE1_FILE if same else None
 
 
 def _stage1_options(options: DemoOptions, out: Path) -> PretrainOptions:

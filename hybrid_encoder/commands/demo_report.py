@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from ..colormap import color_range, colorize_depth, colorize_disparity, resize_to_height, tile_grid, write_picture
+from ..data.splits import evenly_spaced
 from ..engine.processes import choose_device
 from ..evaluation import DepthErrors
 from ..model.depth_model import DepthModel
@@ -176,7 +177,7 @@ class DepthPictures:
 
     def __init__(self, source: SyntheticSource, models: dict[str, DepthPredictor], count: int = 4) -> None:
         self.source, self.models = source, models
-        self.indices: list[int] = np.linspace(0, len(source) - 1, count).round().astype(int).tolist()
+        self.indices = evenly_spaced(len(source), count)
         truths = [source.depth(index) for index in self.indices]
         self.limits = color_range(np.concatenate([1 / truth[_known(truth)] for truth in truths]))
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..colormap import color_range, colorize_disparity, resize_to_height
+from ..data.splits import evenly_spaced
 from ..engine.processes import choose_device
 from ..engine.record import read_metrics
 from ..images import cut_bottom
@@ -121,7 +122,7 @@ def _tiles(outcome: FitOutcome) -> list[tuple[str, np.ndarray]]:
     val, options = outcome.plan.val, outcome.plan.options
     models: dict[str, DepthPredictor] = {"before": outcome.before, "after": outcome.after}
     found: list[tuple[str, np.ndarray]] = []
-    for index in np.unique(np.linspace(0, len(val) - 1, _SHOWN).round().astype(int)).tolist():
+    for index in evenly_spaced(len(val), _SHOWN):
         image = cut_bottom(val.read(index, 0), options.crop_bottom)
         found.append((val.name(index), resize_to_height(image, TILE_HEIGHT)))
         for name, model in models.items():

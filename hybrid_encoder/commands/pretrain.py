@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..engine.processes import processes
-from ..stage1.checkpoint import STAGE1_FILE
 from ..stage1.options import PretrainOptions
 from ..stage1.training import pretrain
+from ..weights.run_files import STAGE1_FILE
 from .recipes import recipe_table
 
 
