@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -78,8 +77,7 @@ def _run(options: DemoOptions) -> None:
 
 def _prepare_folder(options: DemoOptions) -> bool:
     """As `prepare_folder`."""
-    fixed = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "device")}
-    return prepare_folder(options.out, "demo", fixed, ("stage1", "stage2"))
+    return prepare_folder(options, "demo", ("stage1", "stage2"))
 
 
 def _shipped_stage1(options: DemoOptions) -> Path | None:

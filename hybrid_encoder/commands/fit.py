@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from dataclasses import replace
@@ -46,8 +45,7 @@ def _run(options: FitOptions) -> None:
     started = time.perf_counter()
     find_inputs(options.inputs)
     settings = _settings(options)
-    fixed = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "device")}
-    resumed = prepare_folder(options.out, "fit", fixed, ("start", "run", "depth", "weights"))
+    resumed = prepare_folder(options, "fit", ("start", "run", "depth", "weights"))
     plan, group = make_plan(options), Processes(choose_device(options.device))
     with suitable_threads() as measured:
         print(describe(plan, plan.seconds(group), measured), flush=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
@@ -16,30 +15,33 @@ from ..model.depth_model import DepthModel
 from ..stage2.options import Monodepth2Options
 from ..stage2.training import build_model
 from ..writing import write_text
+from .options import DemoOptions, FitOptions
 
 REPORT_FILE = "report.html"
 
 
-def prepare_folder(out: Path, command: str, options: Mapping[str, Any], parts: Sequence[str]) -> bool:
+def prepare_folder(options: DemoOptions | FitOptions, command: str, parts: Sequence[str]) -> bool:
     """Creates a command's folder, or deletes what a call with other options wrote to it.
 
     Args:
-        command: name of the command. A hidden file in the folder is named after it and holds the options.
-        options: those that must be the same for a call to resume.
+        options: of the command; all except `out` and `device` must be the same for a call to resume.
+        command: name of the command. A hidden file in the folder is named after it and holds these options.
         parts: the folders in it that the command writes.
 
     Returns:
         Whether the folder holds a stopped call with these options, which is resumed.
 
     Raises:
-        UserError: `out` is a file, or holds other files.
+        UserError: the folder is a file, or holds other files.
     """
+    out = options.out
     marker = out / f".hybrid-encoder-{command}"
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: choose a folder with --out")
     if out.exists() and any(out.iterdir()) and not marker.exists():
         raise UserError(f"{out} holds other files: choose another folder with --out")
-    described = json.dumps(options, default=str)
+    fixed = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "device")}
+    described = json.dumps(fixed, default=str)
     stopped = marker.exists() and marker.read_text() == described and not (out / REPORT_FILE).exists()
     if not stopped:
         for part in parts:
