@@ -18,7 +18,7 @@ T = TypeVar("T")
 _FONTS = ("system-ui", "sans-serif")
 """Fonts of this machine: Gradio's own fonts would be fetched from the network."""
 _SWEEP_SECONDS, _KEPT_SECONDS = 60, 600
-"""Every so many seconds, uploads and results of that age are deleted; the rest when the program ends."""
+"""Seconds between clean-ups, and age at which uploads and results are deleted; the rest goes when the program ends."""
 
 
 def build_page(answers: Answers, options: AppOptions) -> gr.Blocks:

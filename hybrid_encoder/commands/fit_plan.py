@@ -192,7 +192,7 @@ def _data_path(options: FitOptions, files: list[InputFile], start: Path) -> Path
     if len(options.inputs) == 1 and alone.exists():
         return alone
     if images := [file.path for file in files if not file.is_video]:
-        raise UserError(f"{images[0]} is an image: give videos, or one folder of frames alone")
+        raise UserError(f"{images[0]} is an image: give only videos, or one folder of frames")
     clips = start / "clips"
     clips.mkdir(exist_ok=True)
     for number, file in enumerate(files):

@@ -14,7 +14,7 @@ a pixel lies on a depth edge."""
 FAR = 4.0
 """Depth above this multiple of the median is left out: sky, and surfaces that are too far for exact depth."""
 _MERGE_EVERY = 8
-"""The grid is sorted once in so many frames."""
+"""Number of frames after which the grid is sorted again."""
 
 
 class Cloud(NamedTuple):
