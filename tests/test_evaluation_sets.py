@@ -107,6 +107,7 @@ def test_what_is_no_pair_is_named(pairs: tuple[Path, Path, list[np.ndarray]], tm
     [
         ("d.png", np.zeros((4, 4), np.uint8), "16-bit grey"),
         ("d.npy", np.zeros((4, 4, 3)), r"float64 \(4, 4, 3\)"),
+        ("d.npy", np.zeros((0, 4)), r"it holds float64 \(0, 4\)"),
         ("d.npy", np.full((4, 4), -1.0), "negative"),
         ("d.npy", np.array([["a"]]), r"expected numbers of shape \(H, W\)"),
     ],
