@@ -15,6 +15,14 @@ from hybrid_encoder.synthetic.settings import SynthSettings
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Videos that tests decode stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HYBRID_ENCODER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with kitti/ and tusimple/ as `hybrid-encoder synth` writes them, small."""

@@ -398,7 +398,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(
 def test_one_cycle_warms_up_and_belongs_to_its_number_of_epochs(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    one_cycle = ["--lr_schedule", "one_cycle", "--log_frequency", "1", "--learning_rate", "1e-3"]
+    one_cycle = ["--lr_schedule", "one_cycle", "--learning_rate", "1e-3", "--log_frequency", "1"]
+    one_cycle += ["--save_frequency", "9"]
     assert train(scenes / "kitti", tmp_path, *one_cycle, "--num_epochs", "4") == 0
     rates = [line["learning_rate"] for line in read_metrics(tmp_path / "mdp") if line["kind"] == "train"]
     assert rates[-1] < 1e-4 < max(rates) <= 1e-3
