@@ -158,14 +158,20 @@ def test_nets_compile_without_a_graph_break(net: str) -> None:
         assert torch.allclose(torch.compile(see, backend="eager", fullgraph=True)(image, encoder.text()), expected)
 
 
-@pytest.mark.parametrize("kind", ["hybrid", "resnet"])
-def test_a_training_step_compiles_without_a_graph_break(kind: str) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"encoder": "hybrid", "pose_model_type": "class_token", "text_weight": 0.1},
+        {"encoder": "resnet", "pose_model_type": "posecnn"},
+    ],
+    ids=["hybrid", "resnet"],
+)
+def test_a_training_step_compiles_without_a_graph_break(changes: dict[str, Any]) -> None:
     """Losses, warps and text included; loss and gradients as without."""
     torch._dynamo.reset()
     batch, found = make_batch(2), []
     for compiled in (False, True):
-        nets = {"pose_model_type": "class_token", "text_weight": 0.1} if kind == "hybrid" else {}
-        model = make_model(encoder=kind, **nets)
+        model = make_model(**changes)
         run: Any = torch.compile(model, backend="eager", fullgraph=True) if compiled else model
         torch.manual_seed(3)
         loss = run(batch)["loss"]
