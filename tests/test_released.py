@@ -485,7 +485,7 @@ def test_unknown_normalization_is_refused_until_it_is_given(tmp_path: Path, caps
     out = tmp_path / "known"
     assert main(["convert", str(folder), "--out", str(out), "--normalization", "none"]) == 0
     assert open_depth_model(out).encoder.config.normalization == "none"  # type: ignore[union-attr]
-    with pytest.raises(UserError, match=r"known shows how its nets saw pixels, leave the option out"):
+    with pytest.raises(UserError, match=r"known states its own pixel normalisation, leave the option out"):
         open_depth_model(out, normalization="none")
 
 

@@ -17,8 +17,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from hybrid_encoder.data.depth_files import read_depth
 from hybrid_encoder.data.splits import find_split, read_split
-from hybrid_encoder.data.velodyne import improved_depth_path, read_depth_png, read_scan_depth
+from hybrid_encoder.data.velodyne import improved_depth_path, read_scan_depth
 from hybrid_encoder.engine.signals import Interrupted
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.stage2.geometry import project, warp
@@ -178,7 +179,7 @@ def test_kitti_layout(written: Path) -> None:
 def test_scans_project_onto_the_exact_depth(written: Path, side: str) -> None:
     root = written / "kitti"
     for folder, frame, _ in read_split(root / "splits" / "synthetic" / "test_files.txt"):
-        exact = read_depth_png(improved_depth_path(root, folder, frame, side))
+        exact = read_depth(improved_depth_path(root, folder, frame, side))
         scan = read_scan_depth(root, folder, frame, side)
         hit = (scan > 0) & (exact > 0)
         assert hit.sum() > 500
