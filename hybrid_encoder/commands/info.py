@@ -1,4 +1,4 @@
-"""The presets; what one needs of pretrained weights; what saved weights are."""
+"""`hybrid-encoder info`: the presets, the pretrained weights that a preset needs, and what a file of weights holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .options import InfoOptions
 
 
 def run(options: InfoOptions) -> None:
-    """`hybrid-encoder info`: prints the presets, the inventory of one, or what saved weights are."""
+    """Prints the presets, the inventory of one, or a description of saved weights."""
     if options.preset is None:
         print(format_presets())
     elif options.preset not in PRESETS and Path(options.preset).exists():
@@ -21,7 +21,7 @@ def run(options: InfoOptions) -> None:
 
 
 def format_presets() -> str:
-    """The presets as a table, one a line: their towers and how many depth tokens they have."""
+    """The presets as a table: a line for each with its towers and its number of depth tokens."""
     rows = [("preset", "CLIP", "DINO", "depth tokens")]
     rows += [(name, config.clip, str(config.dino), str(config.num_tokens)) for name, config in PRESETS.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -30,12 +30,14 @@ def format_presets() -> str:
 
 
 def describe_weights(path: Path) -> list[str]:
-    """What a file or folder of weights is: of the authors', all that the loaders decide about it; of a foundation
-    model, whose it is and how a tower takes it.
+    """Describes a file or folder of weights.
+
+    For weights of the authors, it tells what the loaders find out about them; for those of a foundation model, their
+    name, and how a tower loads them.
 
     Raises:
-        UserError: a file that cannot be read, a folder without encoder.pth, or a folder that does not show how its nets
-            saw pixels.
+        UserError: an unreadable file, a folder without encoder.pth, or a folder that does not show the pixel
+            normalisation of its nets.
     """
     from ..released.single_frame import describe_released, is_released  # imports PyTorch
     from ..weights.describe import describe_tensors

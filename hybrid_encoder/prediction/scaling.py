@@ -1,4 +1,4 @@
-"""The scale of what is predicted, from what `--scale_from` names: one of all images, and one of each video."""
+"""The metric scale of predicted depth from the source that `--scale_from` names: one for all images, one per video."""
 
 from __future__ import annotations
 
@@ -30,16 +30,21 @@ from .trajectory import CameraPath
 
 _IMAGES_LOOKED_AT = 24
 _FRAMES_LOOKED_AT, _FRAME_STEP = 25, 4
-"""At the start of a video."""
+"""Number of frames at the start of a video that give its first scale, and the step between them."""
 
 
 class Scale:
     """Metres per unit of depth of a video's frames, or of all images.
 
     Args:
-        factor: at the start.
-        tracker: where it was estimated.
-        look: what a frame's inverse depth, (h, w) as the model gives it, tells of the scale; None: nothing new.
+        factor: before the first frame.
+        tracker: updates the factor; None: the scale is known, not estimated.
+        look: estimates the scale of a frame from its inverse depth, (h, w) as the model predicts it; None: the factor
+            does not change.
+
+    Attributes:
+        factor: of the last frame.
+        own: the last frame's own estimate, which the tracker smooths.
     """
 
     def __init__(
@@ -50,10 +55,9 @@ class Scale:
     ) -> None:
         self.factor, self._tracker, self._look = factor, tracker, look
         self.own = factor
-        """What the last frame would have by itself."""
 
     def follow(self, disparity: np.ndarray) -> float:
-        """The scale of the next frame, from its inverse depth, (h, w) as the model gives it."""
+        """The scale of the next frame, from its inverse depth, (h, w) as the model predicts it."""
         if self._look is not None and self._tracker is not None:
             found = self._look(disparity)
             self.factor = self._tracker.follow(found)
@@ -65,7 +69,7 @@ class Scale:
 
 
 class _Frame(NamedTuple):
-    """What one frame's scale is told from."""
+    """The inputs of a frame's scale estimate."""
 
     disparity: np.ndarray
     size: Size
@@ -74,10 +78,10 @@ class _Frame(NamedTuple):
 
 
 def scale_of_images(cameras: Cameras, model: DepthPredictor, images: Sequence[Path]) -> Scale:
-    """One scale of all images.
+    """One scale for all images.
 
     Raises:
-        UserError: it cannot be told, with the reason.
+        UserError: it cannot be estimated; gives the reason.
     """
     source = cameras.settings.scale_from
     if source is None or source.kind == "baseline":
@@ -85,7 +89,7 @@ def scale_of_images(cameras: Cameras, model: DepthPredictor, images: Sequence[Pa
     if source.needs_motion:
         metres = known_steps(source, None, len(images))
         return _estimated(cameras, IMAGES, combine_motion(source, cameras.predicted_path(images), metres))
-    model = copy(model)  # one that keeps the frames before has not seen these
+    model = copy(model)  # a two-frame model must not remember these images
     found = []
     for path in images[:: max(len(images) // _IMAGES_LOOKED_AT, 1)]:
         try:
@@ -100,20 +104,22 @@ def scale_of_images(cameras: Cameras, model: DepthPredictor, images: Sequence[Pa
 
 
 def scale_of_video(cameras: Cameras, model: DepthPredictor, video: Path, size: Size) -> Scale:
-    """The scale of a video, which follows its frames where each of them tells it.
+    """The scale of a video. It is updated with each frame if the source gives an estimate for single frames.
 
     Args:
-        model: sees the video's first frames here; one that keeps the frames before is not used again.
-        size: of whole frames.
+        model: predicts the video's first frames here; a two-frame model, which remembers them, must not be used again.
+        size: width and height of whole frames.
 
     Raises:
-        UserError: it cannot be told, with the reason.
+        UserError: it cannot be estimated; gives the reason.
     """
     source = cameras.settings.scale_from
     if source is None or source.kind == "baseline":
         return _known(cameras, video)
     if source.kind == "lidar":
-        raise UserError(f"--scale_from lidar: {video} is a video, and scans lie beside images in KITTI's layout")
+        raise UserError(
+            f"--scale_from lidar: {video} is a video, but scans lie beside images in KITTI's layout: give the images"
+        )
     if source.needs_motion:
         path = cameras.predicted_path((), video)
         metres = known_steps(source, path.seconds, len(path.seconds))
@@ -129,26 +135,26 @@ def scale_of_video(cameras: Cameras, model: DepthPredictor, video: Path, size: S
 
 
 def known_steps(source: ScaleSource, seconds: np.ndarray | None, frames: int) -> np.ndarray:
-    """How far the camera went between frames, (frames - 1,) metres, from the file of a source.
+    """The distances that the camera moved between frames, (frames - 1,) metres, from the file of a source.
 
     Args:
-        seconds: of the frames; None: their times are those of the file.
+        seconds: times of the frames; None: the file has one speed for each frame, at its time.
 
     Raises:
-        UserError: no such file, or it is of another number of frames.
+        UserError: no such file, or it holds another number of frames.
     """
     if not source.has_file:
         raise UserError("--scale_from poses: name the file of the poses, --scale_from poses=FILE")
     if source.kind == "poses":
         poses = read_poses(source.file)
         if len(poses) != frames:
-            raise UserError(f"{source.file} holds {len(poses)} poses of {frames} frames: one a frame is expected")
+            raise UserError(f"{source.file} holds {len(poses)} poses for {frames} frames: expected one per frame")
         return steps_of(poses)
     speeds = read_speeds(source.file)
     if seconds is None and len(speeds.seconds) != frames:
         raise UserError(
-            f"{source.file} holds {len(speeds.seconds)} speeds of {frames} images, which have no times: one an image "
-            "is expected"
+            f"{source.file} holds {len(speeds.seconds)} speeds for {frames} images: expected one per image, because "
+            "images have no times"
         )
     return steps_of_speeds(*speeds, speeds.seconds if seconds is None else seconds)
 
@@ -157,7 +163,7 @@ def combine_motion(source: ScaleSource, path: CameraPath, metres: np.ndarray) ->
     """The scale of a predicted path.
 
     Args:
-        metres: (N - 1,), how far the camera went between its frames.
+        metres: (N - 1,), distances that the camera moved between its frames.
     """
     return combine(str(source), motion_scales(path.motions, metres))
 
@@ -176,7 +182,7 @@ def _estimated(
 
 
 def _look(cameras: Cameras, model: DepthPredictor, frame: _Frame) -> FrameScale:
-    """What one frame tells, from its ground or its scan."""
+    """The scale of one frame, from its ground or its LiDAR scan."""
     source, settings = cameras.settings.scale_from, cameras.settings
     assert source is not None
     depth = disparity_to_depth(frame.disparity, model.min_depth, model.max_depth)
