@@ -53,7 +53,7 @@ def checkpoint_activations(model: nn.Module) -> int:
         # An instance attribute shadows the class's method.
         again = {"use_reentrant": False, "context_fn": partial(_contexts, stage)}
         again["preserve_rng_state"] = False  # no stage draws random numbers
-        stage.forward = partial(checkpoint, stage.forward, **again)  # type: ignore[method-assign]
+        stage.forward = partial(checkpoint, stage.forward, **again)
     return len(stages)
 
 
