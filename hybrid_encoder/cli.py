@@ -44,8 +44,6 @@ from .stage2.options import Monodepth2Options
 from .two_frame.options import ManydepthOptions, TwoFrameEvaluateOptions
 
 EXIT_USER_ERROR = 2
-WAITING = ("demo", "fit", "predict", "app")
-"""Commands whose threads mostly wait: nets are small, or run between reading and writing."""
 TWO_WORDS = ("evaluate bev", "predict bev")
 """Names of commands."""
 EXIT_KEYBOARD = 130
@@ -107,8 +105,7 @@ def run_command(parsed: argparse.Namespace) -> None:
     if isinstance(options, CompletionOptions):  # the one command about the command line itself
         print(script(build_parser(), options.shell))
         return
-    if module in WAITING:
-        wait_asleep()
+    wait_asleep()
     import_module(f".commands.{module}", __package__).run(options)
 
 

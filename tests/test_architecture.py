@@ -31,6 +31,10 @@ MAX_LINES = 45
 MAX_PARAMETERS = 6
 AS_THE_ORIGINAL = {f"{PACKAGE}.adapters.manydepth.clone_networks:forward"}
 """What clones call with the arguments that their own nets take."""
+SLOW = {"timm", "open_clip", "torchvision"}
+"""Seconds to import each, and not needed by the tiny towers."""
+ALWAYS_SLOW = {f"{PACKAGE}.bev.decoder"}
+"""Made of timm's blocks."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -121,6 +125,19 @@ def test_arrows_point_down() -> None:
 def test_no_import_circle() -> None:
     graph = {module: {name for name, _ in imports(module, typing=False)} for module in modules()}
     graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_slow_libraries_are_imported_where_they_are_needed() -> None:
+    """By a function that needs them: `predict` and the trainers of tiny nets start without them."""
+    wrong = []
+    for module, tree in modules().items():
+        if module in ALWAYS_SLOW or room(module) == "adapters":
+            continue
+        for node in tree.body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            wrong += [f"{module}:{node.lineno} imports {name}" for name in names if name.split(".")[0] in SLOW]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_few_files_at_the_root() -> None:

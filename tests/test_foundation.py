@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hybrid_encoder import DPTDecoder, UserError, create_encoder
 from hybrid_encoder.cli import main
-from hybrid_encoder.commands.info import format_inventory, inventory
+from hybrid_encoder.commands.inventory import format_inventory, inventory
 from hybrid_encoder.config import preset
 from hybrid_encoder.model.backbones import build_clip, build_image_tower, build_timm
 from hybrid_encoder.model.dino_tower import DinoTower

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,15 @@ SETTINGS = RigSettings(seed=5, scenes=3, frames=2, height=64, width=176, progres
 def written(module_path: Path) -> Path:
     write_rigs(module_path / "rigs", SETTINGS)
     return module_path / "rigs"
+
+
+def test_workers_write_the_same_files(written: Path, tmp_path: Path) -> None:
+    write_rigs(tmp_path / "shared", replace(SETTINGS, num_workers=2))
+    files = [path.relative_to(written) for path in written.rglob("*") if path.is_file()]
+    assert sum(path.suffix == ".jpg" for path in files) == 3 * 2 * 6
+    assert {path.relative_to(tmp_path / "shared") for path in tmp_path.rglob("*") if path.is_file()} == set(files)
+    for path in files:
+        assert (tmp_path / "shared" / path).read_bytes() == (written / path).read_bytes(), path
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from hybrid_encoder.cli import main
 from hybrid_encoder.commands.convert import convert, open_depth_model
-from hybrid_encoder.commands.info import format_inventory, inventory
+from hybrid_encoder.commands.inventory import format_inventory, inventory
 from hybrid_encoder.config import HybridEncoderConfig, list_presets
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.model.backbones import build_clip, build_timm

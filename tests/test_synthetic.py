@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -265,6 +266,34 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypa
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match=r"No space left on device.*free some space"):
         write_synthetic(tmp_path / "out", SMALLEST)
+    assert not list(tmp_path.iterdir())
+
+
+def test_workers_write_the_same_files(tmp_path: Path) -> None:
+    for name, num_workers in (("alone", 0), ("shared", 2)):
+        write_synthetic(tmp_path / name, dataclasses.replace(SMALLEST, num_workers=num_workers))
+    alone, shared = (files_of(tmp_path / name) for name in ("alone", "shared"))
+    assert len([name for name in alone if name.endswith(".jpg")]) == 3 * 3 + 2
+    assert alone == shared
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The bytes of all files of a folder by their paths in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_stopped_synth_ends_its_workers_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they would write on into the folder that is being removed."""
+
+    def write_on(root: Path, *_: object) -> list[str]:
+        os.kill(os.getppid(), signal.SIGTERM)
+        while True:
+            root.mkdir(parents=True, exist_ok=True)
+
+    monkeypatch.setattr("hybrid_encoder.synthetic.kitti.write_drive", write_on)
+    with pytest.raises(Interrupted, match="nothing was written"):
+        write_synthetic(tmp_path / "out", dataclasses.replace(SMALLEST, num_workers=1))
+    assert not multiprocessing.active_children()
     assert not list(tmp_path.iterdir())
 
 

@@ -7,11 +7,10 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import open_clip
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,8 +36,9 @@ def machine(device: torch.device) -> str:
         )
         name = models[0].split(":")[1].strip() if models else platform.processor() or platform.machine()
         name = f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
-    return f"{name}; {versions}, open_clip {open_clip.__version__}"
+    # The towers' libraries are slow to import: their versions are read from what pip has noted.
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, timm {version('timm')}"
+    return f"{name}; {versions}, open_clip {version('open_clip_torch')}"
 
 
 def median_seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:

@@ -101,6 +101,9 @@ class SynthOptions(Options):
     frames: int = option(12, "frames per drive, or keyframes per scene", at_least=1, at_most=100_000)
     height: int | None = option(None, "image height (default: 375; nuscenes: 128)", at_least=32, at_most=4096)
     width: int | None = option(None, "image width (default: 1242; nuscenes: 352)", at_least=32, at_most=4096)
+    num_workers: int = option(
+        2, "processes that render; 0: one, without further processes", at_least=0, at_most=MAX_WORKERS
+    )
 
 
 @dataclass(frozen=True)

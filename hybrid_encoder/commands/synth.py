@@ -15,9 +15,10 @@ def run(options: SynthOptions) -> None:
     """Renders and writes the scenes, and prints where they are."""
     out, default = options.out, RIG_SIZE if options.layout == "nuscenes" else KITTI_SIZE
     size = (options.height or default[0], options.width or default[1])
+    what = (options.seed, options.sequences, options.frames, *size)
     if options.layout == "nuscenes":
-        write_rigs(out, RigSettings(options.seed, options.sequences, options.frames, *size))
+        write_rigs(out, RigSettings(*what, num_workers=options.num_workers))
         print(f"nuScenes layout: {out} (version: {VERSION}; parts: train, val)")
         return
-    write_synthetic(out, SynthSettings(options.seed, options.sequences, options.frames, *size))
+    write_synthetic(out, SynthSettings(*what, num_workers=options.num_workers))
     print(f"KITTI layout: {out / 'kitti'} (split: synthetic); TuSimple layout: {out / 'tusimple'}")

@@ -166,6 +166,13 @@ class SampleLoader(DataLoader[Any]):
                 self._count(problem)
             yield batch
 
+    def end_workers(self) -> None:
+        """Ends persistent workers now, whatever they are at."""
+        batches, self._iterator = self._iterator, None
+        _kill_workers(batches)
+        for worker in getattr(batches, "_workers", []):
+            worker.join()
+
     def _count(self, problem: str) -> None:
         if problem in self.problems:
             return
@@ -289,7 +296,7 @@ def make_loader(
         num_workers=options.num_workers,
         drop_last=train,
         pin_memory=options.pin_memory,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         generator=torch.Generator().manual_seed(options.seed),
         collate_fn=collate_fn,
         skip_bad=options.skip_bad,
@@ -297,7 +304,7 @@ def make_loader(
     )
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
     """Gives a worker a single thread, and lets only the main process stop it.
 
     Ctrl-C, a scheduler's SIGTERM and the SIGHUP of a closed terminal reach every process of a job. Only the main

@@ -7,11 +7,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
-import timm.models.eva
-import timm.models.resnet
-import timm.models.vision_transformer
-from open_clip.modified_resnet import Bottleneck
-from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -20,22 +15,30 @@ from ..model.decoder import DisparityHead, FusionBlock
 from ..model.resnet import ConvElu, JoinElu
 from ..model.tiny import TinyBlock, TinyBottleneck, TinyTextBlock
 
-STAGES = (
-    Bottleneck,
-    ResidualAttentionBlock,
-    TinyBottleneck,
-    TinyTextBlock,
-    TinyBlock,
-    timm.models.resnet.BasicBlock,
-    timm.models.resnet.Bottleneck,
-    timm.models.vision_transformer.Block,
-    timm.models.eva.EvaBlock,
-    FusionBlock,
-    DisparityHead,
-    ConvElu,
-    JoinElu,
-)
-"""Modules that are each computed again as a whole: blocks of the towers and of the decoders."""
+
+def stage_types() -> tuple[type[nn.Module], ...]:
+    """Modules that are each computed again as a whole: blocks of the towers and of the decoders."""
+    import timm.models.eva  # timm and open_clip are slow to import, and few runs ask for this
+    import timm.models.resnet
+    import timm.models.vision_transformer
+    from open_clip.modified_resnet import Bottleneck
+    from open_clip.transformer import ResidualAttentionBlock
+
+    return (
+        Bottleneck,
+        ResidualAttentionBlock,
+        TinyBottleneck,
+        TinyTextBlock,
+        TinyBlock,
+        timm.models.resnet.BasicBlock,
+        timm.models.resnet.Bottleneck,
+        timm.models.vision_transformer.Block,
+        timm.models.eva.EvaBlock,
+        FusionBlock,
+        DisparityHead,
+        ConvElu,
+        JoinElu,
+    )
 
 
 def checkpoint_activations(model: nn.Module) -> int:
@@ -44,12 +47,13 @@ def checkpoint_activations(model: nn.Module) -> int:
     Returns:
         The number of stages.
     """
-    stages = [module for module in model.modules() if isinstance(module, STAGES)]
+    types = stage_types()
+    stages = [module for module in model.modules() if isinstance(module, types)]
     for stage in stages:
         # An instance attribute shadows the class's method.
         again = {"use_reentrant": False, "context_fn": partial(_contexts, stage)}
         again["preserve_rng_state"] = False  # no stage draws random numbers
-        stage.forward = partial(checkpoint, stage.forward, **again)  # type: ignore[method-assign]
+        stage.forward = partial(checkpoint, stage.forward, **again)
     return len(stages)
 
 

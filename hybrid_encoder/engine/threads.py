@@ -1,7 +1,10 @@
-"""How many threads PyTorch computes with on a CPU, where nets are so small that threads mostly wait for each other.
+"""How threads wait on a CPU, and how many PyTorch computes with, where nets are so small that threads mostly wait for
+each other.
 
 On a busy machine two threads may take ten times as long as one: OpenMP's threads spin while they wait, and so take the
-time of the thread that they wait for. Nobody can tell beforehand, so it is measured, for some milliseconds.
+time of the thread that they wait for, and of workers that load data. So every command lets them sleep, which does not
+change a bit of its results. Another number of threads adds up in another order: training that is to resume bit for bit
+keeps the number that it has. `demo` and `fit` measure, for some milliseconds, which number is fastest.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import roi_align
 
 from ..model.language import LOGIT_SCALE, nearest_index
 
@@ -44,6 +43,8 @@ def patch_features(
     rows, columns = stacked.shape[-2:]
     to_x, to_y = columns / image_size[1], rows / image_size[0]
     if region:
+        from torchvision.ops import roi_align  # slow to import
+
         x, y = points.unbind(-1)
         half = REGION / 2
         corners = torch.stack([(x - half) * to_x, (y - half) * to_y, (x + half) * to_x, (y + half) * to_y], dim=-1)

@@ -6,12 +6,15 @@ Drives for validation and test also get exact depth, in the place of KITTI's imp
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from .camera import Camera, kitti_camera
+from .parallel import in_order
 from .sequence import BASELINE, SEED_STRIDE, SyntheticFrame, iterate_frames
 from .settings import SynthSettings
 from .writers import write_bytes, write_depth, write_jpeg, write_lines
@@ -32,21 +35,33 @@ KITTI."""
 
 def write_kitti(root: Path, settings: SynthSettings, bar: tqdm) -> None:
     """Writes all drives and their split files; the bar counts frames."""
-    camera = kitti_camera(settings.height, settings.width)
-    write_calibration(root / DAY, camera)
+    write_calibration(root / DAY, kitti_camera(settings.height, settings.width))
     held_out = max(1, round(settings.sequences / 6))
     parts = ["train"] * (settings.sequences - 2 * held_out) + ["val"] * held_out + ["test"] * held_out
     lines: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    for number, part in enumerate(parts):
-        folder = f"{DAY}/{DAY}_drive_{number + 1:04d}_sync"
-        street = settings.seed * SEED_STRIDE + number
-        for frame, view in enumerate(iterate_frames(street, settings.frames, camera, settings.device, settings.stereo)):
-            write_frame(root / folder, frame, view, camera, with_depth=part != "train")
-            if 0 < frame < settings.frames - 1:
-                lines[part] += [f"{folder} {frame} {side}" for side in ("lr" if settings.stereo else "l")]
-            bar.update()
+    with in_order(partial(write_drive, root, settings, parts), range(len(parts)), settings.num_workers) as drives:
+        for part, listed in zip(parts, drives, strict=True):
+            lines[part] += listed
+            bar.update(settings.frames)
     for part, listed in lines.items():
         write_lines(root / "splits" / SPLIT / f"{part}_files.txt", listed)
+
+
+def write_drive(root: Path, settings: SynthSettings, parts: Sequence[str], number: int) -> list[str]:
+    """Writes the files of a drive.
+
+    Args:
+        parts: the part of the data that each drive is for.
+
+    Returns:
+        Its lines of the split file.
+    """
+    folder = f"{DAY}/{DAY}_drive_{number + 1:04d}_sync"
+    camera, street = kitti_camera(settings.height, settings.width), settings.seed * SEED_STRIDE + number
+    for frame, view in enumerate(iterate_frames(street, settings.frames, camera, settings.device, settings.stereo)):
+        write_frame(root / folder, frame, view, camera, with_depth=parts[number] != "train")
+    sides = "lr" if settings.stereo else "l"
+    return [f"{folder} {frame} {side}" for frame in range(1, settings.frames - 1) for side in sides]
 
 
 def write_frame(drive: Path, frame: int, view: SyntheticFrame, camera: Camera, with_depth: bool) -> None:

@@ -6,20 +6,21 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data.nuscenes import LIDAR
 from ..data.rig import MapMask, RigCamera, RigSample
 from ..engine.bars import progress_bar
 from .files import filled_folder, stopped_at_once
 from .nuscenes_tables import TableWriter, Tracked, make_token
+from .parallel import in_order
 from .rig import RigMoment, RigStreet, draw_rig_street, render_moment
 from .rig_cameras import ego_from_lidar
 from .sequence import SEED_STRIDE
@@ -68,25 +69,40 @@ def write_rigs(out: str | Path, settings: RigSettings) -> None:
         progress_bar(what="rendering", total=total, unit="rig", shown=settings.progress) as bar,
     ):
         writer = TableWriter(folder)
-        names = [write_scene(writer, settings, number, bar) for number in range(settings.scenes)]
+        names = []
+        with in_order(partial(write_scene, folder, settings), range(settings.scenes), settings.num_workers) as scenes:
+            for keyframes in scenes:
+                for keyframe in keyframes:
+                    writer.add(*keyframe)
+                names.append(keyframes[0].sample.scene)
+                bar.update(settings.frames)
         held_out = max(1, round(settings.scenes / 6))
         writer.write(VERSION, {"train": names[:-held_out], "val": names[-held_out:]})
 
 
-def write_scene(writer: TableWriter, settings: RigSettings, number: int, bar: tqdm[Any]) -> str:
-    """Writes the files and records of a scene; returns its name. The bar counts keyframes."""
+class Keyframe(NamedTuple):
+    """What the tables say of a moment: the arguments of `TableWriter.add`."""
+
+    sample: RigSample
+    seconds: float
+    tracked: list[Tracked]
+
+
+def write_scene(root: Path, settings: RigSettings, number: int) -> list[Keyframe]:
+    """Writes the files of a scene; returns its keyframes for the tables."""
     name, seed = f"scene-{number + 1:04d}", settings.seed * SEED_STRIDE + number
     street = draw_rig_street(seed, settings.frames, settings.height, settings.width)
-    ground, mask = ground_about(street), MapMask(writer.root / "maps" / f"{name}.png")
+    ground, mask = ground_about(street), MapMask(root / "maps" / f"{name}.png")
     write_map(mask, street, ground)
+    keyframes = []
     for frame in range(settings.frames):
         moment = render_moment(street, frame, settings.device)
         sample = rig_sample(street, frame, moment, ground, mask)
         write_moment(sample, moment)
         seconds = FIRST_SECOND + number * SCENE_SECONDS + frame * FRAME_SECONDS
-        writer.add(sample, seconds, [Tracked(seen.number, seen.lidar_points) for seen in moment.boxes])
-        bar.update()
-    return name
+        tracked = [Tracked(seen.number, seen.lidar_points) for seen in moment.boxes]
+        keyframes.append(Keyframe(sample, seconds, tracked))
+    return keyframes
 
 
 def ground_about(street: RigStreet) -> Ground:

@@ -43,6 +43,8 @@ class SynthSettings:
     """Device that renders."""
     progress: bool = True
     """Show a progress bar."""
+    num_workers: int = 0
+    """Processes that render, a drive or an image each; 0: this one alone. The files do not depend on it."""
 
     @property
     def clip_count(self) -> int:
@@ -86,6 +88,8 @@ class RigSettings:
     """Device that renders."""
     progress: bool = True
     """Show a progress bar."""
+    num_workers: int = 0
+    """Processes that render, a scene each; 0: this one alone. The files do not depend on it."""
 
     def check(self) -> None:
         """Raises `UserError` for a number of scenes or frames, an image size or a seed out of range."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from .camera import Camera
+from .parallel import in_order
 from .sequence import SEED_STRIDE, iterate_frames
 from .settings import SynthSettings
-from .writers import write_jpeg, write_lines
+from .writers import encode_jpeg, write_bytes, write_lines
 
 PITCH = math.radians(-4)
 FIRST_CLIP = 500_000
@@ -22,26 +25,43 @@ MAX_LANES = 5
 MIN_LANE_POINTS = 7
 
 
+class Clip(NamedTuple):
+    """A labelled image."""
+
+    jpeg: bytes
+    lanes: list[list[int]]
+    """x at each labelled row, by lane; empty if no line is visible."""
+
+
 def write_tusimple(root: Path, settings: SynthSettings, bar: tqdm) -> None:
     """Writes all images, and the label files for training and validation; the bar counts images."""
-    height, width = settings.clip_size
-    camera, rows = clip_camera(height, width), label_rows(height)
+    rows = label_rows(settings.clip_size[0])
     labels: dict[str, list[str]] = {"train": [], "val": []}
-    street = settings.seed * SEED_STRIDE + FIRST_CLIP
-    for number in range(settings.clip_count):
-        lanes: list[list[int]] = []
-        while not lanes:  # a street without visible lines is skipped
-            view = next(iterate_frames(street, 1, camera, settings.device, dead_end=False))
-            lanes = label_lanes(view.lanes, rows)
-            street += 1
-        name = f"clips/synthetic/{number:06d}/20.jpg"
-        write_jpeg(root / name, view.image)
-        last = number == settings.clip_count - 1
-        part = "val" if number % 5 == 4 or (last and not labels["val"]) else "train"
-        labels[part].append(json.dumps({"lanes": lanes, "h_samples": rows, "raw_file": name}))
-        bar.update()
+    number, street = 0, settings.seed * SEED_STRIDE + FIRST_CLIP
+    while missing := settings.clip_count - number:
+        streets = range(street, street + missing)
+        street += missing
+        with in_order(partial(render_clip, settings), streets, settings.num_workers) as clips:
+            for clip in clips:
+                if not clip.lanes:  # a street without visible lines is skipped
+                    continue
+                name = f"clips/synthetic/{number:06d}/20.jpg"
+                write_bytes(root / name, clip.jpeg)
+                last = number == settings.clip_count - 1
+                part = "val" if number % 5 == 4 or (last and not labels["val"]) else "train"
+                labels[part].append(json.dumps({"lanes": clip.lanes, "h_samples": rows, "raw_file": name}))
+                number += 1
+                bar.update()
     for part, listed in labels.items():
         write_lines(root / f"label_data_{part}.json", listed)
+
+
+def render_clip(settings: SynthSettings, street: int) -> Clip:
+    """The first image of a street, without a dead end."""
+    height, width = settings.clip_size
+    view = next(iterate_frames(street, 1, clip_camera(height, width), settings.device, dead_end=False))
+    lanes = label_lanes(view.lanes, label_rows(height))
+    return Clip(encode_jpeg(view.image) if lanes else b"", lanes)
 
 
 def clip_camera(height: int, width: int) -> Camera:

@@ -20,8 +20,13 @@ def write_jpeg(path: Path, image: Tensor) -> None:
     Raises:
         UserError: as `write_bytes`.
     """
+    write_bytes(path, encode_jpeg(image))
+
+
+def encode_jpeg(image: Tensor) -> bytes:
+    """A JPEG file of an image, uint8 RGB (3, H, W)."""
     bgr = image.flip(0).permute(1, 2, 0).contiguous().numpy()
-    write_image(path, bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return encode(bgr, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
 
 
 def write_depth(path: Path, depth: Tensor) -> None:
@@ -34,10 +39,15 @@ def write_depth(path: Path, depth: Tensor) -> None:
 
 
 def write_image(path: Path, image: np.ndarray, options: list[int] | None = None) -> None:
-    done, data = cv2.imencode(path.suffix, image, options or [])
+    write_bytes(path, encode(image, path.suffix, options))
+
+
+def encode(image: np.ndarray, suffix: str, options: list[int] | None = None) -> bytes:
+    """A file of the kind that the suffix says."""
+    done, data = cv2.imencode(suffix, image, options or [])
     if not done:
-        raise RuntimeError(f"OpenCV cannot encode {image.shape} as {path.suffix}")
-    write_bytes(path, data.tobytes())
+        raise RuntimeError(f"OpenCV cannot encode {image.shape} as {suffix}")
+    return data.tobytes()
 
 
 def write_lines(path: Path, lines: list[str]) -> None:
