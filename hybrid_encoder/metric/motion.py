@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 
+from .alignment import Alignment
 from .scale import FrameScale
 
 MIN_METRES = 0.1
 """A camera that goes less between two frames tells nothing: what it is said to go is mostly error."""
+MAX_ERROR = 0.9
+"""Largest error of an alignment that is believed."""
 
 
-def motion_scales(predicted: np.ndarray, metres: np.ndarray) -> list[FrameScale]:
-    """What each step of a camera tells of the scale.
+def motion_scale(found: Alignment, metres: float) -> FrameScale:
+    """What one step of a camera tells of the scale.
+
+    >>> motion = np.eye(4)
+    >>> motion[2, 3] = -0.2
+    >>> motion_scale(Alignment(motion, 0.4), 1.0)
+    FrameScale(factor=5.0, refusal='')
+    >>> motion_scale(Alignment(motion, 0.4), 0.01).refusal
+    'the camera goes 0.01 m in a frame, at least 0.1 m are expected'
 
     Args:
-        predicted: (N, 4, 4) motions between frames that follow each other, translations in the unit of depth.
-        metres: (N,), how far the camera went between them.
-
-    >>> motion = np.eye(4)[None].repeat(2, 0)
-    >>> motion[:, 2, 3] = -0.2
-    >>> [scale.refusal or round(scale.factor, 3) for scale in motion_scales(motion, np.array([1.0, 0.01]))]
-    [5.0, 'the camera goes 0.01 m in a frame, at least 0.1 m are expected']
+        found: the step, in the unit of depth.
+        metres: how far the camera went.
     """
-    lengths = np.linalg.norm(predicted[:, :3, 3], axis=1)
-    return [_step(float(length), float(known)) for length, known in zip(lengths, metres, strict=True)]
-
-
-def _step(length: float, metres: float) -> FrameScale:
     if metres < MIN_METRES:
         return FrameScale(0.0, f"the camera goes {metres:.2g} m in a frame, at least {MIN_METRES} m are expected")
-    if length <= 0:
-        return FrameScale(0.0, "the predicted motion is none")
+    length = float(np.linalg.norm(found.motion[:3, 3]))
+    if found.error > MAX_ERROR or not length:
+        return FrameScale(0.0, f"depth and motion explain {1 - found.error:.0%} of what changes between two frames")
     return FrameScale(metres / length)
 
 

@@ -42,7 +42,7 @@ class ScaleSource:
 
     @property
     def needs_motion(self) -> bool:
-        """Whether it is compared with predicted motions."""
+        """Whether it is compared with the camera's motion in the unit of depth."""
         return self.kind in ("speed", "poses")
 
 
