@@ -224,6 +224,9 @@ class AppOptions(Options):
     stage1: Path | None = option(
         None, "stage1.pth of `pretrain`, for closeness in words (default: the package's, beside its own weights)"
     )
+    clip_weights: str | None = option(
+        None, "with --stage1: CLIP's weights, openai or a file, so that phrases may have any words"
+    )
     port: int = option(7860, "of http://127.0.0.1", at_least=1024, at_most=65535)
     max_mb: int = option(200, "megabytes of a file at most", at_least=1)
     max_frames: int = option(600, "frames of a video at most", at_least=1)

@@ -36,7 +36,8 @@ def bicubic_antialiased(
     >>> torch.allclose(bicubic_antialiased(maps, (3, 11)), expected, atol=1e-6)
     True
     """
-    assert not align_corners and scale_factors is None, "the position embedding is resized to a size"
+    assert not align_corners, "unused by these nets"
+    assert scale_factors is None, "the position embedding is resized to a size"
     rows, columns = _weights(maps, -2, size[0]), _weights(maps, -1, size[1])
     return rows @ maps @ columns.transpose(0, 1)
 
