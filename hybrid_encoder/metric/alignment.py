@@ -36,7 +36,7 @@ class Alignment(NamedTuple):
     motion: np.ndarray
     """(4, 4) float64, maps points of the earlier camera to the later one; the translation is in the unit of depth."""
     error: float
-    """Deviation of the brightness that is left, as a share of that without any motion."""
+    """Mean difference of brightness that is left, as a share of that without any motion."""
 
 
 class _Level(NamedTuple):
@@ -59,7 +59,7 @@ class _Fit(NamedTuple):
     step: np.ndarray
     """(6,) translation and rotation of the next step."""
     error: float
-    """Deviation of the brightness differences: 1.4826 times the median."""
+    """Mean difference of brightness, of the pixels that both frames see."""
 
 
 def align(earlier: np.ndarray, later: np.ndarray, depth: np.ndarray, K: np.ndarray) -> Alignment:
@@ -161,10 +161,10 @@ def _solve(difference: np.ndarray, slopes: np.ndarray, seen: np.ndarray) -> _Fit
         slopes: (8, N), its derivatives.
         seen: (N,), which pixels both frames see.
     """
-    sample = np.abs(difference[seen][::_SAMPLED])
-    if not len(sample):
+    apart = np.abs(difference[seen])
+    if not len(apart):
         return _Fit(np.zeros(6), np.inf)
-    deviation = 1.4826 * float(np.median(sample)) + 1e-4
+    deviation = 1.4826 * float(np.median(apart[::_SAMPLED])) + 1e-4
     weights = seen / (1 + (difference / np.float32(_CAUCHY * deviation)) ** 2)
     units = np.sqrt(np.square(slopes).mean(axis=1)) + 1e-9
     slopes = slopes / units[:, None]
@@ -172,4 +172,4 @@ def _solve(difference: np.ndarray, slopes: np.ndarray, seen: np.ndarray) -> _Fit
     normal = (weighted @ slopes.T).astype(np.float64)
     normal += _DAMPING * np.trace(normal) / len(normal) * np.eye(len(normal))
     step = -np.linalg.solve(normal, (weighted @ difference).astype(np.float64)) / units
-    return _Fit(step[:6], deviation)
+    return _Fit(step[:6], float(apart.mean()))

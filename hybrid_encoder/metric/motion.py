@@ -9,7 +9,7 @@ from .scale import FrameScale
 
 MIN_METRES = 0.1
 """A camera that goes less between two frames tells nothing: what it is said to go is mostly error."""
-MAX_ERROR = 0.9
+MAX_ERROR = 0.75
 """Largest error of an alignment that is believed."""
 
 
