@@ -25,7 +25,6 @@ import torch
 from hybrid_encoder.commands.measuring import machine
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.engine.record import read_metrics
-from hybrid_encoder.stage1.checkpoint import STAGE1_FILE
 from hybrid_encoder.stage1.options import PretrainOptions
 from hybrid_encoder.stage1.training import pretrain
 from hybrid_encoder.stage2.checkpoint import load_depth_model
@@ -35,6 +34,7 @@ from hybrid_encoder.stage2.options import EvaluateOptions, Monodepth2Options
 from hybrid_encoder.stage2.training import train
 from hybrid_encoder.synthetic.files import write_synthetic
 from hybrid_encoder.synthetic.settings import SynthSettings
+from hybrid_encoder.weights.run_files import STAGE1_FILE
 
 HEIGHT, WIDTH, SCENES = 64, 192, 200
 STEPS_PER_EPOCH = SCENES * 3 // 4
@@ -125,13 +125,19 @@ def stage2_options(seed: int, epochs: int, out: Path, changes: dict[str, Any]) -
     return Monodepth2Options(**{**common, **changes})
 
 
+def arm_options(arm: str, seed: int, epochs: int, out: Path) -> Monodepth2Options:
+    """Trains an arm's stage 1, unless an earlier run has done so; returns the options of its stage 2."""
+    chosen = ARMS[arm]
+    stage1 = stage1_file(chosen.stage1, seed, out) if chosen.stage1 else None
+    own = {"stage1": stage1, "model_name": f"{arm}_{seed}_{epochs}", **chosen.changes}
+    return stage2_options(seed, epochs, out, own)
+
+
 def run(arm: str, seed: int, epochs: int, out: Path) -> dict[str, Any]:
     """Trains one arm with one seed, evaluates it on held-out scenes after the last epoch, and returns its results
     line."""
-    chosen, started = ARMS[arm], time.process_time()
-    stage1 = stage1_file(chosen.stage1, seed, out) if chosen.stage1 else None
-    own = {"stage1": stage1, "model_name": f"{arm}_{seed}_{epochs}", **chosen.changes}
-    options = stage2_options(seed, epochs, out, own)
+    started = time.process_time()
+    options = arm_options(arm, seed, epochs, out)
     train(options, Processes(torch.device("cpu")))
     seconds = time.process_time() - started
     test = EvaluateOptions(
@@ -150,6 +156,18 @@ def run(arm: str, seed: int, epochs: int, out: Path) -> dict[str, Any]:
         "warning": unhealthy(last).partition(" (")[0],
         "cpu_seconds": round(seconds),
     }
+
+
+def read_lines(results: Path) -> list[dict[str, Any]]:
+    """The runs of a results file; none where there is no file yet, whose folder is made."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
+def append_line(results: Path, line: dict[str, Any]) -> None:
+    """Adds a run to a results file."""
+    with results.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def interval(differences: list[float]) -> str:
@@ -207,16 +225,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--epochs", type=int, default=4, help=f"of {STEPS_PER_EPOCH} steps")
     given = parser.parse_args()
-    given.results.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.loads(line) for line in given.results.read_text().splitlines()] if given.results.exists() else []
+    lines = read_lines(given.results)
     done = [(line["arm"], line["seed"], line["steps"]) for line in lines]
     print(machine(torch.device("cpu")), flush=True)
     for seed in given.seeds:
         for arm in given.arms:
             if (arm, seed, given.epochs * STEPS_PER_EPOCH) not in done:
                 lines.append(run(arm, seed, given.epochs, given.out))
-                with given.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(lines[-1]) + "\n")
+                append_line(given.results, lines[-1])
     print(table(lines))
 
 

@@ -1,10 +1,11 @@
-"""Whether depth helps bird's-eye view: image encoders x budgets of labelled rigs x seeds, on rendered rigs.
+r"""Whether depth helps bird's-eye view: image encoders x budgets of labelled rigs x seeds, on rendered rigs.
 
-    python benchmarks/bev.py --results benchmarks/results/bev.jsonl --out runs/bev_arms [--minutes 60]
+    python benchmarks/bev.py --results benchmarks/results/bev.jsonl --out runs/bev_arms --depth_runs runs/ablation \
+        [--minutes 60]
 
 One BEV model, trained for the same number of steps in every run; what differs is how its image encoder starts. Depth
-comes from rendered video without labels. Runs of one seed share the video and the rigs. Every run
-appends a line to the results file and is not repeated, a stopped one resumes: the table can grow over several sittings.
+comes from rendered video without labels. Runs of one seed share the video and the rigs. Every run appends a line to the
+results file and is not repeated, a stopped one resumes: the table can grow over several sittings.
 It gives IoU on held-out scenes after the last step, mean and deviation over seeds, beside the best map that looks at no
 image. It says nothing of pretrained CLIP and DINO, nor of mAP or NDS.
 """
@@ -19,9 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from ablation import ARMS as DEPTH_ARMS
-from ablation import stage1_file
-from tiny_runs import HEIGHT, WIDTH, append_line, read_lines, tiny_options
+from ablation import HEIGHT, WIDTH, append_line, arm_options, read_lines, stage1_file
 
 from hybrid_encoder.bev.checkpoint import LAST_FILE, load_bev, weights_file
 from hybrid_encoder.bev.evaluate import evaluate
@@ -73,13 +72,15 @@ class Plan:
     """What all runs have in common.
 
     Attributes:
-        out: folder of rigs and runs.
+        out: folder of rigs and BEV runs.
+        depth_runs: folder of the runs of stages 1 and 2.
         steps: of a BEV run; as near to it as whole epochs allow.
         depth_epochs: of stage 2.
         scenes: rendered ones.
     """
 
     out: Path
+    depth_runs: Path
     steps: int
     depth_epochs: int
     scenes: int
@@ -94,14 +95,9 @@ def rigs(plan: Plan, seed: int) -> Path:
 
 
 def depth_run(encoder: str, seed: int, plan: Plan) -> Path:
-    """The folder of stage 2 on rendered video, trained where an earlier run has not: as the arms of `ablation.py`."""
-    name, common = f"depth_{encoder}_{seed}", {"pose_model_type": "class_token", "learning_rate": 5e-4}
-    common |= {"prevent_collapse": True}
-    if encoder == "hybrid":
-        changes: dict[str, Any] = {"stage1": stage1_file("depth", seed, plan.out)}
-    else:
-        changes = DEPTH_ARMS["resnet18"].changes
-    options = tiny_options(seed, plan.depth_epochs, plan.out, name, **{**common, **changes})
+    """The folder of stage 2 on rendered video, an arm of `ablation.py`; trained where an earlier run has not."""
+    arm = "whole" if encoder == "hybrid" else "resnet18"
+    options = arm_options(arm, seed, plan.depth_epochs, plan.depth_runs)
     if not weights_folder(options.folder, plan.depth_epochs - 1).exists():
         train_depth(options, CPU)
     return options.folder
@@ -113,7 +109,7 @@ def starting_point(arm: Arm, seed: int, plan: Plan) -> dict[str, Any]:
         hybrid = {"encoder": "hybrid", "preset": "tiny"}
         return {"weights_init": "scratch"} | (hybrid if arm.encoder == "hybrid" else {"encoder": "resnet"})
     if arm.starts_from == "stage1":
-        return {"weights": stage1_file("depth", seed, plan.out).parent}
+        return {"weights": stage1_file("depth", seed, plan.depth_runs).parent}
     return {"weights": depth_run(arm.encoder, seed, plan), "freeze_encoder": arm.frozen}
 
 
@@ -176,19 +172,25 @@ def mean_and_deviation(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, help="JSON lines, one a run, appended to")
-    parser.add_argument("--out", type=Path, required=True, help="folder of rigs and runs")
+    parser.add_argument("--out", type=Path, required=True, help="folder of rigs and BEV runs")
+    parser.add_argument(
+        "--depth_runs",
+        type=Path,
+        required=True,
+        help="folder of stages 1 and 2; the --out of ablation.py, whose runs serve",
+    )
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--budgets", type=int, nargs="+", default=[50, 200, 800], help="labelled rigs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=400, help=f"of {BATCH_SIZE} rigs, the same for all budgets")
-    parser.add_argument("--depth_epochs", type=int, default=8, help="of stage 2")
+    parser.add_argument("--depth_epochs", type=int, default=4, help="of stage 2")
     parser.add_argument("--scenes", type=int, default=SCENES, help=f"rendered ones of {FRAMES} rigs, a sixth held out")
     parser.add_argument("--minutes", type=float, help="begin no run later than this")
     given = parser.parse_args()
     labelled = FRAMES * (given.scenes - max(1, round(given.scenes / 6)))
     if max(given.budgets) > labelled or min(given.budgets) < BATCH_SIZE:
         parser.error(f"--budgets: expected {BATCH_SIZE} to {labelled} rigs, those of --scenes {given.scenes}")
-    plan = Plan(given.out, given.steps, given.depth_epochs, given.scenes)
+    plan = Plan(given.out, given.depth_runs, given.steps, given.depth_epochs, given.scenes)
     lines = [line for line in read_lines(given.results) if line["steps"] == plan.steps]
     done = [(line["arm"], line["budget"], line["seed"]) for line in lines]
     wanted = [(a, b, s) for s in given.seeds for b in given.budgets for a in given.arms if (a, b, s) not in done]

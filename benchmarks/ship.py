@@ -29,8 +29,9 @@ from hybrid_encoder.stage2.evaluate import evaluate, prior_errors
 from hybrid_encoder.stage2.options import EvaluateOptions
 from hybrid_encoder.weights.card import model_card
 from hybrid_encoder.weights.hub import CARD_FILE, TENSOR_FILE
-from hybrid_encoder.weights.in_package import DEFAULT, STAGE1_NAME
+from hybrid_encoder.weights.in_package import DEFAULT
 from hybrid_encoder.weights.reading import read_checkpoint
+from hybrid_encoder.weights.run_files import STAGE1_FILE
 from hybrid_encoder.writing import whole_folder, write_text, write_torch
 
 MAX_MODEL, MAX_FOLDER = 4_000_000, 4_900_000
@@ -78,7 +79,7 @@ def ship(options: argparse.Namespace) -> None:
     with whole_folder(options.out) as folder:
         model.save_pretrained(folder)
         if options.stage1 is not None:
-            write_torch(folder / STAGE1_NAME, halved_stage1(options.stage1))
+            write_torch(folder / STAGE1_FILE, halved_stage1(options.stage1))
         write_text(folder / CARD_FILE, card(model, options.command, after, prior_errors(test).mean))
         check_size(folder)
     size = sum(path.stat().st_size for path in options.out.iterdir())

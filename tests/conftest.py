@@ -1,4 +1,7 @@
-"""What tests share: one thread a process, small written scenes, and the real data where it lies beside the checkout."""
+"""What tests share: few threads a process, small written scenes, and the real data where it lies beside the checkout.
+
+Fixtures import torch, not this file: with pytest-xdist, the process that hands out the tests loads this file, too.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-
-from hybrid_encoder.synthetic.files import write_synthetic
-from hybrid_encoder.synthetic.settings import SynthSettings
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads() -> None:
+    import torch
+
+    torch.set_num_threads(max(torch.get_num_threads() // 2, 1))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Videos that tests decode stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HYBRID_ENCODER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with kitti/ and tusimple/ as `hybrid-encoder synth` writes them, small."""
+    from hybrid_encoder.synthetic.files import write_synthetic
+    from hybrid_encoder.synthetic.settings import SynthSettings
+
     out = tmp_path_factory.mktemp("synth") / "scenes"
     write_synthetic(out, SynthSettings(3, 4, 5, 96, 320, clips=10, clip_size=(180, 320), progress=False))
     return out
@@ -37,7 +54,3 @@ def real_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data at {SHARED_DATA}")
     return SHARED_DATA
-
-
-def pytest_configure() -> None:
-    torch.set_num_threads(max(torch.get_num_threads() // 2, 1))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +32,15 @@ TINY_RELEASED = preset("tiny").replace(
 )  # fmt: skip
 """Stands in for the preset `released` where the paper's size would be slow."""
 FUSED = {"dinov2.": 64, "clip_align_conv.": 64}
+
+
+@contextmanager
+def no_random_start() -> Iterator[None]:
+    """Parameters start with whatever is in memory: all of them are filled afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("trunc_normal_", "normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "uniform_"):
+            patch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+        yield
 
 
 def parity_files() -> dict[str, dict[str, Tensor]]:

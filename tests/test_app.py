@@ -28,7 +28,8 @@ from hybrid_encoder.model.language import Language
 from hybrid_encoder.model.phrases import Words, phrase_features
 from hybrid_encoder.prediction.mesh import surface, write_mesh
 from hybrid_encoder.stage1.checkpoint import open_stage1
-from hybrid_encoder.weights.in_package import DEFAULT, STAGE1_NAME, shipped_folder
+from hybrid_encoder.weights.in_package import DEFAULT, shipped_folder
+from hybrid_encoder.weights.run_files import STAGE1_FILE
 
 IMAGE = np.linspace(0, 255, 60 * 100 * 3).reshape(60, 100, 3).astype(np.uint8)
 SHORT, LONG = 4, 7
@@ -110,7 +111,7 @@ def test_closeness_in_the_words_of_the_user(ask: Any, files: Path) -> None:
         ("long.mp4", "/depth", 80, f"the video has {LONG} frames, and this page takes 5"),
         ("large.bmp", "/depth", 80, "1mb|Request Entity Too Large|413|exceed"),
         ("street.png", "/closeness", "purple, close", "'purple': this encoder knows phrases of at most 4 of the words"),
-        ("short.mp4", "/closeness", "close", "is told of images"),
+        ("short.mp4", "/closeness", "close", "needs an image, not a video"),
     ],
 )
 def test_bad_files_and_words_are_told(ask: Any, files: Path, file: str, name: str, given: Any, message: str) -> None:
@@ -177,7 +178,7 @@ def test_the_page_in_a_browser(page: Any, files: Path, tmp_path: Path) -> None:
 def test_the_seven_phrases_are_the_seven_words() -> None:
     folder = shipped_folder(DEFAULT)
     assert folder is not None
-    encoder = open_stage1(folder / STAGE1_NAME)
+    encoder = open_stage1(folder / STAGE1_FILE)
     torch.testing.assert_close(phrase_features(encoder, DEPTH_WORDS), encoder.language.word_features())
     one, _ = phrase_features(encoder, ["Distant", "very close"])
     torch.testing.assert_close(one, encoder.language.word_features()[5])

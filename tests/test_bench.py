@@ -68,3 +68,9 @@ def test_cost_volume(tmp_path: Path) -> None:
 def test_a_batch_that_does_not_fit_is_no_traceback(capsys: pytest.CaptureFixture) -> None:
     assert main(["bench", "cost-volume", *SMALL, "--batch_size", "2000000000"]) == 2
     assert "--batch_size 2000000000 --height 64 --width 96 does not fit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", [path.stem for path in sorted(BENCHMARKS.glob("*.py"))])
+def test_every_script_finds_what_it_imports(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    assert callable(importlib.import_module(script).main)

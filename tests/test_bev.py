@@ -40,11 +40,12 @@ from hybrid_encoder.images import read_image
 from hybrid_encoder.model.depth_model import DepthModel
 from hybrid_encoder.model.encoder import HybridEncoder
 from hybrid_encoder.model.nets import DepthNets
-from hybrid_encoder.stage1.checkpoint import STAGE1_FILE, save_stage1
+from hybrid_encoder.stage1.checkpoint import save_stage1
 from hybrid_encoder.stage2.checkpoint import encoder_extras, save_weights, weights_folder
 from hybrid_encoder.synthetic.nuscenes import write_rigs
 from hybrid_encoder.synthetic.settings import RigSettings
 from hybrid_encoder.weights.reading import read_checkpoint
+from hybrid_encoder.weights.run_files import STAGE1_FILE
 
 TINY = preset("tiny").replace(pyramid=False)
 AHEAD = np.array([[0.0, 0, 1, 1.5], [-1, 0, 0, 0.2], [0, -1, 0, 1.6], [0, 0, 0, 1]])

@@ -16,9 +16,9 @@ from hybrid_encoder.data.cityscapes import (
     CityscapesSource,
     evaluated_part,
     read_cityscapes_split,
+    read_published_depth,
 )
 from hybrid_encoder.data.dataset import SelfSupervisedDataset
-from hybrid_encoder.data.ground_truth import read_depth_npy
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.two_frame.frames import open_lookup_source
 from hybrid_encoder.two_frame.options import ManydepthOptions
@@ -219,7 +219,7 @@ def test_published_images_of_another_size_are_refused(published: Path) -> None:
 def test_depth_maps_of_the_authors_are_checked_before_they_are_read(tmp_path: Path) -> None:
     path = tmp_path / "000_depth.npy"
     np.save(path, np.ones((1024, 2048), np.float64))
-    assert read_depth_npy(path).dtype == np.float32
+    assert read_published_depth(path).dtype == np.float32
     np.save(path, np.ones((375, 1242), np.float32))
-    with pytest.raises(UserError, match=r"000_depth\.npy: it holds float32 \(375, 1242\)"):
-        read_depth_npy(path)
+    with pytest.raises(UserError, match=r"000_depth\.npy: a depth map of 375x1242: Cityscapes"):
+        read_published_depth(path)

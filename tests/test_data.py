@@ -686,7 +686,7 @@ def test_one_process_decodes_and_what_a_killed_one_left_is_cleared_away(tmp_path
     whole = stored.read_bytes()
     left = stored.with_name(f".{stored.stem}.123.partial.rgb")
     stored.rename(left)
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, get_context("fork"), cv2.setNumThreads, (0,)) as pool:
         both = [pool.submit(VideoSource, path, camera, progress=False) for _ in range(2)]
         assert [len(each.result()) for each in both] == [7, 7]
     assert stored.read_bytes() == whole

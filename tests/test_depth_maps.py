@@ -86,8 +86,8 @@ def test_wild_and_missing_numbers_do_not_decide(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "depth", "message"),
     [
-        ("a.png", np.zeros((HEIGHT, WIDTH), np.uint8), r"8 bits and 1 channels: expected 16-bit grey"),
-        ("a.png", np.zeros((HEIGHT, WIDTH, 3), np.uint16), r"16 bits and 3 channels: .* numpy\.save"),
+        ("a.png", np.zeros((HEIGHT, WIDTH), np.uint8), r"8 bits and 1 channels, expected 16-bit grey"),
+        ("a.png", np.zeros((HEIGHT, WIDTH, 3), np.uint16), r"16 bits and 3 channels, .* numpy\.save"),
         ("a.npy", np.zeros((3, HEIGHT, WIDTH)), r"it holds float64 \(3, 60, 90\); expected numbers of shape \(H, W\)"),
         ("a.npy", np.array([[None]]), "it holds object"),
         ("a.npy", np.zeros((HEIGHT, HEIGHT)), "made for images of 60x60, but these are 90x60"),

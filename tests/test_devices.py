@@ -56,15 +56,20 @@ def test_a_tensor_of_the_cpu_is_told() -> None:
         torch.rand(2, device=GPU) + torch.rand(2)
 
 
-@pytest.mark.parametrize("train", [True, False])
+TEXT: dict[str, Any] = {"encoder": "hybrid", "text_weight": 0.1}
+STEREO: dict[str, Any] = {"encoder": "resnet", "scales": (0, 1, 2, 3), "use_stereo": True, "avg_reprojection": True}
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "train"),
     [
-        {"encoder": "hybrid", "text_weight": 0.1},
-        {"encoder": "hybrid", "pose_model_type": "class_token", "decoder": "unet"},
-        {"encoder": "hybrid", "pose_model_type": "shared", "encoder_option": ("text_norm=matrix",)},
-        {"encoder": "resnet", "scales": (0, 1, 2, 3), "use_stereo": True, "avg_reprojection": True},
-        {"encoder": "resnet", "no_ssim": True, "disable_automasking": True},
+        (TEXT, True),
+        (TEXT, False),
+        (STEREO, True),
+        (STEREO, False),
+        ({"encoder": "hybrid", "pose_model_type": "class_token", "decoder": "unet"}, True),
+        ({"encoder": "hybrid", "pose_model_type": "shared", "encoder_option": ("text_norm=matrix",)}, True),
+        ({"encoder": "resnet", "no_ssim": True, "disable_automasking": True}, True),
     ],
 )
 def test_single_frame_trainer(changes: dict[str, Any], train: bool) -> None:

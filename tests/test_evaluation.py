@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import torch
 
+from hybrid_encoder.data.depth_files import read_depth
 from hybrid_encoder.data.ground_truth import GroundTruth, export_ground_truth
 from hybrid_encoder.data.kitti import KittiRawSource
 from hybrid_encoder.data.safe_npy import read_npy
 from hybrid_encoder.data.splits import SplitEntry, read_split
-from hybrid_encoder.data.velodyne import project_scan, read_depth_png, read_scan, read_scan_depth, velodyne_projection
+from hybrid_encoder.data.velodyne import project_scan, read_scan, read_scan_depth, velodyne_projection
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import (
     DepthErrors,
@@ -368,7 +369,7 @@ def test_improved_truth_and_png_round_trip(tmp_path: Path) -> None:
     file = tmp_path / "day" / "drive" / "proj_depth" / "groundtruth" / "image_02" / "0000000003.png"
     write_depth_png(file, depth)
     assert cv2.imread(str(file), cv2.IMREAD_UNCHANGED).dtype == np.uint16
-    read = read_depth_png(file)
+    read = read_depth(file)
     assert read[0] == pytest.approx([0, 1, 79.99], abs=1 / 512)
     assert read[1] == pytest.approx([255.99, 65535 / 256, 1 / 256], abs=1 / 256)
     export_ground_truth(
@@ -376,8 +377,8 @@ def test_improved_truth_and_png_round_trip(tmp_path: Path) -> None:
     )
     assert np.array_equal(GroundTruth(tmp_path / "gt.npz")[0], read)
     cv2.imwrite(str(file), np.zeros((4, 4, 3), np.uint8))
-    with pytest.raises(UserError, match="uint8"):
-        read_depth_png(file)
+    with pytest.raises(UserError, match="8 bits and 3 channels"):
+        read_depth(file)
 
 
 def save_as_the_field_does(path: Path, maps: list[np.ndarray], ragged: bool) -> None:

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from hybrid_encoder.cli import main
-from hybrid_encoder.data.image_pairs import ImagePairs, read_depth
+from hybrid_encoder.data.depth_files import read_depth
+from hybrid_encoder.data.image_pairs import ImagePairs
 from hybrid_encoder.data.improved_splits import part_entries
 from hybrid_encoder.data.make3d import Make3D
 from hybrid_encoder.data.mat import read_mat
@@ -106,8 +107,9 @@ def test_what_is_no_pair_is_named(pairs: tuple[Path, Path, list[np.ndarray]], tm
     [
         ("d.png", np.zeros((4, 4), np.uint8), "16-bit grey"),
         ("d.npy", np.zeros((4, 4, 3)), r"float64 \(4, 4, 3\)"),
+        ("d.npy", np.zeros((0, 4)), r"it holds float64 \(0, 4\)"),
         ("d.npy", np.full((4, 4), -1.0), "negative"),
-        ("d.npy", np.array([["a"]]), "expected one depth map"),
+        ("d.npy", np.array([["a"]]), r"expected numbers of shape \(H, W\)"),
     ],
 )
 def test_files_that_are_no_depth_are_refused(tmp_path: Path, name: str, content: np.ndarray, message: str) -> None:

@@ -69,7 +69,7 @@ def test_a_fit_leaves_weights_depth_and_a_report(finished: Finished) -> None:
         "on held-out frames",
         "before",
         "The focal length is refused",
-        "Metres. Depth is right",
+        "Metres. Depth is correct",
         "drive frame",
     ):
         assert part in page.text, part
@@ -82,7 +82,7 @@ def test_a_fit_says_at_the_start_how_long_it_takes_and_what_it_cannot_know(finis
     for part in (
         "frames: 7 to train on, 1 held out, 64x32; 2 others hardly move and are left out",
         "start: tiny-rendered",
-        "the focal length is learnt, from a guess of 60 degrees on",
+        "the focal length is learnt, starting from a field of view of 60 degrees",
         "time: at most 1 min of training (2 epochs of 1 steps)",
         "not known afterwards: metres",
         "not known afterwards: lens distortion",

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from hybrid_encoder.commands.convert import open_depth_model
 from hybrid_encoder.data.calibration import Intrinsics
+from hybrid_encoder.data.depth_files import read_depth
 from hybrid_encoder.data.poses import read_poses, write_kitti_poses, write_tum_poses
 from hybrid_encoder.data.speeds import read_speeds
-from hybrid_encoder.data.velodyne import read_depth_png
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import EvaluationProtocol, evaluate_depths
 from hybrid_encoder.evaluation.consistency import colour_flicker, inconsistency, move
@@ -92,7 +92,7 @@ def test_the_height_of_a_rendered_camera_through_noise(pitch: float) -> None:
 def test_what_is_no_ground_is_refused_with_the_reason(depth: np.ndarray, reason: str) -> None:
     found = fit_ground(depth, K)
     assert reason in found.refusal
-    with pytest.raises(UserError, match=r"no scale from camera height 1\.65 m: 0 of 1 frames tell one"):
+    with pytest.raises(UserError, match=r"no scale from camera height 1\.65 m: 0 of 1 frames give one"):
         combine("camera height 1.65 m", [FrameScale(0.0, found.refusal)])
 
 
@@ -104,7 +104,7 @@ def test_frames_that_contradict_each_other_are_refused() -> None:
         combine("LiDAR", [FrameScale(factor) for factor in (1.0, 3.0, 5.0, 9.0)])
     estimate = combine("LiDAR", [FrameScale(2.0), FrameScale(2.1), FrameScale(2.05), FrameScale(90.0)])
     assert (estimate.factor, estimate.used, estimate.frames) == (pytest.approx(2.075), 4, 4)
-    with pytest.raises(UserError, match=r"1 of 4 frames tell one, at least 33% are expected\. Dark; wet"):
+    with pytest.raises(UserError, match=r"1 of 4 frames give one, expected at least 33%\. Dark; wet"):
         combine("LiDAR", [FrameScale(2.0), FrameScale(0, "dark"), FrameScale(0, "wet"), FrameScale(0, "dark")])
 
 
@@ -169,7 +169,7 @@ def test_frames_that_do_not_fit_tell_no_scale() -> None:
     depth = np.where(second.depth[1, 0] > 0, second.depth[1, 0], 200)
     frames = [one.images[1].permute(1, 2, 0).numpy() for one in (first, second)]
     assert "explain" in motion_scale(align(*frames, depth, K), 1.0).refusal
-    with pytest.raises(UserError, match=r"The camera goes 0\.001 m in a frame, at least 0\.1 m"):
+    with pytest.raises(UserError, match=r"The camera moves by 0\.001 m, expected at least 0\.1 m"):
         combine("speed", [motion_scale(Alignment(np.eye(4), 0.5), 0.001)])
 
 
@@ -283,7 +283,7 @@ def test_one_scale_of_all_images(scenes: Path) -> None:
     images = sorted((scenes / "kitti").glob("*/*_drive_0004_sync/image_02/data/*.jpg"))
 
     truths = [path.parents[2] / f"proj_depth/groundtruth/image_02/{path.stem}.png" for path in images]
-    depths = iter([read_depth_png(path) for path in truths])
+    depths = iter([read_depth(path) for path in truths])
 
     class Halved:
         """The exact depth of these images in order, halved."""

@@ -49,7 +49,7 @@ def test_five_maps_at_the_drop_in_strides(size: tuple[int, int]) -> None:
         {"alignment": "replace"},
         {"alignment": "none"},
         {"image_tower": "resnet18", "image_tower_weights": "random"},
-        {"clip": "ViT-B-32", "fusion_channels": 32},
+        {"clip": "ViT-S-32", "fusion_channels": 32},
         {"dino": "vit_small_patch16_224.dino"},
         {"dino": "vit_small_patch14_dinov2"},
         {"dino": "vit_small_patch14_reg4_dinov2"},

@@ -42,6 +42,7 @@ from .released_files import (
     KEYS,
     alive_head,
     manydepth_files,
+    no_random_start,
     parity_files,
     parity_image,
     parity_tensors,
@@ -75,11 +76,10 @@ def parity() -> dict[str, dict[str, Tensor]]:
     return parity_files()
 
 
-@pytest.fixture
-def no_random_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every parameter is filled afterwards."""
-    for name in ("trunc_normal_", "normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "uniform_"):
-        monkeypatch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+@pytest.fixture(name="no_random_start")
+def _no_random_start() -> Iterator[None]:
+    with no_random_start():
+        yield
 
 
 def norms(model: nn.Module) -> dict[str, float]:

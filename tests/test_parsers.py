@@ -32,9 +32,10 @@ from torch import Tensor, nn
 from hybrid_encoder.config import HybridEncoderConfig
 from hybrid_encoder.data.calibration import Intrinsics, kitti_intrinsics, read_calibration, read_intrinsics
 from hybrid_encoder.data.cityscapes import CityscapesSequenceSource, CityscapesSource, read_cityscapes_split
+from hybrid_encoder.data.depth_files import read_depth
 from hybrid_encoder.data.ground_truth import GroundTruth
 from hybrid_encoder.data.splits import find_split, read_split
-from hybrid_encoder.data.velodyne import project_scan, read_depth_png, read_scan, velodyne_projection
+from hybrid_encoder.data.velodyne import project_scan, read_scan, velodyne_projection
 from hybrid_encoder.data.video import VideoFrame, VideoInfo, read_video, video_info
 from hybrid_encoder.engine.record import METRICS_FILE, Recorder, read_metrics
 from hybrid_encoder.engine.state import load_state as load_run_state
@@ -221,7 +222,7 @@ DEPTH = np.arange(24 * 40, dtype=np.uint16).reshape(24, 40)
 @given(edited(encoded(".png", DEPTH), encoded(".png", textured(24, 40))))
 def test_any_depth_image_is_read_or_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.png").write_bytes(data)
-    depth = read_or_refuse(lambda: read_depth_png(tmp_path / "x.png"), "x.png")
+    depth = read_or_refuse(lambda: read_depth(tmp_path / "x.png"), "x.png")
     assert depth is None or (depth.dtype == np.float32 and depth.ndim == 2 and 0 <= depth.min() <= depth.max() < 256)
 
 

@@ -33,8 +33,11 @@ def pretrain(data: str, out: Path, *more: str) -> int:
 
 
 def train(data: Path, runs: Path, *more: str) -> int:
+    """Poses come from class tokens unless told otherwise: the weights and optimiser of a pose ResNet, saved three times
+    a run, are 400 MB."""
     arguments = ["--data_path", str(data), "--split", "synthetic", "--log_dir", str(runs), "--num_epochs", "1"]
-    return main(["train", "monodepth2", *arguments, "--weights_init", "scratch", *TINY, *SMALL, *more])
+    arguments += ["--weights_init", "scratch", "--pose_model_type", "class_token"]
+    return main(["train", "monodepth2", *arguments, *TINY, *SMALL, *more])
 
 
 def evaluate(data: Path, weights: Path, *more: str) -> int:
@@ -51,7 +54,8 @@ def stage1(scenes: Path, module_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def run(scenes: Path, stage1: Path, module_path: Path) -> Path:
-    assert train(scenes / "kitti", module_path, "--stage1", str(stage1 / "stage1.pth")) == 0
+    more = ["--stage1", str(stage1 / "stage1.pth"), "--pose_model_type", "separate_resnet"]
+    assert train(scenes / "kitti", module_path, *more) == 0
     return module_path / "mdp"
 
 
@@ -146,27 +150,27 @@ def test_convert_and_load_from_python(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ["--encoder", "resnet"],
         ["--encoder", "resnet", "--pose_model_type", "shared", "--scales", "0", "2"],
         ["--decoder", "unet", "--pose_model_type", "shared"],
         ["--pose_model_type", "class_token", "--scales", "0", "1", "2", "3", "--text_weight", "0.01"],
         ["--pose_model_type", "posecnn", "--encoder_option", "stride4_skip=false"],
         ["--head", "relu", "--avg_reprojection", "--disable_automasking", "--no_ssim", "--crop_bottom", "0.1"],
-        ["--precision", "bf16", "--accumulate", "2", "--clip_grad", "1", "--encoder_lr", "1e-5"],
+        ["--precision", "bf16", "--accumulate", "2", "--clip_grad", "1", "--encoder_lr", "1e-5", "--height", "32"],
         ["--encoder_option", "alignment=replace", "--encoder_option", "train_dino_blocks=1", "--frame_ids", "0", "1"],
     ],
     ids=" ".join,
 )
 def test_every_mode_trains_loads_and_evaluates(options: list[str], scenes: Path, tmp_path: Path) -> None:
+    """Plain ResNets with a pose ResNet are in test_scale.py and test_gpu.py."""
     assert train(scenes / "kitti", tmp_path, *options) == 0
     assert evaluate(scenes / "kitti", tmp_path / "mdp") == 0
-    again = ["--model_name", "again", "--load_weights_folder", str(tmp_path / "mdp/models/weights_0")]
+    again = ["--model_name", "again", "--load_weights_folder", str(tmp_path / "mdp/models/weights_0"), "--dry_run"]
     assert train(scenes / "kitti", tmp_path, *options, *again) == 0
 
 
 def test_stereo_trains(tmp_path: Path) -> None:
-    arguments = ["--dataset", "synthetic", "--scenes", "4", "--use_stereo", "--log_dir", str(tmp_path)]
-    modes = (["--frame_ids", "0"], ["--frame_ids", "0", "-1", "1"])
+    arguments = ["--dataset", "synthetic", "--scenes", "2", "--use_stereo", "--log_dir", str(tmp_path)]
+    modes = (["--frame_ids", "0"], ["--frame_ids", "0", "-1", "1", "--pose_model_type", "class_token"])
     for i, mode in enumerate(modes):
         name = ["--model_name", f"stereo{i}", "--num_epochs", "1", "--weights_init", "scratch"]
         assert main(["train", "monodepth2", *arguments, *mode, *name, *TINY, *SMALL]) == 0
@@ -181,7 +185,7 @@ def test_video_trains(tmp_path: Path) -> None:
         writer.write(texture[:, 3 * i : 3 * i + 160])
     writer.release()
     more = ["--dataset", "video", "--intrinsics", "120,120,80,48", "--data_path", str(path), "--log_dir", str(tmp_path)]
-    common = ["--num_epochs", "1", "--weights_init", "scratch", *TINY, *SMALL]
+    common = ["--num_epochs", "1", "--weights_init", "scratch", "--pose_model_type", "class_token", *TINY, *SMALL]
     assert main(["train", "monodepth2", *more, *common]) == 0
     assert main(["predict", str(path), "--weights", str(tmp_path / "mdp"), "--out", str(tmp_path / "out")]) == 0
     assert cv2.VideoCapture(str(next((tmp_path / "out").glob("*.mp4")))).get(cv2.CAP_PROP_FRAME_COUNT) == 24
@@ -315,6 +319,7 @@ def test_files_in_the_way_end_in_a_message(tmp_path: Path, capsys: pytest.Captur
 
 def test_a_folder_with_a_run_of_another_trainer(run: Path, stage1: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ["train", "manydepth", "--dataset", "synthetic", "--scenes", "4", *SMALL, "--weights_init", "scratch"]
+    arguments += [*TINY, "--encoder", "hybrid", "--teacher_encoder", "hybrid", "--pose_model_type", "class_token"]
     arguments += ["--log_dir", str(run.parent), "--model_name", run.name]
     assert "a run of another trainer" in _error(capsys, arguments)
 
@@ -393,7 +398,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(
 def test_one_cycle_warms_up_and_belongs_to_its_number_of_epochs(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    one_cycle = ["--lr_schedule", "one_cycle", "--log_frequency", "1", "--learning_rate", "1e-3"]
+    one_cycle = ["--lr_schedule", "one_cycle", "--learning_rate", "1e-3", "--log_frequency", "1"]
+    one_cycle += ["--save_frequency", "9"]
     assert train(scenes / "kitti", tmp_path, *one_cycle, "--num_epochs", "4") == 0
     rates = [line["learning_rate"] for line in read_metrics(tmp_path / "mdp") if line["kind"] == "train"]
     assert rates[-1] < 1e-4 < max(rates) <= 1e-3

@@ -184,7 +184,7 @@ def test_speed_and_poses_make_a_videos_depth_path_and_points_metric(
 def test_a_path_of_another_video_is_refused(drive: SyntheticSequence, recorded: Path) -> None:
     poses = recorded / "poses.txt"
     poses.write_text("".join(poses.read_text().splitlines(keepends=True)[:3]))
-    with pytest.raises(UserError, match="the path has 3 poses, the video 6 frames"):
+    with pytest.raises(UserError, match="the path has 3 poses for 6 frames of the video"):
         predict_paths(Exact(drive), [recorded / "drive.avi"], recorded / "out", settings(drive, poses=poses))
     both = [recorded / "drive.avi", recorded / "images"]
     with pytest.raises(UserError, match="give one video, or the images of one"):
@@ -198,7 +198,7 @@ def test_a_field_of_view_stands_for_intrinsics(drive: SyntheticSequence, recorde
     predict_paths(Exact(drive), [recorded / "images" / "0.png"], recorded / "out", asked)
     points, _ = read_ply(recorded / "out" / "0.ply")
     assert np.abs(points[:, 0] / points[:, 2]).max() == pytest.approx(95.5 / 96, rel=0.01)
-    assert b"unit: unit of its own\n" in (recorded / "out" / "0.ply").read_bytes()[:200]
+    assert b"unit: arbitrary unit\n" in (recorded / "out" / "0.ply").read_bytes()[:200]
 
 
 def test_edges_of_depth_and_the_far_end_have_no_points() -> None:
@@ -247,7 +247,7 @@ def test_the_legend_shows_depth_and_its_unit() -> None:
     disparity = np.linspace(1 / 80, 1 / 2, 400)[None].repeat(120, 0)
     limits = (1 / 80, 1 / 2)
     plain = colorize_disparity(disparity, limits)
-    metric, unknown = (with_legend(plain, limits, unit, "magma") for unit in ("m", "unit of its own"))
+    metric, unknown = (with_legend(plain, limits, unit, "magma") for unit in ("m", "arbitrary unit"))
     changed = (metric != plain).any(2)
     assert not changed[60:].any()
     assert not changed[:, :200].any()

@@ -22,7 +22,7 @@ from hybrid_encoder.colormap import (
     write_picture,
 )
 from hybrid_encoder.data.calibration import Intrinsics
-from hybrid_encoder.data.velodyne import read_depth_png
+from hybrid_encoder.data.depth_files import read_depth
 from hybrid_encoder.data.video import iterate_video, video_info
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.images import read_image
@@ -91,7 +91,7 @@ def test_an_image_gives_colours_depth_and_array_at_its_own_size(tmp_path: Path) 
     assert (depth.shape, depth.dtype) == ((40, 90), np.float32)
     assert depth[20, 5] == pytest.approx(10, rel=1e-4)
     assert depth[20, 85] == pytest.approx(2, rel=1e-4)
-    assert np.abs(read_depth_png(tmp_path / "out" / "street_depth.png") - depth).max() <= 1 / 512 + 1e-6
+    assert np.abs(read_depth(tmp_path / "out" / "street_depth.png") - depth).max() <= 1 / 512 + 1e-6
 
 
 def test_coarse_depth_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -108,7 +108,7 @@ def test_coarse_depth_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
 
 def test_scale_factor_multiplies_depth(tmp_path: Path) -> None:
     predict([write_image(tmp_path / "a.png")], tmp_path / "out", scale_factor=5.4)
-    assert read_depth_png(tmp_path / "out" / "a_depth.png")[20, 5] == pytest.approx(54, abs=0.01)
+    assert read_depth(tmp_path / "out" / "a_depth.png")[20, 5] == pytest.approx(54, abs=0.01)
 
 
 def test_crop_bottom_leaves_the_rows_above(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_same_stems_are_all_written(tmp_path: Path) -> None:
     ]
     predict(paths, tmp_path / "out")
     assert names(tmp_path / "out") == ["x_0_depth.png", "x_0_disp.png", "y_0_depth.png", "y_0_disp.png"]
-    near = [read_depth_png(tmp_path / "out" / f"{folder}_0_depth.png")[20, 85] for folder in "xy"]
+    near = [read_depth(tmp_path / "out" / f"{folder}_0_depth.png")[20, 85] for folder in "xy"]
     assert near == pytest.approx([2, 1 / (0.1 + 0.4 * 50 / 255)], abs=0.01)
 
 

@@ -179,7 +179,7 @@ def moved(before: Path, after: Path, theirs: str, ours: str) -> float:
 
 
 def test_stage_2_starts_from_their_stage_1(world: World) -> None:
-    more = ["--stage1", str(world.stage1), "--stage1_pixels", "any", *world.nets]
+    more = ["--stage1", str(world.stage1), "--stage1_pixels", "any", "--pose_model_type", "class_token", *world.nets]
     weights = train(world, "monodepth2", "from_stage1", *more)
     names = "dinov2.blocks.0.attn.qkv.weight", "dino.vit.blocks.0.attn.qkv.weight"
     frozen = moved(world.single / "encoder.pth", weights / "encoder.pth", *names)

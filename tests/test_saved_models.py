@@ -451,7 +451,7 @@ def test_predict_leaves_modes_as_they_were_and_takes_any_precision() -> None:
 def test_threads_predict_alike_while_a_model_trains() -> None:
     """One encoder at three sizes, for which CLIP's ViT resamples its position embeddings."""
     torch.manual_seed(0)
-    encoder = create_encoder("tiny", clip="ViT-B-32", fusion_channels=32, dino=None)
+    encoder = create_encoder("tiny", clip="ViT-S-32", fusion_channels=32, dino=None)
     models = [DepthModel(encoder, UNetDecoder(encoder.num_ch_enc), *size) for size in ((64, 96), (96, 64), (64, 64))]
     expected = [model.eval().predict(IMAGE) for model in models]
     for model in models:

@@ -30,7 +30,8 @@ from hybrid_encoder.model.disparity import is_flat
 from hybrid_encoder.options import EncoderOptions
 from hybrid_encoder.released.fetch import REPOSITORY, STAGE1, Hub, fetch_released
 from hybrid_encoder.stage1.checkpoint import open_stage1
-from hybrid_encoder.weights.in_package import DEFAULT, STAGE1_NAME, shipped_folder, shipped_names
+from hybrid_encoder.weights.in_package import DEFAULT, shipped_folder, shipped_names
+from hybrid_encoder.weights.run_files import STAGE1_FILE
 
 from .released_files import TINY_RELEASED, write_folder
 
@@ -127,7 +128,7 @@ def test_the_card_states_licence_data_and_command() -> None:
 
 
 def test_shipped_stage1_is_a_hybrid_encoder_s() -> None:
-    path = folder_of(DEFAULT) / STAGE1_NAME
+    path = folder_of(DEFAULT) / STAGE1_FILE
     if path.exists():
         assert open_stage1(path).config.clip == "tiny"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
+from torch.multiprocessing import start_processes
 from torch.utils.data import DataLoader
 
 from hybrid_encoder.data.loader import LoaderOptions, make_loader
@@ -115,7 +115,7 @@ def _validate(rank: int, folder: str, images: int, gaps: bool) -> None:
 @pytest.mark.parametrize(("images", "gaps"), [(5, False), (2, True)])
 def test_processes_share_validation(images: int, gaps: bool, tmp_path: Path) -> None:
     """Figures and confusion are those of one process, also where one of two has no sequence to look at."""
-    multiprocessing.spawn(_validate, (str(tmp_path), images, gaps), nprocs=2)
+    start_processes(_validate, (str(tmp_path), images, gaps), nprocs=2, start_method="fork")
     alone = task(images=images, gaps=gaps)
     alone.model.eval()
     with torch.no_grad():

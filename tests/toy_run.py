@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import StepLR
+from torch.utils.data import DataLoader
 
 from hybrid_encoder.data.loader import LoaderOptions, SampleDataset, make_loader
 from hybrid_encoder.engine.loop import LoopOptions, fit
@@ -114,8 +115,18 @@ def run(
     settings: dict[str, Any] = {
         "epochs": 3, "clip_grad": 1.0, "log_frequency": 2, "validate_first": True, "best": ("error", "min"), **options,
     }  # fmt: skip
-    fit(task, loader, LoopOptions(folder, **settings), processes)
+    try:
+        fit(task, loader, LoopOptions(folder, **settings), processes)
+    finally:
+        end_workers(loader)
     return task
+
+
+def end_workers(loader: DataLoader[Any]) -> None:
+    """At once. An exception that a test keeps also keeps the loader; garbage collection then closes the queues of its
+    workers before it ends them, which takes 5 s for each."""
+    if loader._iterator is not None:
+        loader._iterator._shutdown_workers()
 
 
 def signal_at(step: int, number: int = signal.SIGTERM) -> At:

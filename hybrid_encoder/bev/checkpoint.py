@@ -1,4 +1,4 @@
-"""A BEV model's file of weights: its nets' description, its tensors, and the mean maps that it learnt from."""
+"""A BEV model's file of weights: description of the nets, tensors, and the mean maps of the training samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BEST_FILE, LAST_FILE = "bev.pth", "bev_last.pth"
 
 @dataclass(frozen=True)
 class SavedBev:
-    """What a file of weights holds.
+    """The content of a file of weights.
 
     Attributes:
         model: on the CPU in eval mode.
@@ -33,12 +33,12 @@ class SavedBev:
 
 
 def weights_file(run: Path, name: str = BEST_FILE) -> Path:
-    """Where a run's weights lie."""
+    """The path of a run's weights."""
     return run / "models" / name
 
 
 def save_bev(path: Path, model: BevModel, mean_maps: Tensor, metrics: dict[str, float]) -> None:
-    """Writes a file of weights, whole or not at all."""
+    """Writes a file of weights; it is whole or not there."""
     nets = json.dumps(model.nets.to_dict())
     write_torch(path, {"bev_nets": nets, "model": model.state_dict(), "mean_maps": mean_maps, "metrics": metrics})
 
@@ -65,15 +65,18 @@ def load_bev(weights: Path) -> SavedBev:
     check_described(build, tensors, str(path))
     model = build()
     load_state(model, tensors, str(path))
-    if mean_maps.shape != (len(nets.classes), *nets.grid.shape):
-        raise UserError(f"{path} holds mean maps of the shape {tuple(mean_maps.shape)}, and its grid is another")
+    shape = (len(nets.classes), *nets.grid.shape)
+    if mean_maps.shape != shape:
+        raise UserError(
+            f"{path} holds mean maps of the shape {tuple(mean_maps.shape)}, expected {shape}: it is damaged"
+        )
     return SavedBev(model.eval(), mean_maps)
 
 
 def _described(values: dict[str, object], path: Path) -> BevNets:
     try:
         return BevNets.from_dict(values)
-    except (UserError, LookupError, TypeError) as error:  # entries that nobody knows, or values of other kinds
+    except (UserError, LookupError, TypeError) as error:  # unknown entries, or values of another type
         raise UserError(f"{path} does not describe BEV nets of this package: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""From rigs to samples: views of the cameras with their geometry, and the maps to draw."""
+"""Turns rigs into samples: images with their geometry, and the maps to predict."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from .views import ViewAugmentation, draw_view, plain_view
 
 
 class BevSample(TypedDict):
-    """One rig; torch's default collation makes a batch of the same keys."""
+    """One rig; torch's default collation makes a batch with the same keys."""
 
     images: Tensor
     """uint8 (N, 3, H, W), RGB."""
     intrinsics: Tensor
     """float32 (N, 3, 3), pixels of these images."""
     camera_to_ego: Tensor
-    """float32 (N, 4, 4)."""
+    """float32 (N, 4, 4), metres."""
     maps: Tensor
     """uint8 (K, X, Y), 1 where the class is."""
     jitter: Tensor
@@ -39,13 +39,13 @@ class BevSample(TypedDict):
 
 @dataclass(frozen=True)
 class RigAugmentation:
-    """How rigs differ from epoch to epoch.
+    """Random changes of rigs in training.
 
     Attributes:
-        view: of each image by itself.
-        jitter: how likely an image's colours are changed.
-        mirror_scene: how likely left and right of the vehicle are exchanged: cameras and maps, not the images, which
-            a camera's mirrored position does not change.
+        view: of each image, drawn independently.
+        jitter: probability of colour jitter, for each image.
+        mirror_scene: probability that left and right of the vehicle are exchanged, in camera poses and maps. The images
+            stay: a mirrored pose is a reflection, so that rays and scene are mirrored together.
     """
 
     view: ViewAugmentation = field(default_factory=ViewAugmentation)
@@ -54,14 +54,15 @@ class RigAugmentation:
 
 
 class RigDataset(SampleDataset[BevSample]):
-    """Rigs as a model takes them, augmented in training. A key is an index, or (epoch, index); every random draw is a
-    function of (seed, epoch, index).
+    """Rigs as model inputs, augmented in training.
+
+    A key is an index, or (epoch, index). Every random number is a function of (seed, epoch, index).
 
     Args:
         source: the rigs.
-        indices: which of them, in this order.
+        indices: the rigs that are used, in this order.
         size: rows and columns of the images.
-        maps: what is drawn.
+        maps: the maps to make.
         augmentation: None: none.
     """
 
@@ -85,14 +86,14 @@ class RigDataset(SampleDataset[BevSample]):
         """The rig of a sample.
 
         Raises:
-            UserError: what the source finds wrong, or other cameras than in the first rig.
+            UserError: as the source, or other cameras than in the first rig.
         """
         found = self.source[self.indices[index]]
         names = [camera.name for camera in found.cameras]
         if names != self.cameras:
             raise UserError(
                 f"sample {found.token} of {found.scene} has the cameras {', '.join(names)}; the first one has "
-                f"{', '.join(self.cameras)}: rigs of one run have the same cameras"
+                f"{', '.join(self.cameras)}: all rigs of a run must have the same cameras"
             )
         return found
 
@@ -124,7 +125,7 @@ class RigDataset(SampleDataset[BevSample]):
 
 
 def mirrored(camera_to_ego: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Left and right of the vehicle exchanged: what lay at y lies at -y.
+    """Exchanges left and right of the vehicle: what lies at y comes to lie at -y.
 
     Args:
         camera_to_ego: (N, 4, 4).
@@ -134,7 +135,7 @@ def mirrored(camera_to_ego: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, n
 
 
 def to_batch(collated: dict[str, Any], device: torch.device) -> BevBatch:
-    """Moves a collated batch to the device, its images to [0, 1], and jitters their colours there."""
+    """Moves a collated batch to the device, scales its images to [0, 1], and applies the colour jitter there."""
     images = collated["images"].to(device, non_blocking=True).float() / 255
     geometry = (collated[name].to(device, non_blocking=True) for name in ("intrinsics", "camera_to_ego", "maps"))
     intrinsics, camera_to_ego, maps = geometry

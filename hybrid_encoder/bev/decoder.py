@@ -1,4 +1,4 @@
-"""The BEV decoder: features of the cells -> one map of logits a class. A small U-Net of ResNet blocks."""
+"""The BEV decoder, a small U-Net of ResNet blocks: features of the cells -> a map of logits for each class."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..model.precision import in_own_precision
 
 
 class BevDecoder(nn.Module):
-    """Goes down to an eighth of the grid and up again, joining what it has seen on the way.
+    """Downsamples to an eighth of the grid and upsamples again, with skip connections.
 
     Args:
         given: channels of the cells' features.
-        width: channels at half the grid; twice and four times as many at a quarter and an eighth.
-        classes: maps to draw.
+        width: channels at half the grid's resolution; twice as many at a quarter, four times as many at an eighth.
+        classes: number of maps.
     """
 
     def __init__(self, given: int, width: int, classes: int) -> None:
@@ -47,6 +47,6 @@ def _convolved(given: int, out: int, kernel: int = 3, stride: int = 1) -> nn.Mod
 
 
 def _block(given: int, out: int, stride: int) -> nn.Module:
-    """Two ResNet blocks, the first of which changes size and channels."""
+    """Two ResNet blocks; the first changes resolution and channels."""
     changes = downsample_conv(given, out, kernel_size=1, stride=stride) if (given, stride) != (out, 1) else None
     return nn.Sequential(BasicBlock(given, out, stride, changes), BasicBlock(out, out))

@@ -1,4 +1,4 @@
-"""Evaluates a BEV model: IoU by class and range, beside the best map that looks at no image."""
+"""Evaluates a BEV model: IoU by class and distance, beside the IoU of the best constant map."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..data.loader import LoaderOptions, make_loader
+from ..data.splits import evenly_spaced
 from .checkpoint import SavedBev
 from .dataset import RigDataset, to_batch
 from .grid import BevGrid
@@ -16,10 +17,10 @@ from .maps import MapSettings
 from .model import BevBatch, BevModel
 from .options import BevEvaluateOptions
 from .overlap import best_constant, iou, overlap, ring_masks
-from .rigs import evenly_spaced, open_rigs
+from .rigs import open_rigs
 
 DRAWN = 0.5
-"""The probability from which on a cell counts as drawn."""
+"""A cell belongs to the prediction if its probability is higher."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,11 @@ class BevResult:
     """IoU over all samples of a part together.
 
     Attributes:
-        classes: by name.
-        ranges: what the columns are: all cells, then each range of distances.
-        model, constant: (K, len(ranges)), of the model and of the best map that looks at no image; NaN where there is
-            nothing to find and nothing was drawn.
-        samples: how many.
+        classes: names.
+        ranges: names of the columns: all cells, then each range of distances.
+        model, constant: (K, len(ranges)), IoU of the model, and of the best map that is the same for all samples
+            (`best_constant`); NaN where truth and prediction are both empty.
+        samples: number of samples.
     """
 
     classes: tuple[str, ...]
@@ -41,7 +42,7 @@ class BevResult:
     samples: int
 
     def table(self) -> str:
-        """Two lines a class."""
+        """Two lines for each class: the model, and the best constant map."""
         lines = [" ".join(["IoU".ljust(26), *(name.rjust(9) for name in self.ranges)])]
         for name, *found in zip(self.classes, self.model, self.constant, strict=True):
             for label, values in zip((name, f"{name}, without an image"), found, strict=True):
@@ -50,17 +51,17 @@ class BevResult:
 
 
 def draw(model: BevModel, batch: BevBatch) -> np.ndarray:
-    """The cells of a batch that a model holds for each class: bool (B, K, X, Y)."""
+    """The predicted cells of each class: bool (B, K, X, Y)."""
     logits = model.logits(batch.images, batch.intrinsics, batch.camera_to_ego)
     found: np.ndarray = (logits.sigmoid() > DRAWN).cpu().numpy()
     return found
 
 
 def evaluate(options: BevEvaluateOptions, saved: SavedBev, device: torch.device) -> BevResult:
-    """Draws the maps of a part and compares them with the truth.
+    """Predicts the maps of a part and compares them with the truth.
 
     Args:
-        saved: its model lies on the device.
+        saved: with the model on the device.
 
     Raises:
         UserError: as `open_rigs`.
@@ -85,7 +86,7 @@ def evaluate(options: BevEvaluateOptions, saved: SavedBev, device: torch.device)
 
 
 def reached(ends: Sequence[float], grid: BevGrid) -> tuple[float, ...]:
-    """The ranges that begin within the grid.
+    """The ends of the ranges that start within the grid, in metres.
 
     >>> reached((10, 20, 30, 50), BevGrid(-25, 25, -25, 25))
     (10, 20, 30)

@@ -1,7 +1,7 @@
-"""Where the points of a camera's pixels lie around the vehicle, and in which cells of the map.
+"""The 3D points of a camera's pixels in the ego frame, and their cells of the map.
 
-A point of the ego frame x, seen by a camera, projects to K [R^-1 (x - t)], where camera_to_ego = [R t]. Pixel centres
-lie at integer coordinates.
+A camera with camera_to_ego = [R t] projects a point x of the ego frame to K R^-1 (x - t). Pixel centres lie at integer
+coordinates.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 from .grid import BevGrid
 
 HEIGHTS = (-10.0, 10.0)
-"""Metres above the ground between which points count (arXiv 2008.05711, section 5.1)."""
+"""Lowest and highest point above the ground that is counted, metres (arXiv 2008.05711, section 5.1)."""
 
 
 def bin_depths(near: float, far: float, bins: int) -> Tensor:
@@ -27,14 +27,14 @@ def bin_depths(near: float, far: float, bins: int) -> Tensor:
 def frustum_points(
     intrinsics: Tensor, camera_to_ego: Tensor, depths: Tensor, size: tuple[int, int], stride: int
 ) -> Tensor:
-    """The points of a feature map's cells, each at every depth (arXiv 2008.05711, section 3.1).
+    """The points of a feature map's pixels at each depth (arXiv 2008.05711, section 3.1).
 
     Args:
-        intrinsics: (..., 3, 3), pixels of the image; with augmentation, its matrix times the camera's intrinsics.
+        intrinsics: (..., 3, 3), pixels of the image; of a view, `View.matrix` times the camera's intrinsics.
         camera_to_ego: (..., 4, 4).
         depths: (D,), metres along the camera's axis.
         size: rows h and columns w of the feature map.
-        stride: pixels of the image for a cell of the feature map.
+        stride: of the feature map.
 
     Returns:
         (..., D, h, w, 3), metres in the ego frame.
@@ -50,7 +50,7 @@ def frustum_points(
 
 
 def cells_of(points: Tensor, grid: BevGrid) -> Tensor:
-    """The cell of each point, (..., 3) -> int64 (...): row-major in the grid's shape, -1 outside of it.
+    """The cells of points (..., 3): int64 (...), row-major in the grid's shape; -1 outside the grid or `HEIGHTS`.
 
     >>> grid = BevGrid(0, 2, -1, 1, 1.0)
     >>> cells_of(torch.tensor([[0.5, -0.5, 0.0], [1.5, 0.9, 2.0], [1.5, 1.1, 0.0], [0.5, 0.5, 11.0]]), grid).tolist()

@@ -9,12 +9,12 @@ import numpy as np
 from ..errors import UserError
 
 MAX_CELLS = 2048
-"""Along a side."""
+"""Largest number of cells along a side."""
 
 
 @dataclass(frozen=True)
 class BevGrid:
-    """Square cells in the ego frame (x forward, y left); the defaults are Lift-Splat-Shoot's (arXiv 2008.05711, 5.1).
+    """Square cells in the ego frame (x forward, y left), in metres; defaults as in arXiv 2008.05711, section 5.1.
 
     A map of the grid has the shape (cells along x, cells along y): index [i, j] is the cell whose centre lies at
     (x_min + (i + 0.5) cell, y_min + (j + 0.5) cell). Flip both axes to show it with forward up and left to the left.
@@ -23,7 +23,7 @@ class BevGrid:
     (200, 200)
 
     Raises:
-        UserError: an extent that is no whole number of cells, at least 1 and at most `MAX_CELLS`.
+        UserError: an extent that is not a whole number of cells from 1 to `MAX_CELLS`.
     """
 
     x_min: float = -50.0
@@ -31,7 +31,7 @@ class BevGrid:
     y_min: float = -50.0
     y_max: float = 50.0
     cell: float = 0.5
-    """Metres of a cell's side."""
+    """Side of a cell, metres."""
 
     def __post_init__(self) -> None:
         for axis, low, high in (("x", self.x_min, self.x_max), ("y", self.y_min, self.y_max)):

@@ -1,4 +1,4 @@
-"""Lift: an encoder's levels become features and a distribution over depths for every pixel (arXiv 2008.05711, 3.1)."""
+"""Lift: predicts features and a distribution over depths for every pixel (arXiv 2008.05711, section 3.1)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ..model.contract import DepthEncoder, EncoderFeatures
 from ..model.precision import in_own_precision
 
 _RESNET_LEVELS = 3
-"""How many of a ResNet's maps are read: those of strides 8, 16 and 32."""
+"""Number of a ResNet's last maps that are read: those of strides 8, 16 and 32."""
 
 
 class Lift(nn.Module):
-    """Joins an encoder's levels at one stride, and reads depths and features off them.
+    """Sums an encoder's levels at one stride, and predicts depths and features from the sum.
 
     Args:
-        encoder: whose features are read: its aligned levels, or a ResNet's maps of strides 8, 16 and 32.
-        stride: of the result.
+        encoder: its aligned levels are read, or the maps of strides 8, 16 and 32 of a ResNet.
+        stride: of the predicted maps.
         bins: number of depths, D.
-        channels: of the features, C; twice as many in between.
+        channels: of the features, C; hidden layers have twice as many.
     """
 
     def __init__(self, encoder: DepthEncoder, stride: int, bins: int, channels: int) -> None:
@@ -37,8 +37,11 @@ class Lift(nn.Module):
         self.out = nn.Conv2d(width, bins + channels, 1)
 
     def forward(self, seen: EncoderFeatures) -> tuple[Tensor, Tensor]:
-        """What an encoder makes of (M, 3, H, W) -> features (M, C, h, w), and the probabilities of the depths
-        (M, D, h, w), float32; h is H / stride, w is W / stride."""
+        """Features (M, C, h, w), and probabilities of the depths (M, D, h, w), both float32.
+
+        Args:
+            seen: the encoder's features of images (M, 3, H, W); h is H / stride, w is W / stride.
+        """
         size = seen.image_size[0] // self.stride, seen.image_size[1] // self.stride
         levels = zip(self.project, seen.aligned or seen.fused[-_RESNET_LEVELS:], strict=True)
         joined = sum(

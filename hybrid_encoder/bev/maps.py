@@ -1,4 +1,4 @@
-"""The maps that a BEV model learns to draw."""
+"""The maps that a BEV model learns to predict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .raster import road_map, vehicle_map
 
 @dataclass(frozen=True)
 class MapSettings:
-    """Which maps are drawn.
+    """Which maps are made.
 
     Attributes:
         grid: their cells.
@@ -23,7 +23,7 @@ class MapSettings:
         least_visibility: as for `vehicle_map`.
 
     Raises:
-        UserError: classes that do not exist, or one that comes twice.
+        UserError: as `check_classes`.
     """
 
     grid: BevGrid
@@ -35,20 +35,20 @@ class MapSettings:
 
     @classmethod
     def of(cls, options: GridOptions) -> MapSettings:
-        """Those of the options.
+        """The settings of options.
 
         Raises:
-            UserError: an extent that is no whole number of cells.
+            UserError: as `BevGrid`.
         """
         reach = options.extent
         grid = BevGrid(-reach, reach, -reach, reach, options.cell)
         return cls(grid, options.classes, options.least_visibility)
 
     def draw(self, sample: RigSample) -> np.ndarray:
-        """uint8 (K, X, Y), 1 where the class is, in the order of the classes.
+        """The maps of a sample: uint8 (K, X, Y), 1 where the class is, in the order of the classes.
 
         Raises:
-            UserError: a road is to be drawn, and the sample has no map.
+            UserError: `classes` has "road", and the sample has no map.
         """
         if "road" in self.classes and sample.map_mask is None:
             raise UserError(

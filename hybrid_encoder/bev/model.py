@@ -19,12 +19,12 @@ from .splat import splat
 
 @dataclass
 class BevBatch:
-    """B rigs of N cameras.
+    """B rigs with N cameras each.
 
     Attributes:
         images: (B, N, 3, H, W) in [0, 1].
         intrinsics: (B, N, 3, 3), pixels of these images.
-        camera_to_ego: (B, N, 4, 4).
+        camera_to_ego: (B, N, 4, 4), metres.
         maps: (B, K, X, Y), 1 where the class is, 0 elsewhere; K maps in the order of the nets' classes.
         sample_names: of the rigs.
     """
@@ -41,8 +41,8 @@ class BevModel(nn.Module):
 
     Args:
         nets: what to build.
-        encoder: as `nets` describes it.
-        positive_weights: by class, how much more a cell counts in the loss that belongs to it; None: all alike.
+        encoder: the image encoder that `nets` describes.
+        positive_weights: for each class, the weight of its cells in the loss, relative to the other cells; None: 1.
     """
 
     def __init__(self, nets: BevNets, encoder: DepthEncoder, positive_weights: tuple[float, ...] | None = None) -> None:
@@ -58,7 +58,7 @@ class BevModel(nn.Module):
         self.register_buffer("positive_weights", weights[:, None, None], persistent=False)
 
     def forward(self, batch: BevBatch) -> dict[str, Tensor]:
-        """The loss of a batch, and its part of each class: binary cross-entropy, the mean over cells."""
+        """The loss of each class, the mean binary cross-entropy over cells ("vehicle_loss"), and their sum ("loss")."""
         logits = self.logits(batch.images, batch.intrinsics, batch.camera_to_ego)
         with without_autocast(logits.device):
             cells = F.binary_cross_entropy_with_logits(
@@ -69,7 +69,7 @@ class BevModel(nn.Module):
         return {"loss": losses.sum(), **parts}
 
     def logits(self, images: Tensor, intrinsics: Tensor, camera_to_ego: Tensor) -> Tensor:
-        """Images (B, N, 3, H, W) and their cameras as `BevBatch` has them -> (B, K, X, Y)."""
+        """Logits (B, K, X, Y), float32; arguments as in `BevBatch`."""
         features, depth = self.lift(self.encoder.forward_features(images.flatten(0, 1)))
         along, across = self.nets.grid.shape
         with without_autocast(images.device):
@@ -78,10 +78,10 @@ class BevModel(nn.Module):
         return self.decoder(seen.view(len(images), along, across, -1).permute(0, 3, 1, 2))
 
     def cells(self, intrinsics: Tensor, camera_to_ego: Tensor, size: tuple[int, int]) -> Tensor:
-        """The cells of the points of B rigs: int64 (B N, D, h, w), those of rig b counted from b X Y on, -1 for none.
+        """The cells of the points of B rigs: int64 (B N, D, h, w). Cells of rig b start at b X Y; -1: outside the grid.
 
         Args:
-            size: rows h and columns w of the map that is lifted.
+            size: rows h and columns w of the lifted maps.
         """
         grid = self.nets.grid
         points = frustum_points(intrinsics, camera_to_ego, self.depths, size, self.nets.stride)

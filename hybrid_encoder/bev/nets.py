@@ -1,4 +1,4 @@
-"""Which nets a BEV model is made of, as its file of weights describes them."""
+"""The nets of a BEV model, as its file of weights describes them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class BevNets:
 
     Attributes:
         config: of a hybrid encoder, without drop-in maps; None: a ResNet.
-        num_layers: of the ResNet, where the encoder is one.
+        num_layers: of the ResNet, if the encoder is one.
         height, width: of the images, multiples of 32.
-        stride: of the map that is lifted, 8 or 16.
-        near, far, bins: the depths that a pixel is lifted to, metres.
-        channels: of the features that are lifted.
-        bev_channels: of the BEV decoder at half the grid.
+        stride: of the lifted map, 8 or 16.
+        near, far, bins: nearest and farthest depth of a lifted pixel in metres, and number of depths.
+        channels: of the lifted features.
+        bev_channels: of the BEV decoder at half the grid's resolution.
         grid: the cells.
-        classes: what is drawn: of "vehicle" and "road".
+        classes: of the maps: "vehicle", "road" or both.
 
     Raises:
         UserError: no such nets can be built.
@@ -75,17 +75,17 @@ class BevNets:
         return HybridEncoder(self.config)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON; `from_dict` takes them back."""
+        """Values that JSON can hold, for `from_dict`."""
         config = None if self.config is None else self.config.without_downloads().to_dict()
         return {**dataclasses.asdict(self), "config": config}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BevNets:
-        """From what `to_dict` gave.
+        """The nets that `to_dict` described.
 
         Raises:
             UserError: no such nets can be built.
-            LookupError, TypeError: entries that are missing or of another kind.
+            LookupError, TypeError: missing entries, or values of another type.
         """
         config = values["config"]
         hybrid = None if config is None else HybridEncoderConfig.from_dict(config).without_downloads()

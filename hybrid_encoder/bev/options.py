@@ -12,13 +12,15 @@ from ..errors import UserError
 from ..options import HYBRID_ONLY, EncoderOptions, Options, option
 
 CLASSES = ("vehicle", "road")
-"""What a model can draw."""
+"""Classes that a model can predict."""
 LIFT_STRIDES = (8, 16)
 RANGES = (10.0, 20.0, 30.0, 50.0)
-"""Metres from the vehicle that end a range of the evaluation."""
-VISIBILITY = "nuScenes' bin of visibility from which on a vehicle counts; 2 leaves out those seen to less than 40%"
+"""Ends of the evaluation's ranges, metres from the vehicle."""
+VISIBILITY = (
+    "lowest nuScenes visibility bin of a vehicle that counts; 2 leaves out vehicles of which less than 40% is visible"
+)
 FREE_OPTIONS = RESUMABLE | {"out", "data_path", "weights"}
-"""Options that may differ when a run resumes; of the last two the content is compared, not the path."""
+"""Options that may differ when a run resumes; of data_path and weights, the content is compared, not the path."""
 
 
 @dataclass(frozen=True)
@@ -26,20 +28,22 @@ class RigDataOptions(Options):
     """Which rigs are read."""
 
     data_path: Path = option(
-        Path(), "folder of nuScenes, or of `hybrid-encoder synth --layout nuscenes`", required=True
+        Path(), "folder of nuScenes, or what `hybrid-encoder synth --layout nuscenes` wrote", required=True
     )
     version: str | None = option(
-        None, "folder of the tables within it, for instance v1.0-mini (default: the only one there)"
+        None, "folder of the tables in it, for instance v1.0-mini (default: the only one there)"
     )
 
 
 @dataclass(frozen=True)
 class GridOptions(Options):
-    """What is drawn, and on which cells."""
+    """The classes and cells of the maps."""
 
-    classes: tuple[str, ...] = option(CLASSES, "maps to draw: vehicle, road, or both; road needs a map of the ground")
-    extent: float = option(50.0, "metres that the map reaches in front, behind and to either side", above=0)
-    cell: float = option(0.5, "metres of a cell's side", above=0)
+    classes: tuple[str, ...] = option(
+        CLASSES, "maps to predict: vehicle, road, or both; road needs the data set's ground map"
+    )
+    extent: float = option(50.0, "metres that the map reaches ahead, behind, left and right", above=0)
+    cell: float = option(0.5, "side of a cell, metres", above=0)
     least_visibility: Literal[1, 2, 3, 4] = option(1, VISIBILITY)
 
 
@@ -47,12 +51,12 @@ class GridOptions(Options):
 class ViewOptions(Options):
     """How images are augmented in training."""
 
-    scale_range: tuple[float, ...] = option((0.9, 1.1), "least and largest factor on the images' scale", above=0)
-    turn_degrees: float = option(5.4, "largest turn of an image about its middle", at_least=0, at_most=180)
-    mirror_probability: float = option(0.5, "how likely an image is mirrored", at_least=0, at_most=1)
-    jitter_probability: float = option(0.5, "how likely an image's colours are changed", at_least=0, at_most=1)
+    scale_range: tuple[float, ...] = option((0.9, 1.1), "smallest and largest factor of an image's scale", above=0)
+    turn_degrees: float = option(5.4, "largest rotation of an image about its centre, degrees", at_least=0, at_most=180)
+    mirror_probability: float = option(0.5, "probability that an image is mirrored", at_least=0, at_most=1)
+    jitter_probability: float = option(0.5, "probability of colour jitter of an image", at_least=0, at_most=1)
     mirror_scene_probability: float = option(
-        0.5, "how likely the vehicle's left and right are exchanged, in cameras and maps", at_least=0, at_most=1
+        0.5, "probability that left and right are exchanged in camera poses and maps", at_least=0, at_most=1
     )
 
 
@@ -62,10 +66,10 @@ class BevOptions(TrainingOptions, ViewOptions, GridOptions, RigDataOptions, Enco
 
     weights: Path | None = option(
         None,
-        "start the image encoder from the folder of a stage-1 or stage-2 run, which says what encoder it is, or from "
-        "tiny-rendered, which the package brings along",
+        "folder of a stage-1 or stage-2 run that the image encoder starts from, or tiny-rendered, which ships with the "
+        "package; it also sets the encoder's architecture",
     )
-    freeze_encoder: bool = option(False, "the image encoder stays as it starts")
+    freeze_encoder: bool = option(False, "do not train the image encoder")
     encoder: Literal["hybrid", "resnet"] | None = option(None, "image encoder (default: hybrid, or that of --weights)")
     preset: str = option("", "paper, released, small, dinov3 or tiny (default: paper, or that of --weights)")
     num_layers: Literal[18, 34, 50, 101, 152] | None = option(
@@ -73,25 +77,31 @@ class BevOptions(TrainingOptions, ViewOptions, GridOptions, RigDataOptions, Enco
     )
     out: Path = option(Path("runs/bev"), "folder of the run", writes="folder")
     epochs: int = option(20, "epochs", at_least=1)
-    batch_size: int = option(4, "rigs of a step and process", at_least=1)
+    batch_size: int = option(4, "rigs per step and process", at_least=1)
     lr: float = option(1e-3, "peak learning rate of the one-cycle schedule", at_least=0)
-    encoder_lr: float | None = option(None, "that of the image encoder, where it differs", at_least=0)
-    weight_decay: float = option(1e-2, "weight decay of all but the image encoder", at_least=0)
-    clip_grad: float = option(5.0, "largest norm of the gradient", above=0)
-    vehicle_weight: float = option(2.13, "how much more a vehicle's cell counts in the loss than an empty one", above=0)
+    encoder_lr: float | None = option(None, "peak learning rate of the image encoder (default: as --lr)", at_least=0)
+    weight_decay: float = option(1e-2, "weight decay of everything except the image encoder", at_least=0)
+    clip_grad: float = option(5.0, "largest gradient norm; larger gradients are scaled down", above=0)
+    vehicle_weight: float = option(2.13, "weight of a vehicle's cell in the loss, relative to an empty cell", above=0)
     height: int = option(128, "image height, a multiple of 32", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
     width: int = option(352, "image width, a multiple of 32", at_least=SIZE_MULTIPLE, at_most=MAX_SIDE)
-    stride: Literal[8, 16] = option(16, "pixels of the image, a side, that are lifted as one")
-    near: float = option(4.0, "nearest depth that pixels are lifted to, metres", above=0)
-    far: float = option(45.0, "farthest depth", above=0)
+    stride: Literal[8, 16] = option(16, "stride of the map that is lifted")
+    near: float = option(4.0, "nearest depth of a lifted pixel, metres", above=0)
+    far: float = option(45.0, "farthest depth, metres", above=0)
     bins: int = option(42, "number of depths, evenly spaced", at_least=2, at_most=1024)
     channels: int = option(64, "channels of the features that are lifted", at_least=1, at_most=1024)
-    bev_channels: int = option(64, "channels of the BEV decoder at half the grid", at_least=1, at_most=1024)
-    train_samples: int | None = option(None, "train on so many samples, evenly spaced in the training part", at_least=1)
-    val_samples: int | None = option(None, "validate on so many samples, evenly spaced", at_least=1)
+    bev_channels: int = option(
+        64, "channels of the BEV decoder at half the grid's resolution", at_least=1, at_most=1024
+    )
+    train_samples: int | None = option(
+        None, "train on only this many samples, evenly spaced in the training part (default: all)", at_least=1
+    )
+    val_samples: int | None = option(
+        None, "validate on only this many samples, evenly spaced (default: all)", at_least=1
+    )
 
     def config(self) -> HybridEncoderConfig:
-        """The hybrid encoder of these options, where there are no --weights.
+        """The config of the hybrid encoder, for runs without --weights.
 
         Raises:
             UserError: unknown preset or field, or a value of the wrong type.
@@ -124,11 +134,11 @@ class BevOptions(TrainingOptions, ViewOptions, GridOptions, RigDataOptions, Enco
 
 @dataclass(frozen=True)
 class BevModelOptions(RigDataOptions):
-    """A trained BEV model, the rigs that it looks at, and where it runs."""
+    """A trained BEV model, its input rigs, and the device."""
 
     weights: Path = option(Path(), "folder of a run of `train bev`, or a file of weights in it", required=True)
-    part: Literal["val", "train"] = option("val", "which scenes")
-    samples: int | None = option(None, "look at so many samples, evenly spaced", at_least=1)
+    part: Literal["val", "train"] = option("val", "the part whose scenes are read")
+    samples: int | None = option(None, "read only this many samples, evenly spaced (default: all)", at_least=1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
 
@@ -137,11 +147,9 @@ class BevModelOptions(RigDataOptions):
 class BevEvaluateOptions(BevModelOptions):
     """All options of `hybrid-encoder evaluate bev`."""
 
-    ranges: tuple[float, ...] = option(
-        RANGES, "metres from the vehicle where a range of distances ends and the next one begins", above=0
-    )
+    ranges: tuple[float, ...] = option(RANGES, "ends of the ranges of distances from the vehicle, metres", above=0)
     least_visibility: Literal[1, 2, 3, 4] = option(1, VISIBILITY)
-    batch_size: int = option(4, "rigs at a time", at_least=1)
+    batch_size: int = option(4, "rigs per forward pass", at_least=1)
     num_workers: int = option(4, "processes that load data", at_least=0, at_most=MAX_WORKERS)
 
     def check(self) -> None:
@@ -158,6 +166,6 @@ class BevPredictOptions(BevModelOptions):
 
 
 def check_classes(classes: tuple[str, ...]) -> None:
-    """Raises `UserError` for classes that do not exist, for one that comes twice, and for none."""
+    """Raises `UserError` for an unknown class, for one that stands twice, and for none."""
     if not classes or not set(classes) <= set(CLASSES) or len(set(classes)) < len(classes):
         raise UserError(f"classes {' '.join(map(str, classes))}: expected {' '.join(CLASSES)}, or one of them")

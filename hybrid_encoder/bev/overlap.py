@@ -1,4 +1,4 @@
-"""How well maps are drawn: intersection over union (IoU) by class and distance, and the best map without an image."""
+"""Metrics of predicted maps: intersection over union (IoU) by class and distance; and the best constant map."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from .grid import BevGrid
 
 
 def ring_masks(grid: BevGrid, ends: Sequence[float]) -> np.ndarray:
-    """Which cells lie in which range of distances from the vehicle.
+    """The cells whose centres lie in each range of distances from the vehicle.
 
     >>> ring_masks(BevGrid(-2, 2, -2, 2, 1.0), (1.0, 5.0)).sum(axis=(1, 2)).tolist()
     [4, 12]
 
     Args:
-        ends: metres, ascending, where a range ends and the next one begins; the first begins at 0.
+        ends: of the ranges, metres, ascending; the first range starts at 0, each other one at the end before it.
 
     Returns:
-        bool (R, X, Y), by the cells' centres.
+        bool (R, X, Y).
     """
     x, y = grid.centres()
     distance = np.hypot(x[:, None], y[None])
@@ -28,10 +28,10 @@ def ring_masks(grid: BevGrid, ends: Sequence[float]) -> np.ndarray:
 
 
 def overlap(drawn: np.ndarray, truth: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
-    """Cells of intersection and union.
+    """Numbers of cells in intersection and union.
 
     Args:
-        drawn, truth: bool (B, K, X, Y).
+        drawn, truth: bool (B, K, X, Y), prediction and truth.
         masks: bool (R, X, Y), which cells count; None: all.
 
     Returns:
@@ -44,7 +44,7 @@ def overlap(drawn: np.ndarray, truth: np.ndarray, masks: np.ndarray | None = Non
 
 
 def iou(counts: np.ndarray) -> np.ndarray:
-    """Intersection / union of (2, ...) counts; NaN where there is nothing to find and nothing was drawn.
+    """Intersection / union of (2, ...) counts; NaN where the union is empty.
 
     >>> iou(np.array([[1, 0], [4, 0]])).tolist()
     [0.25, nan]
@@ -55,10 +55,10 @@ def iou(counts: np.ndarray) -> np.ndarray:
 
 
 def best_constant(mean: np.ndarray) -> np.ndarray:
-    """The one map that has the largest IoU with a set of maps: the mean map, thresholded where it is best.
+    """The constant map with the largest IoU over all samples: the mean map above the best threshold.
 
-    Drawn for every sample, a set of cells S has the intersection n sum_S mean and the union n (|S| + sum mean - sum_S
-    mean): the cells of the highest means, as many as are best, are the best set.
+    If the set of cells S is predicted for all n samples, the intersection is n sum_S mean, and the union is
+    n (|S| + sum mean - sum_S mean). For a given number of cells, the cells with the highest means are best.
 
     >>> best_constant(np.array([[0.9, 0.1], [0.5, 0.0]])).tolist()
     [[True, False], [True, False]]

@@ -1,4 +1,4 @@
-"""A rig and the maps around it as one picture: images on the left, maps on the right, forward up."""
+"""A picture of a rig: its images on the left, its maps on the right with forward up."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..colormap import labelled, resize_to_height, side_by_side, tile_grid
 from .grid import BevGrid
 
 IMAGE_HEIGHT = 256
-"""Pixels of an image in the picture."""
+"""Height of each image in the picture, pixels."""
 COLUMNS = 3
-"""Images in a row: front left, front, front right; then those behind."""
+"""Images in a row: front left, front, front right; the cameras at the back are in the second row."""
 GROUND = (36, 38, 44)
 COLOURS = {"road": (112, 116, 128), "vehicle": (255, 150, 32)}
-"""RGB of the classes, the later one on top."""
+"""RGB of the classes; later ones are drawn on top."""
 EGO = (240, 240, 240)
 EGO_BEHIND, EGO_AHEAD, EGO_HALF_WIDTH = 1.0, 3.7, 0.95
-"""Metres from the rear axle's middle, about a car's."""
+"""Outline of a typical car, metres from the middle of its rear axle."""
 
 
 def rig_picture(
@@ -38,8 +38,10 @@ def rig_picture(
 
 
 def colour_map(drawn: np.ndarray, classes: Sequence[str], grid: BevGrid) -> np.ndarray:
-    """Maps (K, X, Y) in [0, 1] as uint8 RGB, x upwards, y to the left, with the vehicle itself; a class is as bright as
-    it is probable."""
+    """Maps (K, X, Y) in [0, 1] as a picture, uint8 RGB (h, w, 3): x upwards, y to the left, the vehicle in white.
+
+    The colour of a class fades to the background with lower probability.
+    """
     picture = np.full((*grid.shape, 3), GROUND, dtype=np.float64)
     for name, colour in COLOURS.items():
         if name in classes:

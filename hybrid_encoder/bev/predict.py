@@ -1,4 +1,4 @@
-"""Draws what a BEV model sees: one picture a rig, its images beside the map."""
+"""Writes a picture of each rig: its images, the predicted map and the labelled map."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import torch
 from torch.utils.data import default_collate
 
 from ..colormap import write_picture
+from ..data.splits import evenly_spaced
 from ..images import read_image
 from .dataset import RigDataset, to_batch
 from .maps import MapSettings
 from .model import BevModel
 from .options import BevPredictOptions
 from .picture import rig_picture
-from .rigs import evenly_spaced, open_rigs
+from .rigs import open_rigs
 
 
 def predict(options: BevPredictOptions, model: BevModel, device: torch.device) -> list[Path]:
-    """Writes one picture a sample to `options.out`, named after scene and sample.
+    """Writes a picture of each sample to `options.out`, named after scene and sample.
 
     Args:
         model: on the device.

@@ -1,4 +1,4 @@
-"""What a BEV model learns to draw: the vehicle map and the road map of a sample, on a grid."""
+"""The true maps of a sample on a grid: the vehicle map and the road map."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ..errors import UserError
 from .grid import BevGrid
 
 VEHICLE = "vehicle."
-"""How the names of the categories begin that count as vehicles, two-wheelers among them (arXiv 2008.05711, 5.1)."""
+"""Categories whose names start so are vehicles, two-wheelers among them (arXiv 2008.05711, section 5.1)."""
 
 
 def vehicle_map(sample: RigSample, grid: BevGrid, least_visibility: int = 1) -> np.ndarray:
     """The cells whose centre lies within a vehicle's box: bool, of the grid's shape.
 
     Args:
-        least_visibility: leave out boxes whose visibility is known and lower; 2 leaves out those of which no camera
-            sees more than 40%.
+        least_visibility: leave out boxes whose visibility bin is known and lower; 2 leaves out boxes of which all
+            cameras together see less than 40%.
     """
     vehicles = np.zeros(grid.shape, dtype=bool)
     for box in sample.boxes:
@@ -28,7 +28,7 @@ def vehicle_map(sample: RigSample, grid: BevGrid, least_visibility: int = 1) -> 
 
 
 def fill_box(cells: np.ndarray, box: RigBox, grid: BevGrid) -> None:
-    """Set the cells of a map, in place, whose centre lies within a box seen from above."""
+    """Sets, in place, the cells (X, Y) of a map whose centres lie within a box as seen from above."""
     reach = float(np.hypot(box.size[0], box.size[1])) / 2
     parts, offsets = [], []
     for centres, centre in zip(grid.centres(), box.centre[:2], strict=True):
@@ -42,10 +42,9 @@ def fill_box(cells: np.ndarray, box: RigBox, grid: BevGrid) -> None:
 
 
 def road_map(sample: RigSample, grid: BevGrid) -> np.ndarray:
-    """The cells whose centre the sample's map mask marks: bool, of the grid's shape.
+    """The cells whose centres the sample's map mask marks as road: bool, of the grid's shape.
 
-    nuScenes' masks mark what cars and walkers use: roads and pavements together. Those of `hybrid-encoder synth` mark
-    roads alone.
+    nuScenes' masks mark roads and pavements together. Masks of `hybrid-encoder synth` mark only roads.
 
     Raises:
         UserError: the sample has no map, or its mask cannot be read.

@@ -1,10 +1,8 @@
-"""The rigs that the options name, and what tells one run's inputs from another's."""
+"""The rigs that the options name, and digests that identify a run's inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import numpy as np
 
 from ..data.nuscenes import NuScenesSource, find_tables
 from ..data.nuscenes_splits import Part
@@ -26,18 +24,8 @@ def open_rigs(options: RigDataOptions, part: Part, skip_bad: int | None = None) 
     return NuScenesSource(options.data_path, part, options.version, skip_bad=skip_bad)
 
 
-def evenly_spaced(count: int, wanted: int | None) -> list[int]:
-    """Which of `count` samples are taken where `wanted` are asked for: all of them, where there are no more.
-
-    >>> evenly_spaced(10, 4), evenly_spaced(2, 4)
-    ([0, 3, 6, 9], [0, 1])
-    """
-    found: list[int] = np.linspace(0, count - 1, min(wanted or count, count)).round().astype(int).tolist()
-    return found
-
-
 def run_inputs(options: BevOptions, datasets: Mapping[str, RigDataset]) -> dict[str, str]:
-    """Everything that a run reads, by name, each with what tells its content from another's.
+    """Digests of everything that a run reads, by name.
 
     Args:
         datasets: by part, "train" and "val".

@@ -1,4 +1,4 @@
-"""Splat: adds up what the points of all cameras see in the cells that they lie in (arXiv 2008.05711, section 3.2)."""
+"""Splat: adds up the features of all cameras' points in their cells (arXiv 2008.05711, section 3.2)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 def splat(features: Tensor, weights: Tensor, cells: Tensor, count: int) -> Tensor:
     """The sum of weighted features over the points of each cell.
 
-    A pixel has one point for each depth; all of them share its features:
+    A pixel has one point for each depth, and all its points share its features:
 
         out[cell] = sum of weights[m, d, i, j] * features[m, :, i, j] over all (m, d, i, j) with this cell
 
-    The product of features and weights, (M, D, h, w, C), is never made. Sorted by cell, the points are the bags of an
-    embedding, whose table is the pixels' features: memory grows with the number of points, not with points times
-    channels, in the backward pass, too.
+    The product of features and weights, (M, D, h, w, C), is never stored. The points, sorted by cell, are the bags of
+    `torch.nn.functional.embedding_bag`, and the features of the pixels are its table. So the memory grows with the
+    number of points, not with points times channels; this holds in the backward pass, too.
 
     >>> features = torch.tensor([[[[1.0, 10.0]], [[2.0, 20.0]]]])  # one image, two channels, a row of two pixels
     >>> weights = torch.tensor([[[[0.5, 0.1]], [[0.5, 0.9]]]])  # two depths

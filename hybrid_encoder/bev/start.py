@@ -1,4 +1,4 @@
-"""What a BEV model's image encoder starts from: pretrained towers or random numbers, or a stage-1 or stage-2 run."""
+"""The initial image encoder of a BEV model: pretrained or random, or from a stage-1 or stage-2 run."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from ..model.contract import DepthEncoder
 from ..model.depth_model import DepthModel
 from ..model.encoder import HybridEncoder
 from ..model.resnet import ResnetEncoder
-from ..stage1.checkpoint import STAGE1_FILE, open_stage1
+from ..stage1.checkpoint import open_stage1
 from ..stage2.checkpoint import load_depth_model, newest_weights
 from ..weights.hub import TENSOR_FILE
 from ..weights.in_package import shipped_folder
 from ..weights.reading import load_state
+from ..weights.run_files import STAGE1_FILE
 from .options import BevOptions
 
 ENCODER_FILE = "encoder.pth"
-"""Of a stage-2 run."""
+"""The encoder's file in a folder of weights of stage 2."""
 
 
 def starting_encoder(options: BevOptions) -> DepthEncoder:
     """The image encoder that the options ask for.
 
     Raises:
-        UserError: what --weights names is no such run, or is damaged; or weights of towers are missing.
+        UserError: --weights is no such run or is damaged; or weights of the towers are missing.
     """
     if options.weights is not None:
         return without_maps(open_run(options.weights))
@@ -40,7 +41,7 @@ def open_run(weights: Path) -> DepthEncoder:
         weights: as for `encoder_file`.
 
     Raises:
-        UserError: nothing there, damaged, or of another kind.
+        UserError: missing, damaged, or another kind of file.
     """
     path = encoder_file(weights)
     if path.name == TENSOR_FILE:
@@ -49,11 +50,11 @@ def open_run(weights: Path) -> DepthEncoder:
 
 
 def encoder_file(weights: Path) -> Path:
-    """The file that an encoder's tensors lie in.
+    """The file of an encoder's tensors.
 
     Args:
-        weights: the folder of a run, or the weights_N of an epoch, or `stage1.pth`; or a folder that `save_pretrained`
-            wrote, or the name of what the package brings along.
+        weights: the folder of a run, the weights_N of an epoch, `stage1.pth`, a folder that `save_pretrained` wrote, or
+            the name of weights that ship with the package.
 
     Raises:
         UserError: there is none.
@@ -66,7 +67,7 @@ def encoder_file(weights: Path) -> Path:
 
 
 def without_maps(encoder: DepthEncoder) -> DepthEncoder:
-    """The encoder without its drop-in maps, which the lift does not read: its own levels serve it."""
+    """The encoder without its drop-in maps: the lift reads the aligned levels."""
     if encoder.config is None or not encoder.config.pyramid:
         return encoder
     found = HybridEncoder(encoder.config.without_downloads().replace(pyramid=False))

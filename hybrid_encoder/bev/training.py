@@ -10,19 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
 from ..config import SIZE_MULTIPLE
-from ..data.loader import make_loader
+from ..data.splits import evenly_spaced
 from ..engine.bars import progress_bar
-from ..engine.loading import loader_options
+from ..engine.loading import load_part
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.same_run import fixed_options, options_text
-from ..engine.step import optimizer_steps
+from ..engine.step import one_cycle, optimizer_steps
 from ..engine.task import PlainTask
-from ..errors import UserError, naming
 from ..model.resnet import ResnetEncoder
 from .checkpoint import BEST_FILE, LAST_FILE, save_bev, weights_file
 from .dataset import RigAugmentation, RigDataset, to_batch
@@ -32,23 +30,21 @@ from .model import BevBatch, BevModel
 from .nets import BevNets
 from .options import FREE_OPTIONS, BevOptions
 from .overlap import iou, overlap
-from .rigs import Part, evenly_spaced, open_rigs, run_inputs
+from .rigs import Part, open_rigs, run_inputs
 from .start import starting_encoder
 from .views import ViewAugmentation
 
-WARM_UP = 0.1
-"""Share of a run in which the learning rate rises."""
 MAX_MEAN_SAMPLES = 2000
-"""Training samples whose maps are averaged, evenly spaced."""
+"""Largest number of training samples whose maps are averaged; they are evenly spaced."""
 _BEV_STRIDE = 8
-"""Of the BEV decoder's smallest map."""
+"""Stride of the BEV decoder's smallest map, in cells."""
 
 
 class BevTask(PlainTask):
     """The lift-splat model for the training loop.
 
     Args:
-        mean_maps: as of `SavedBev`.
+        mean_maps: as in `SavedBev`.
     """
 
     schedule_per_step = True
@@ -67,9 +63,8 @@ class BevTask(PlainTask):
         processes.place(self.model)
         groups = parameter_groups(self.model, options)
         self.optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, fused=True)
-        peaks = [group["lr"] for group in self.optimizer.param_groups]
-        total = max(optimizer_steps(options.epochs, steps_per_epoch, options.accumulate), 2)
-        self.scheduler = OneCycleLR(self.optimizer, peaks, total_steps=total, pct_start=WARM_UP)
+        steps = optimizer_steps(options.epochs, steps_per_epoch, options.accumulate)
+        self.scheduler = one_cycle(self.optimizer, steps)
 
     def to_device(self, batch: Any, device: torch.device) -> BevBatch:
         return to_batch(batch, device)
@@ -82,7 +77,7 @@ class BevTask(PlainTask):
             batch = to_batch(collated, processes.device)
             counts += overlap(draw(self.model, batch), batch.maps.bool().cpu().numpy())
         found = iou(processes.total(torch.from_numpy(counts)).numpy())[:, 0]
-        # A class that the part does not hold has no IoU.
+        # A class that is neither labelled nor predicted has no IoU.
         values = {
             f"{name}_iou": float(value) for name, value in zip(classes, found, strict=True) if math.isfinite(value)
         }
@@ -156,7 +151,7 @@ def build_model(options: BevOptions) -> BevModel:
 
 
 def parameter_groups(model: BevModel, options: BevOptions) -> list[dict[str, Any]]:
-    """All that trains, for an optimiser: the encoder's own groups, whose rate may differ, and the other nets."""
+    """Parameter groups for the optimiser: those of the encoder, whose learning rate may differ, and the other nets."""
     groups = model.encoder.parameter_groups(options.lr if options.encoder_lr is None else options.encoder_lr)
     for group in groups:
         group.setdefault("weight_decay", 0.0)
@@ -179,15 +174,14 @@ def open_loader(options: BevOptions, part: Part, processes: Processes) -> DataLo
     augmentation = RigAugmentation(view, options.jitter_probability, options.mirror_scene_probability)
     size = (options.height, options.width)
     dataset = RigDataset(source, indices, size, MapSettings.of(options), augmentation if trains else None, options.seed)
-    with naming(f"the {part} part"):
-        loader = make_loader(dataset, options.batch_size, trains, loader_options(options, processes))
-    if trains and not len(loader):
-        raise UserError(f"{len(dataset)} training samples are fewer than --batch_size {options.batch_size}: lower it")
-    return loader
+    return load_part(dataset, options.batch_size, part, options, processes)
 
 
 def mean_maps(dataset: RigDataset, processes: Processes) -> np.ndarray:
-    """The share of a data set's samples in which a cell is of a class: float32 (K, X, Y). No image is read."""
+    """For each class and cell, the share of samples in which the cell is of the class: float32 (K, X, Y).
+
+    No image is read.
+    """
     chosen = evenly_spaced(len(dataset), MAX_MEAN_SAMPLES)
     total = np.zeros((len(dataset.maps.classes), *dataset.maps.grid.shape), np.float32)
     for index in progress_bar(chosen, "drawing maps", shown=processes.is_main):

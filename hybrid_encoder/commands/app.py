@@ -1,6 +1,6 @@
-"""`hybrid-encoder app`: a page in the browser that shows the depth of what is dropped on it.
+"""`hybrid-encoder app`: a page in the browser that shows the depth of images and videos that are dropped on it.
 
-It runs on this machine alone, needs no network, and keeps nothing.
+The page is served to this machine only. It needs no network, and keeps no file after it ends.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from ..model.onnx_depth import SUFFIX, OnnxDepthModel
 from ..model.phrases import Words
 from ..stage1.checkpoint import open_stage1
 from ..two_frame.checkpoint import is_two_frame
-from ..weights.in_package import STAGE1_NAME, shipped_folder
+from ..weights.in_package import shipped_folder
+from ..weights.run_files import STAGE1_FILE
 from .app_answers import Answers
 from .convert import open_depth_model
 from .named_weights import local_weights
 from .options import AppOptions
 
 ADDRESS = "127.0.0.1"
-"""Nobody else can reach it."""
+"""Only this machine can reach it."""
 _WAITING = 8
-"""Requests in the queue at most."""
+"""Largest number of requests in the queue."""
 
 
 def run(options: AppOptions) -> None:
@@ -45,7 +46,7 @@ def run(options: AppOptions) -> None:
 
 @contextmanager
 def served(options: AppOptions) -> Iterator[Any]:
-    """The page, running; what was uploaded and computed is deleted at the end."""
+    """Runs the page until the block ends, and then deletes uploads and results."""
     _need_gradio()
     from .app_page import build_page, theme  # need Gradio
 
@@ -83,7 +84,7 @@ def _need_gradio() -> None:
 
 
 def _answers(options: AppOptions, folder: Path) -> Answers:
-    """The models that the page asks."""
+    """The models behind the page."""
     weights, device = local_weights(options.weights, options.yes), choose_device(options.device)
     encoder = _encoder(options)
     if options.clip_weights is not None and (encoder is None or encoder.config.clip == "tiny"):
@@ -97,11 +98,11 @@ def _answers(options: AppOptions, folder: Path) -> Answers:
 
 
 def _encoder(options: AppOptions) -> HybridEncoder | None:
-    """The stage-1 encoder that tells closeness in words: the one that was named, or that of the package beside its own
-    weights; None without one."""
+    """The stage-1 encoder for closeness in words: that of --stage1, else the one of the shipped weights, if those are
+    used; None if there is neither."""
     path = options.stage1
     if path is None and (folder := shipped_folder(options.weights)) is not None:
-        path = folder / STAGE1_NAME
+        path = folder / STAGE1_FILE
     if path is None or not (options.stage1 or path.is_file()):
         return None
     return prepare(open_stage1(path), choose_device(options.device))

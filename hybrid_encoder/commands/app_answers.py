@@ -1,4 +1,4 @@
-"""What the page of `hybrid-encoder app` shows, computed: depth of a file, a surface to turn, closeness in words."""
+"""Computes what the page of `hybrid-encoder app` shows: depth of a file, its surface, and closeness in words."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ Picture = np.ndarray
 
 
 class Shown(NamedTuple):
-    """What a file gives; of a video, only `video` and `files`."""
+    """The results of a file; of a video, only `video` and `files`."""
 
     pair: tuple[Picture, Picture] | None
-    """The picture and its depth in colours, uint8 RGB (H, W, 3)."""
+    """The image and its depth in colours, uint8 RGB (H, W, 3)."""
     video: str | None
     surface: str | None
-    """A .glb file."""
+    """Path of a .glb file."""
     files: list[str]
-    """To download."""
+    """Paths of the files to download."""
 
 
 @dataclass
@@ -49,9 +49,9 @@ class Answers:
     """The models behind the page.
 
     Attributes:
-        encoder: of stage 1; None: nothing is said in words.
-        folder: for results; those of the request before are deleted by the next one.
-        max_frames: of a video.
+        encoder: of stage 1; None: `closeness` raises an error.
+        folder: for results; each request deletes those of the request before.
+        max_frames: largest number of frames in a video.
         words: of CLIP, for phrases of any words.
     """
 
@@ -92,7 +92,7 @@ class Answers:
         return Shown((image, colours), None, str(surface), [*map(str, written), str(surface)])
 
     def closeness(self, file: str, words: str) -> list[tuple[Picture, str]]:
-        """How close every cell appears, as a picture, and how well each phrase fits the cells, as one each.
+        """A picture of the closeness of each cell, then a picture for each phrase: how well it fits each cell.
 
         Args:
             file: an image.
@@ -104,7 +104,7 @@ class Answers:
         if self.encoder is None:
             raise UserError("closeness in words needs stage-1 weights: start with --stage1 FILE")
         if Path(file).suffix.lower() in VIDEO_SUFFIXES:
-            raise UserError("closeness in words is told of images: drop one")
+            raise UserError("closeness in words needs an image, not a video: drop an image")
         phrases = [phrase.strip() for phrase in words.split(",") if phrase.strip()] or list(DEPTH_WORDS)
         image = read_image(file)
         with torch.no_grad():
@@ -118,7 +118,7 @@ class Answers:
         return [(_over(image, values), name) for values, name in maps]
 
     def _seen(self, image: np.ndarray) -> Tensor:
-        """The image as the encoder sees it, about as large as the depth model's."""
+        """The image as the encoder's input, (1, 3, H, W) in [0, 1], of about the size of the depth model's input."""
         height, width = (side // SIZE_MULTIPLE * SIZE_MULTIPLE for side in (self.model.height, self.model.width))
         pixels = torch.from_numpy(resize_image(image, height, width)).permute(2, 0, 1)[None]
         return pixels.float().to(self.device) / 255
@@ -131,7 +131,7 @@ class Answers:
 
 
 def _over(image: np.ndarray, values: np.ndarray) -> Picture:
-    """A map of cells in colours over the picture; large is bright."""
+    """Values of cells as colours over the image; large is bright."""
     low, high = np.percentile(values, [2, 98])
     large = cv2.resize(values.astype(np.float32), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
     return cv2.addWeighted(colorize(large, low, high), 0.65, image, 0.35, 0)

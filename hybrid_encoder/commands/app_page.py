@@ -1,4 +1,4 @@
-"""The page of `hybrid-encoder app`, made of Gradio's parts."""
+"""The page of `hybrid-encoder app`, built with Gradio."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .options import AppOptions
 
 T = TypeVar("T")
 _FONTS = ("system-ui", "sans-serif")
-"""Of this machine: Gradio's own would be fetched from the network."""
+"""Fonts of this machine: Gradio's own fonts would be fetched from the network."""
 _SWEEP_SECONDS, _KEPT_SECONDS = 60, 600
-"""Uploads and results are deleted so long after they came; what is left, when the program ends."""
+"""Seconds between clean-ups, and age at which uploads and results are deleted; the rest goes when the program ends."""
 
 
 def build_page(answers: Answers, options: AppOptions) -> gr.Blocks:
@@ -53,15 +53,15 @@ def build_page(answers: Answers, options: AppOptions) -> gr.Blocks:
 
 
 def theme() -> gr.themes.Base:
-    """The page's looks, which need no network."""
+    """The page's style, which needs no network."""
     return gr.themes.Base(font=_FONTS, font_mono=("monospace",))
 
 
 def _add_closeness(answers: Answers, file: gr.File) -> None:
     """The part about closeness in words."""
     gr.Markdown(
-        "## Closeness in words, as stage 1 learnt it\nBright: closer, or a phrase that fits better. Stage 1 ranks one "
-        "way unless it was told otherwise: every phrase then fits distant cells better, and closeness is read off all. "
+        "## Closeness in words, as stage 1 learnt it\nBright: closer, or a phrase that fits better. By default, stage "
+        "1 ranks in one direction only: every phrase then fits distant cells better, and closeness comes from all. "
         + ("Any words will do." if answers.words else "Phrases are made of the words of the seven below.")
     )
     words = gr.Textbox(
@@ -102,7 +102,7 @@ def _dropped(file: str | None) -> str:
 
 
 def _told(answer: Callable[[], T]) -> T:
-    """The answer; what the user can mend is shown on the page."""
+    """The answer; a `UserError` is shown on the page."""
     try:
         return answer()
     except UserError as error:

@@ -1,6 +1,6 @@
-"""`hybrid-encoder bench`: what one machine does with a preset at a size, in images a second and in memory.
+"""`hybrid-encoder bench`: speed and memory of a preset on this machine.
 
-What the parts are compared with lies in the repository's benchmarks/.
+The slower alternatives that are compared with are in the repository's benchmarks/.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from .measuring import Measures, frames_in_memory, machine, median_seconds, peak
 from .options import BenchOptions
 
 LANES = 4
-"""Sequences of seven patches in an image of stage 1."""
+"""Number of sequences of seven patches per image of stage 1."""
 
 
 def run(options: BenchOptions) -> None:
-    """Measures one part, prints machine, versions and measures, and writes them where asked to.
+    """Measures one part, prints machine, versions and measures, and writes them to `--json`.
 
     Raises:
         UserError: the part does not fit in memory.
@@ -56,7 +56,7 @@ def run(options: BenchOptions) -> None:
 
 
 def report(options: BenchOptions, device: torch.device, measures: Measures) -> None:
-    """Prints the measures of a part, and writes them where asked to."""
+    """Prints the measures of a part, and writes them to `--json`."""
     given = {name: value for name, value in vars(options).items() if value != getattr(BenchOptions(), name)}
     given.pop("part", None)
     lines = {"benchmark": options.part, "machine": machine(device), "options": given, **measures}
@@ -67,7 +67,7 @@ def report(options: BenchOptions, device: torch.device, measures: Measures) -> N
 
 
 def build_config(options: BenchOptions) -> HybridEncoderConfig:
-    """The preset, with random weights and as many tokens as asked for."""
+    """The preset with random weights and `--num_tokens`."""
     config = preset(options.preset).without_downloads()
     return config if options.num_tokens is None else config.replace(num_tokens=options.num_tokens)
 
@@ -75,7 +75,7 @@ def build_config(options: BenchOptions) -> HybridEncoderConfig:
 def time_inference(
     encoder: HybridEncoder, decoder: DPTDecoder, options: BenchOptions, device: torch.device
 ) -> tuple[float, float, Tensor]:
-    """Seconds of the encoder, seconds of encoder and decoder, and the disparity of a random image."""
+    """Seconds of the encoder, seconds of encoder and decoder, and the disparity of random images."""
     torch.manual_seed(0)
     image = torch.rand(options.batch_size, 3, options.height, options.width, device=device)
     see = torch.compile(encoder.forward_features, dynamic=False) if options.compile else encoder.forward_features
@@ -108,7 +108,7 @@ def bench_encoder(options: BenchOptions, device: torch.device) -> Measures:
 
 
 def bench_train(options: BenchOptions, device: torch.device) -> Measures:
-    """A training step of the Monodepth2 trainer on frames in memory, and the share that the text tower takes."""
+    """A training step of the Monodepth2 trainer on frames in memory, and the text tower's share of its time."""
     torch.manual_seed(0)
     trainer = Monodepth2Options(
         preset=options.preset,
@@ -148,10 +148,10 @@ def bench_stage1(options: BenchOptions, device: torch.device) -> Measures:
 def _time_step(
     model: nn.Module, build: Callable[[], Optimizer], batch: Any, options: BenchOptions, device: torch.device
 ) -> Measures:
-    """Seconds, samples a second and memory of a training step.
+    """Seconds, samples per second and memory of a training step.
 
     Args:
-        build: makes the optimiser, once the model is on its device.
+        build: makes the optimiser; it is called after the model is on its device.
     """
     processes = Processes(device)
     processes.place(model)
@@ -164,7 +164,7 @@ def _time_step(
 
 
 def bench_loader(options: BenchOptions, device: torch.device) -> Measures:
-    """Samples a second of the loader on KITTI raw, three frames each, by the wall clock and by the processor's."""
+    """Samples of three frames per second of the loader on KITTI raw, by wall time and by CPU time."""
     data = DataOptions(data_path=options.data_path, split=options.split)
     frame_ids = (0, -1, 1)
     source = open_source(data, "train", frame_ids)
@@ -183,7 +183,7 @@ def bench_loader(options: BenchOptions, device: torch.device) -> Measures:
 
 
 def bench_cost_volume(options: BenchOptions, device: torch.device) -> Measures:
-    """ManyDepth's cost volume on features of stride 4, 96 bins."""
+    """ManyDepth's cost volume with 96 bins, on features of stride 4."""
     height, width, channels = options.height // 4, options.width // 4, 256 if options.encoder == "hybrid" else 64
     current = torch.rand(options.batch_size, channels, height, width, device=device)
     lookup = torch.rand(options.batch_size, 1, channels, height, width, device=device)

@@ -8,7 +8,7 @@ from .options import CacheOptions
 
 
 def run(options: CacheOptions) -> None:
-    """Lists the decoded videos with their sizes, or deletes them."""
+    """Lists the decoded videos with their sizes; `--empty` deletes them."""
     folder, total = cache_folder(), 0
     for file in decoded_files(folder):
         deleted = options.empty and delete_unused(file.path)

@@ -30,11 +30,11 @@ _ZSH = "autoload -Uz compinit bashcompinit\ncompinit\nbashcompinit\n"
 
 
 def script(parser: argparse.ArgumentParser, shell: Literal["bash", "zsh"]) -> str:
-    """The script for a shell, which `eval "$(hybrid-encoder completion bash)"` loads. Where it has no word to offer,
-    files are completed.
+    """The script for a shell; `eval "$(hybrid-encoder completion bash)"` loads it. Where it offers no word, the shell
+    completes file names.
 
     Args:
-        parser: of the whole command line.
+        parser: the parser of all commands.
     """
     parsers = dict(_parsers("", parser))
     commands, values, options = list[str](), list[str](), list[str]()
@@ -53,7 +53,7 @@ def script(parser: argparse.ArgumentParser, shell: Literal["bash", "zsh"]) -> st
 
 
 def _parsers(path: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """A parser and those of its commands, each with its words on the command line, " train manydepth"."""
+    """A parser and the parsers of its commands, each with its words on the command line, such as " train manydepth"."""
     yield path, parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -62,7 +62,7 @@ def _parsers(path: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, 
 
 
 def _positional(parser: argparse.ArgumentParser) -> list[str]:
-    """The choices of arguments that are given by their place."""
+    """The choices of positional arguments."""
     given = (action for action in parser._actions if not action.option_strings)
     return [
         str(choice)

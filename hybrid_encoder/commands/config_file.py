@@ -1,4 +1,4 @@
-"""`--config FILE`: a trainer's options from a JSON file, such as the `models/opt.json` that a run leaves."""
+"""`--config FILE`: a trainer's options from a JSON file, such as the `models/opt.json` that a run writes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from typing import Any, NoReturn
 from ..errors import UserError, naming
 from ..options import Options, add_options, given_options, option_fields
 
-CONFIG_HELP = (
-    "JSON file of options, e.g. the models/opt.json of a run; what stands beside it on the command line counts"
-)
+CONFIG_HELP = "JSON file of options, e.g. the models/opt.json of a run; options on the command line override it"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -22,12 +20,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def read_config(path: Path, options: type[Options]) -> dict[str, Any]:
-    """What a file gives of a command's options, by the names of the fields, as `given_options` has them.
+    """The options in a file, by the names of a command's fields, as in `given_options`.
 
-    Values pass through the command line's own parser, so that the same are taken and refused.
+    The command line's parser checks the values: it accepts and refuses the same as on the command line.
 
     Raises:
-        UserError: no such file, not JSON, an option that the command does not have, or a value of another kind.
+        UserError: no such file, no JSON, an unknown option, or a value of another type.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -44,7 +42,7 @@ def read_config(path: Path, options: type[Options]) -> dict[str, Any]:
 
 
 def with_config(given: Mapping[str, Any], file: Mapping[str, Any], options: type[Options]) -> dict[str, Any]:
-    """Options of a command line and of a file together: the line's count, and its settings NAME=VALUE are added.
+    """The options of a file, overridden by those of the command line; settings NAME=VALUE of both are kept.
 
     Raises:
         UserError: a required option is in neither.
@@ -61,7 +59,7 @@ def with_config(given: Mapping[str, Any], file: Mapping[str, Any], options: type
 
 
 def _as_words(values: Mapping[str, Any], options: type[Options]) -> Iterator[str]:
-    """The command line that says what a file says; without a value, such as null or false, there is nothing to say."""
+    """The words of a command line with the options of a file; null, false and empty lists give no word."""
     fields = option_fields(options)
     for name, value in values.items():
         if name not in fields:

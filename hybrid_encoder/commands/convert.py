@@ -1,4 +1,4 @@
-"""Opens a depth model whatever layout it lies in, and rewrites it in another: hub format or Monodepth2's folder."""
+"""Opens a depth model in any known layout, and writes it in the hub's or Monodepth2's layout."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..stage1.checkpoint import is_stage1, open_stage1
 from ..stage2.checkpoint import encoder_extras, file_entries, load_depth_model, newest_weights
 from ..weights.hub import CARD_FILE, CONFIG_FILE, TENSOR_FILE
 from ..weights.reading import read_checkpoint
+from ..weights.run_files import SINGLE_FRAME_FILES, TEACHER_FILES
 from ..writing import write_torch
 from .named_weights import local_weights
 from .options import ConvertOptions
@@ -29,7 +30,7 @@ Layout = Literal["hub", "monodepth2"]
 
 
 def run(options: ConvertOptions) -> None:
-    """`hybrid-encoder convert`: names the files that it has written."""
+    """`hybrid-encoder convert`: prints the names of the files that it has written."""
     options = replace(options, source=local_weights(options.source, options.yes))
     for path in convert_as(options):
         print(path)
@@ -41,15 +42,15 @@ def open_depth_model(
     """The single-frame depth model of a folder or a hub id, on the CPU in eval mode.
 
     Args:
-        source: what `save_pretrained` wrote, a repository of the hub ("account/name"), a trainer's folder (ours, a
-            patched original's, an original's ResNet: weights_N, or the run of which the last epoch is taken), or a
-            stage-2 folder of the authors.
-        teacher: of a ManyDepth folder, its single-frame teacher.
-        ignore: for the authors' folders, patterns of names of tensors that may be left over.
-        normalization: for the authors' folders, as in `load_released`; a teacher's is known.
+        source: a folder that `save_pretrained` wrote, a repository of the hub ("account/name"), a stage-2 folder of the
+            authors, or weights_N of a trainer: ours, a patched original, or an original with a ResNet. Of a run's
+            folder, the last epoch is taken.
+        teacher: open the single-frame teacher of a ManyDepth folder.
+        ignore: for folders of the authors, patterns of names of tensors that may be unused.
+        normalization: for folders of the authors, as in `load_released`; that of a teacher is known.
 
     Raises:
-        UserError: nothing there, damaged, or without a depth model.
+        UserError: nothing is there, it is damaged, or it holds no depth model.
     """
     folder = Path(source)
     if (folder / CONFIG_FILE).is_file() or not folder.exists():
@@ -63,16 +64,15 @@ def open_depth_model(
     refuse_normalization(source, normalization)
     if is_released(folder):
         return load_released_teacher(folder, ignore)
-    names = ("mono_encoder", "mono_depth") if teacher else ("encoder", "depth")
-    return load_depth_model(folder, *names)
+    return load_depth_model(folder, *(TEACHER_FILES if teacher else SINGLE_FRAME_FILES))
 
 
 def refuse_normalization(source: str | Path, normalization: str | None) -> None:
-    """Raises `UserError` where `--normalization` is given for weights that show how their nets saw pixels."""
+    """Raises `UserError` if `--normalization` is given for weights that state their own pixel normalisation."""
     if normalization is not None:
         raise UserError(
-            f"--normalization {normalization} is for single-frame folders of the authors: {source} shows how its nets "
-            "saw pixels, leave the option out"
+            f"--normalization {normalization} is for single-frame folders of the authors: {source} states its own "
+            "pixel normalisation, leave the option out"
         )
 
 
@@ -101,10 +101,12 @@ def convert(
 def convert_as(options: ConvertOptions) -> list[Path]:
     """Rewrites saved weights.
 
-    Layout "hub" is model.safetensors, config.json and a model card: the depth model, or the encoder alone where the
-    source is a stage-1 checkpoint; pose networks are left out. Layout "monodepth2" is encoder.pth and
-    depth.pth, with pose_encoder.pth and pose.pth where the source has them: this package's trainers start from it
-    (`--load_weights_folder`), and the original code reads it where the model is a ResNet's.
+    The layout "hub" has model.safetensors, config.json and a model card. It holds the depth model, or the encoder alone
+    if the source is a stage-1 checkpoint, and no pose networks.
+
+    The layout "monodepth2" has encoder.pth and depth.pth, and pose_encoder.pth and pose.pth if the source has them. The
+    trainers of this package start from it (`--load_weights_folder`). The original code reads it if the encoder is a
+    ResNet.
 
     Returns:
         The files written.
@@ -141,7 +143,7 @@ def convert_as(options: ConvertOptions) -> list[Path]:
 
 
 def trainer_files(model: DepthModel) -> dict[str, dict[str, Any]]:
-    """What the files of a depth model hold in the layout of trainers, by their names; none of pose nets."""
+    """The contents of a depth model's files in the layout of trainers, by file name; without pose networks."""
     extras = encoder_extras(model.nets, model.height, model.width)
     return {
         "encoder": {**model.encoder.state_dict(), **extras, "use_stereo": False},
@@ -150,7 +152,7 @@ def trainer_files(model: DepthModel) -> dict[str, dict[str, Any]]:
 
 
 def _pose_entries(folder: Path, normalization: str | None) -> dict[str, dict[str, Any]]:
-    """What the files of the pose networks hold, by file name; empty where the folder has no pose networks."""
+    """The contents of the pose networks' files, by file name; empty if the folder has no pose networks."""
     if not (folder / "pose.pth").is_file():
         return {}
     if is_released(folder):

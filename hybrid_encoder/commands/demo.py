@@ -1,8 +1,7 @@
-"""`hybrid-encoder demo`: both stages, evaluation and pictures on rendered scenes, in minutes on two CPU cores."""
+"""`hybrid-encoder demo`: stages 1 and 2, evaluation and pictures on rendered scenes, in minutes on two CPU cores."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -12,21 +11,22 @@ from ..engine.loop import Interrupted
 from ..engine.processes import Processes, choose_device
 from ..engine.threads import suitable_threads
 from ..errors import UserError
-from ..stage1.checkpoint import STAGE1_FILE, open_stage1
+from ..stage1.checkpoint import open_stage1
 from ..stage1.options import PretrainOptions
 from ..stage1.training import pretrain
 from ..stage2.checkpoint import load_depth_model
 from ..stage2.evaluate import evaluate, prior_errors
 from ..stage2.options import EvaluateOptions, Monodepth2Options
 from ..stage2.training import train
-from ..weights.in_package import DEFAULT, STAGE1_NAME, shipped_folder
+from ..weights.in_package import DEFAULT, shipped_folder
+from ..weights.run_files import STAGE1_FILE
 from .demo_report import Outcome, names_and_errors, write_report
 from .options import DemoOptions
 from .whole_run import REPORT_FILE, prepare_folder, untrained
 
 
 def run(options: DemoOptions) -> None:
-    """Runs everything and writes `report.html`, and its pictures of depth as `depth.png`.
+    """Runs everything; writes `report.html`, and its pictures of depth as `depth.png`.
 
     Raises:
         UserError: bad options, before anything is written.
@@ -47,7 +47,7 @@ def _run(options: DemoOptions) -> None:
     shipped = None if options.from_scratch else _shipped_stage1(options)
     stage1 = options.out / "stage1" / STAGE1_FILE if shipped is None and options.encoder == "hybrid" else shipped
     if shipped is not None:
-        print(f"stage 1: as it ships with the package ({shipped}); --from_scratch trains it", flush=True)
+        print(f"stage 1: the weights in the package ({shipped}); --from_scratch trains them", flush=True)
     elif stage1 is not None:
         with suitable_threads() as measured:
             print(f"stage 1: image patches ranked from close to distant against text ({measured})", flush=True)
@@ -77,22 +77,21 @@ def _run(options: DemoOptions) -> None:
 
 def _prepare_folder(options: DemoOptions) -> bool:
     """As `prepare_folder`."""
-    fixed = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "device")}
-    return prepare_folder(options.out, "demo", fixed, ("stage1", "stage2"))
+    return prepare_folder(options, "demo", ("stage1", "stage2"))
 
 
 def _shipped_stage1(options: DemoOptions) -> Path | None:
-    """Stage 1 of the weights in the package, where it is of the architecture that the demo trains."""
+    """The package's stage-1 weights; None if they are of another architecture than the demo's, or unreadable."""
     folder = shipped_folder(DEFAULT)
-    if options.encoder != "hybrid" or folder is None or not (folder / STAGE1_NAME).is_file():
+    if options.encoder != "hybrid" or folder is None or not (folder / STAGE1_FILE).is_file():
         return None
     try:
-        ours, shipped = preset("tiny").without_downloads(), open_stage1(folder / STAGE1_NAME).config
+        ours, shipped = preset("tiny").without_downloads(), open_stage1(folder / STAGE1_FILE).config
         same = shipped.replace(ranking=ours.ranking) == ours
     except UserError as error:
-        print(f"the shipped stage 1 is left aside: {error}", file=sys.stderr)
+        print(f"the package's stage-1 weights are not used: {error}", file=sys.stderr)
         return None
-    return folder / STAGE1_NAME if same else None
+    return folder / STAGE1_FILE if same else None
 
 
 def _stage1_options(options: DemoOptions, out: Path) -> PretrainOptions:
@@ -102,7 +101,7 @@ def _stage1_options(options: DemoOptions, out: Path) -> PretrainOptions:
         out=out,
         epochs=options.stage1_epochs,
         lr=2e-3,
-        # Without a margin, towers that start from random numbers find the trivial answer: all patches alike.
+        # Without a margin, towers with random weights collapse: they give all patches the same features.
         margin=5.0,
         height=options.height,
         width=options.width,
@@ -122,8 +121,9 @@ def _stage2_options(options: DemoOptions, stage1: Path | None) -> Monodepth2Opti
         preset="tiny",
         weights_init="scratch",
         stage1=stage1,
-        # From random numbers, depth and motion are learnt together from nothing. All scales reach over flat surfaces;
-        # class tokens already exist, where a ResNet for poses would cost more than all the rest.
+        # Depth and motion both start from random weights. Coarse scales compare pixels over longer distances, which
+        # surfaces without texture need. Class tokens already exist; a ResNet for poses would cost more than all other
+        # nets.
         prevent_collapse=True,
         scales=(0, 1, 2, 3),
         min_depth=0.02,

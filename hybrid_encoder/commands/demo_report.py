@@ -1,4 +1,4 @@
-"""What a finished demo reports: a verdict, pictures before and after, metrics, curves, and stage 1 on lanes."""
+"""The report of a finished demo: a verdict, pictures before and after, metrics, curves, and stage 1 on lanes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from ..colormap import color_range, colorize_depth, colorize_disparity, resize_to_height, tile_grid, write_picture
+from ..data.splits import evenly_spaced
 from ..engine.processes import choose_device
 from ..evaluation import DepthErrors
 from ..model.depth_model import DepthModel
@@ -24,8 +25,8 @@ from .report import Report, run_curve
 from .whole_run import REPORT_FILE
 
 TILE_HEIGHT = 144
-"""Pixels of a picture in the report: the nets' own size is too small to look at."""
-PHOTOMETRIC_TITLE = "how badly neighbouring frames explain each image (training loss)"
+"""Height of a picture in the report, pixels: the nets' own size is too small to see details."""
+PHOTOMETRIC_TITLE = "photometric loss: error of each frame rebuilt from its neighbours (training)"
 _ROWS = {
     "prior": "mean depth of the training scenes, which looks at no image",
     "before": "before stage 2",
@@ -44,16 +45,16 @@ _METRICS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished demo reports.
+    """The results of a finished demo.
 
     Attributes:
         options: of the demo.
-        test: held-out scenes, and the weights that were evaluated on them.
-        before, model: the depth model as stage 2 started and as it ended.
-        stage1: the file that stage 2 started from; None without stage 1.
-        errors: on the held-out scenes, under the keys of `_ROWS`.
+        test: options of the evaluation on held-out scenes.
+        before, model: the depth model before and after stage 2.
+        stage1: the stage-1 file that stage 2 started from; None without stage 1.
+        errors: on the held-out scenes, by the keys of `_ROWS`.
         seconds: since the command started.
-        resumed: whether an earlier command had done a part of it.
+        resumed: whether an earlier command did part of the work.
     """
 
     options: DemoOptions
@@ -67,13 +68,15 @@ class Outcome:
 
 
 def names_and_errors(outcome: Outcome) -> Iterator[tuple[str, DepthErrors]]:
-    """What the errors are of, in words, and the errors."""
+    """The names and values of the errors."""
     return ((_ROWS[key], errors) for key, errors in outcome.errors.items())
 
 
 def verdict(errors: dict[str, DepthErrors]) -> tuple[bool, str]:
-    """Whether a run has learnt depth, and why, in a sentence: against the guess that looks at no image, and against
-    the model before training."""
+    """Whether a run has learnt depth, and a sentence that says why.
+
+    It is compared with the best guess that looks at no image, and with the model before training.
+    """
     after, prior, before = (errors[key].abs_rel for key in ("after", "prior", "before"))
     guess = f"the best guess that looks at no image ({prior:.3f})"
     change = f"before stage 2 it was {before:.3f}"
@@ -85,7 +88,7 @@ def verdict(errors: dict[str, DepthErrors]) -> tuple[bool, str]:
 
 
 def write_report(outcome: Outcome) -> None:
-    """Writes the page, and the pictures of depth as `depth.png`."""
+    """Writes the report, and the pictures of depth as `depth.png`."""
     options, minutes = outcome.options, outcome.seconds / 60
     took = f"{minutes:.1f} minutes" + (" since it was resumed" if outcome.resumed else "")
     report = Report(
@@ -109,7 +112,7 @@ def write_report(outcome: Outcome) -> None:
 
 def _report_depth(report: Report, outcome: Outcome) -> None:
     """Pictures and errors of held-out scenes; the pictures also go to `depth.png`."""
-    report.heading("Depth of scenes that the model never saw")
+    report.heading("Depth of held-out scenes")
     source = open_source(outcome.test, "test", (0,), outcome.test.seed)
     assert isinstance(source, SyntheticSource)
     shown = DepthPictures(source, {"before stage 2": outcome.before, "after stage 2": outcome.model})
@@ -125,7 +128,9 @@ def _report_depth(report: Report, outcome: Outcome) -> None:
             for metric, name in _METRICS.items()
         ],
     )
-    report.text("Predicted depth is scaled to the median of the truth first: a single camera does not know the scale.")
+    report.text(
+        "Predicted depth is first scaled to the median of the truth, because a single camera does not know the scale."
+    )
 
 
 def _report_training(report: Report, outcome: Outcome) -> None:
@@ -142,21 +147,21 @@ def _report_training(report: Report, outcome: Outcome) -> None:
 
 
 def _report_stage1(report: Report, outcome: Outcome) -> None:
-    """Ranking of points on rendered lanes before and after stage 1, with pictures; its curves where it ran here."""
+    """Ranking of points on rendered lanes before and after stage 1, with pictures, and its curves if it ran."""
     assert outcome.stage1 is not None
     report.heading("Stage 1: image patches ranked from close to distant")
     options, folder = outcome.options, outcome.options.out / "stage1"
     found: LaneCheck = check_lanes(outcome.stage1, (options.height, options.width), options.seed)
     report.text(
-        "Points along a painted lane are ordered by distance without any depth label. The encoder compares the patch "
-        "of each point with the seven words from “very close” to “very distant”."
+        "The order of points along a painted lane is their order of distance, so that no depth label is needed. The "
+        "encoder compares the patch of each point with the seven words from “very close” to “very distant”."
     )
     report.table(
         ("lanes of held-out streets", "before stage 1", "after stage 1"),
         [("pairs in the right order (chance 0.5)", found.before, found.after)],
     )
     for picture in found.pictures:
-        report.picture(picture, "Points on lanes and, right, every cell of the image; near is bright, far is dark.")
+        report.picture(picture, "Left: points on lanes. Right: every cell of the image. Near is bright, far is dark.")
     lines = [
         run_curve(folder, "loss", "train", "training loss"),
         run_curve(folder, "ranking_accuracy", "val", "pairs in the right order on validation scenes (chance 0.5)"),
@@ -166,27 +171,27 @@ def _report_stage1(report: Report, outcome: Outcome) -> None:
 
 
 class DepthPictures:
-    """Pictures of evenly spaced frames on one scale of colours.
+    """Pictures of evenly spaced frames, all with the same colour scale.
 
     Args:
         source: the frames and their exact depth.
-        models: by the label of their predictions.
-        count: how many frames.
+        models: by the labels of their predictions.
+        count: number of frames.
     """
 
     def __init__(self, source: SyntheticSource, models: dict[str, DepthPredictor], count: int = 4) -> None:
         self.source, self.models = source, models
-        self.indices: list[int] = np.linspace(0, len(source) - 1, count).round().astype(int).tolist()
+        self.indices = evenly_spaced(len(source), count)
         truths = [source.depth(index) for index in self.indices]
         self.limits = color_range(np.concatenate([1 / truth[_known(truth)] for truth in truths]))
 
     def range_in_metres(self) -> tuple[float, float]:
-        """The depths at the bright and at the dark end of the scale."""
+        """The depths at the bright and at the dark end of the colour scale, metres."""
         far, near = self.limits
         return 1 / near, 1 / far
 
     def tiles(self) -> list[tuple[str, np.ndarray]]:
-        """Of each frame the image, the predictions and the truth, labelled; uint8 RGB."""
+        """For each frame the image, the predictions and the truth, with labels; uint8 RGB."""
         found: list[tuple[str, np.ndarray]] = []
         for index in self.indices:
             image, truth = self.source.read(index, 0), self.source.depth(index)
@@ -202,5 +207,5 @@ class DepthPictures:
 
 
 def _known(truth: np.ndarray) -> np.ndarray:
-    """Pixels whose depth is shown: known, and not the sky."""
+    """Pixels whose depth is shown: known and below 80 m."""
     return (truth > 0) & (truth < 80)

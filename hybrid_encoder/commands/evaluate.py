@@ -1,4 +1,4 @@
-"""`hybrid-encoder evaluate`: the depth metrics of single-frame or two-frame weights, or the error of their motion."""
+"""`hybrid-encoder evaluate`: depth metrics of single-frame or two-frame weights, or the error of their trajectories."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .named_weights import local_weights
 
 
 def run(options: TwoFrameEvaluateOptions) -> None:
-    """Evaluates, prints the tables and writes the files that are asked for."""
+    """Evaluates, prints the tables, and writes the files that the options ask for."""
     options = replace(options, weights=local_weights(options.weights, options.yes))
     options.check_files(options.weights, options.split)
     options.check(bool(options.weights) and is_two_frame(options.weights))
@@ -54,7 +54,7 @@ def run(options: TwoFrameEvaluateOptions) -> None:
 def _judge(
     options: TwoFrameEvaluateOptions, data: EvaluationData, predictions: Iterator[np.ndarray]
 ) -> tuple[EvaluationResult, str]:
-    """The metrics, and the second table of `--scale_from`, if it is asked for."""
+    """The metrics, and the text of `--scale_from`: its second table, or nothing."""
     if options.scale_from is None:
         return judge(options, data, predictions), ""
     source = read_scale_source(options.scale_from)
@@ -68,7 +68,7 @@ def _judge(
 
 
 def _predictions(options: TwoFrameEvaluateOptions) -> tuple[EvaluationData, Iterator[np.ndarray]]:
-    """The images, and 1 / depth of each: of a file, of one frame, or of two."""
+    """The images, and 1 / depth of each: from a file, a single-frame model or a two-frame model."""
     if options.ext_disp_to_eval is not None:
         data = open_data(options)
         return data, stored_disparities(options.ext_disp_to_eval, len(data.names))
@@ -82,6 +82,6 @@ def _predictions(options: TwoFrameEvaluateOptions) -> tuple[EvaluationData, Iter
     opened = open_depth_model(options.weights, two_frame, normalization=options.normalization)
     model = prepare(opened, device, options.compile)
     if options.dataset == "cityscapes" or (two_frame and has_frames(options)):
-        return open_and_predict(options, model)  # the very frames that two-frame weights are evaluated on
+        return open_and_predict(options, model)  # the same frames as for two-frame weights
     data = open_data(options)
     return data, predict(options, data, model)

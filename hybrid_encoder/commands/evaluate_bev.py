@@ -1,4 +1,4 @@
-"""`hybrid-encoder evaluate bev`: IoU of a lift-splat model's maps, beside the best map that looks at no image."""
+"""`hybrid-encoder evaluate bev`: IoU of a lift-splat model's maps, beside that of the best constant map."""
 
 from __future__ import annotations
 

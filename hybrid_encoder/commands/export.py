@@ -13,10 +13,10 @@ from .options import ExportModelOptions
 
 
 def run(options: ExportModelOptions) -> None:
-    """Writes the file, and says how far it differs from the model.
+    """Writes the file, and prints how much its results differ from the model's.
 
     Raises:
-        UserError: two-frame weights, or what `open_depth_model` and `export_onnx` find.
+        UserError: two-frame weights, or as `open_depth_model` and `export_onnx`.
     """
     options = replace(options, model=local_weights(options.model, options.yes))
     if is_two_frame(options.model):

@@ -1,4 +1,4 @@
-"""`hybrid-encoder export-gt`: the ground truth depth of a split in one file."""
+"""`hybrid-encoder export-gt`: ground-truth depth of a split in one file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .options import ExportOptions
 
 
 def run(options: ExportOptions) -> None:
-    """Collects and writes, and says how many depth maps."""
+    """Writes the file, and prints the number of depth maps."""
     entries = part_entries(options.split, options.data_path, options.part)
     export_ground_truth(options.data_path, entries, options.out, options.truth)
     print(f"{len(entries)} depth maps in {options.out}")

@@ -1,8 +1,7 @@
-"""`hybrid-encoder fit`: depth from somebody's own drive, from the video to weights, a depth video and a report."""
+"""`hybrid-encoder fit`: learns depth from a user's own drive; from videos to weights, depth videos and a report."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from dataclasses import replace
@@ -29,11 +28,11 @@ from .whole_run import REPORT_FILE, prepare_folder
 
 
 def run(options: FitOptions) -> None:
-    """Runs everything; leaves `weights`, `depth` with coloured points where the camera is known, `run`, `report.html`
-    and, where the focal length was learnt and can be trusted, `intrinsics.json`.
+    """Runs everything; writes `weights`, `depth` (with points if the camera is known), `run` and `report.html`,
+    and `intrinsics.json` if a focal length was learnt and is reliable.
 
     Raises:
-        UserError: clips, weights or options that cannot be used; or training that collapsed.
+        UserError: clips, weights or options that cannot be used, or training that collapsed.
         Interrupted: asked to stop.
     """
     try:
@@ -46,8 +45,7 @@ def _run(options: FitOptions) -> None:
     started = time.perf_counter()
     find_inputs(options.inputs)
     settings = _settings(options)
-    fixed = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "device")}
-    resumed = prepare_folder(options.out, "fit", fixed, ("start", "run", "depth", "weights"))
+    resumed = prepare_folder(options, "fit", ("start", "run", "depth", "weights"))
     plan, group = make_plan(options), Processes(choose_device(options.device))
     with suitable_threads() as measured:
         print(describe(plan, plan.seconds(group), measured), flush=True)
@@ -65,7 +63,7 @@ def _run(options: FitOptions) -> None:
 
 
 def _predict(plan: Plan, model: DepthModel, settings: PredictionSettings, group: Processes) -> None:
-    """Writes the depth of the clips and, where the camera is known, their points."""
+    """Writes the depth of the clips and, if the camera is known, their points."""
     options, poses = plan.options, None
     if settings.points and plan.stage2.learn_intrinsics:
         settings = replace(settings, camera=read_intrinsics(options.out / CAMERA_FILE))
@@ -77,7 +75,7 @@ def _predict(plan: Plan, model: DepthModel, settings: PredictionSettings, group:
 
 
 def _settings(options: FitOptions) -> PredictionSettings:
-    """How the clips are predicted, as far as that is known at the start."""
+    """The settings of the clips' prediction, as far as they are known at the start."""
     return PredictionSettings(
         batch_size=options.batch_size,
         crop_bottom=options.crop_bottom,
@@ -88,15 +86,15 @@ def _settings(options: FitOptions) -> PredictionSettings:
 
 
 def describe(plan: Plan, seconds: float, threads: str) -> str:
-    """What a fit is going to do, for how long at most, and what it cannot find out."""
+    """What a fit will do, how long it takes at most, and what it cannot determine."""
     options, stage2, left_out = plan.options, plan.stage2, plan.train.left_out
     thinned = f"; {left_out} others hardly move and are left out" if left_out else ""
     lines = [
         f"frames: {len(plan.train)} to train on, {len(plan.val)} held out, {stage2.width}x{stage2.height}{thinned}",
-        f"start: {plan.start}; the pose net starts anew",
+        f"start: {plan.start}; the pose net starts from random weights",
         f"camera: {_describe_camera(options)}",
         f"time: at most {math.ceil(seconds / 60)} min of training ({stage2.num_epochs} epochs of "
-        f"{plan.steps_per_epoch} steps), less where the held-out loss gets no better for {stage2.early_stop} epochs; "
+        f"{plan.steps_per_epoch} steps), less if the held-out loss does not improve for {stage2.early_stop} epochs; "
         f"{threads}",
         *(f"not known afterwards: {what}" for what in unknowable(options)),
     ]
@@ -108,11 +106,11 @@ def _describe_camera(options: FitOptions) -> str:
         return f"--intrinsics {options.intrinsics}"
     if options.fov is not None:
         return f"--fov {options.fov:g} degrees, square pixels, no lens distortion"
-    return f"not given: the focal length is learnt, from a guess of {GUESSED_FOV:g} degrees on"
+    return f"not given: the focal length is learnt, starting from a field of view of {GUESSED_FOV:g} degrees"
 
 
 def _keep_camera(plan: Plan) -> str:
-    """Writes the camera that was learnt into the fit's folder, where it can be trusted; returns why it cannot be."""
+    """Writes a learnt camera to the fit's folder if it is reliable; returns why it is not, or nothing."""
     kept = plan.options.out / CAMERA_FILE
     kept.unlink(missing_ok=True)
     if not plan.stage2.learn_intrinsics:

@@ -1,4 +1,4 @@
-"""What a fit works with: its frames, camera and start, the options of its training, and how long that takes."""
+"""The plan of a fit: frames, camera, initial weights, options of training, and how long training takes."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ from .whole_run import untrained
 
 NO_WEIGHTS = "none"
 GUESSED_FOV = 60.0
-"""Horizontal field of view, in degrees, that a focal length is learnt from on."""
+"""Initial horizontal field of view in degrees when the focal length is learnt."""
 _PIXELS = 96 * 320
-"""Of a frame where nets start from random numbers."""
+"""Pixels of the nets' images if they start from random weights."""
 _STEPS = 600
 _MOST_EPOCHS = 60
 _ONLY_THE_LAST = 1_000_000
-"""Epochs between two saved ones, besides the best and the last."""
+"""Epochs between saved ones: so many that only the best and the last are saved."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What the depth net starts from.
+    """The initial depth net.
 
     Attributes:
-        nets: the options that build such nets.
-        pixels: of the images that it saw.
-        described: what it is, in words.
+        nets: the options that build it.
+        pixels: number of pixels of its training images.
+        described: what it is, for messages.
     """
 
     nets: dict[str, Any]
@@ -67,9 +67,9 @@ class Plan:
     Attributes:
         options: of the command.
         stage2: of its training.
-        start: what its depth net starts from, in words.
+        start: what the initial depth net is, for messages.
         size: (width, height) of the clips' frames.
-        train, val: its frames, and those that are held out.
+        train, val: frames to train on, and held-out frames.
     """
 
     options: FitOptions
@@ -85,29 +85,29 @@ class Plan:
         return len(self.train) // self.stage2.batch_size
 
     def learnt_camera(self) -> Intrinsics:
-        """What the best epoch knew of the camera, for the clips' frames as they are."""
+        """The camera that the best epoch has learnt, in pixels of the clips' whole frames."""
         return read_intrinsics(weights_folder(self.stage2.folder, "best") / CAMERA_FILE).for_image(*self.size)
 
     def before(self, group: Processes) -> DepthModel:
-        """The depth model as training starts."""
+        """The depth model before training."""
         folder = self.stage2.load_weights_folder
         return untrained(self.stage2, group) if folder is None else load_depth_model(folder).to(group.device)
 
     def seconds(self, group: Processes) -> float:
-        """How long training takes at most, by steps and a validation on this machine now."""
-        stage2 = dataclasses.replace(self.stage2, load_weights_folder=None)  # whose numbers take no other time
+        """The longest time that training takes, from steps that are measured on this machine."""
+        stage2 = dataclasses.replace(self.stage2, load_weights_folder=None)  # the time does not depend on the weights
         torch.manual_seed(stage2.seed)
         model = build_model(stage2)
         group.place(model)
         batch = frames_in_memory(stage2.batch_size, stage2.height, stage2.width, group.device)
         step = training_step(model.train(), build_optimizer(model, stage2), [batch], group)
         one = median_seconds(step, 2, group.device)
-        validation = one / 3 * -(-len(self.val) // stage2.batch_size)  # which has no backward pass
+        validation = one / 3 * -(-len(self.val) // stage2.batch_size)  # a validation has no backward pass
         return stage2.num_epochs * (self.steps_per_epoch * one + validation)
 
 
 def make_plan(options: FitOptions) -> Plan:
-    """Looks at the clips and the weights, and writes what training starts from to the folder `start`.
+    """Reads the clips and the weights, and writes the initial weights and camera to the folder `start`.
 
     Raises:
         UserError: clips, weights or a camera that cannot be used.
@@ -133,7 +133,7 @@ def make_plan(options: FitOptions) -> Plan:
 
 
 def _training_options(options: FitOptions, start: Start, size: tuple[int, int]) -> Monodepth2Options:
-    """The options of training but for its files and its length.
+    """The options of training, without its files and number of epochs.
 
     Args:
         size: (height, width) of the nets' images.
@@ -147,7 +147,7 @@ def _training_options(options: FitOptions, start: Start, size: tuple[int, int]) 
         width=size[1],
         **start.nets,
         weights_init="scratch",
-        # The pose net is new and small, so that it learns from the clip alone; no ResNet has to be fetched for it.
+        # This pose net is small enough to learn from the clip alone, and needs no pretrained ResNet from the network.
         pose_model_type="posecnn",
         prevent_collapse=start.nets.get("head") != "relu",
         stop_on_collapse=True,
@@ -165,15 +165,15 @@ def _training_options(options: FitOptions, start: Start, size: tuple[int, int]) 
 
 
 def unknowable(options: FitOptions) -> list[str]:
-    """What one camera does not tell, in sentences."""
+    """What one camera cannot determine, in sentences."""
     found = [
-        "metres. Depth is right up to one factor, which a single camera does not know",
-        "depth of what moves by itself, and of what the camera stands still before",
+        "metres. Depth is correct up to one unknown factor, which a single camera cannot measure",
+        "depth of objects that move, and of everything that is filmed only while the camera stands still",
     ]
     if options.intrinsics is None:
-        found.append("lens distortion. Straight lines are taken to be straight in the picture; --intrinsics FILE knows")
+        found.append("lens distortion. The fit assumes none; give it by --intrinsics FILE")
     if options.intrinsics is None and options.fov is None:
-        found.append("the focal length, unless the camera turns. Depth hardly needs it, points and widths do")
+        found.append("the focal length, unless the camera turns. Depth hardly depends on it, points and widths do")
     return found
 
 
@@ -187,12 +187,12 @@ def _frame_size(file: InputFile) -> tuple[int, int]:
 
 
 def _data_path(options: FitOptions, files: list[InputFile], start: Path) -> Path:
-    """The video or folder that was given; of several videos, a folder of links to them."""
+    """The given video or folder; for several videos, a folder of links to them."""
     alone = Path(options.inputs[0])
     if len(options.inputs) == 1 and alone.exists():
         return alone
     if images := [file.path for file in files if not file.is_video]:
-        raise UserError(f"{images[0]} is an image: give videos, or one folder of frames alone")
+        raise UserError(f"{images[0]} is an image: give only videos, or one folder of frames")
     clips = start / "clips"
     clips.mkdir(exist_ok=True)
     for number, file in enumerate(files):
@@ -203,14 +203,14 @@ def _data_path(options: FitOptions, files: list[InputFile], start: Path) -> Path
 
 
 def _write_camera(options: FitOptions, size: tuple[int, int], start: Path) -> Path:
-    """A file with the intrinsics of a field of view: square pixels, the principal point in the middle."""
+    """Writes the intrinsics of a field of view: square pixels, the principal point in the middle."""
     path = start / "intrinsics.json"
     write_text(path, intrinsics_text(intrinsics_of_view(options.fov or GUESSED_FOV, *size), size))
     return path
 
 
 def _net_size(options: FitOptions, size: tuple[int, int], pixels: int) -> tuple[int, int]:
-    """(height, width) of the nets' images: about so many pixels, in the proportions of the frames that are left."""
+    """(height, width) of the nets' images: about `pixels` pixels, in the aspect ratio of the cropped frames."""
     aspect = size[0] / (size[1] * (1 - options.crop_bottom))
     height = options.height or _multiple((options.width or math.sqrt(pixels * aspect)) / aspect)
     return height, options.width or _multiple(height * aspect)
@@ -221,10 +221,10 @@ def _multiple(side: float) -> int:
 
 
 def _write_start(options: FitOptions, folder: Path) -> Start:
-    """Writes the depth net that training starts from in the trainer's layout."""
+    """Writes the initial depth net in the trainer's layout."""
     if options.weights == NO_WEIGHTS:
         nets = {"preset": "tiny", "min_depth": 0.02, "max_depth": 20.0, "scales": (0, 1, 2, 3)}
-        return Start(nets, _PIXELS, "random numbers")
+        return Start(nets, _PIXELS, "random weights")
     model = open_depth_model(shipped_folder(options.weights) or options.weights)
     for name, content in trainer_files(model).items():
         if not (folder / f"{name}.pth").exists():

@@ -1,4 +1,4 @@
-"""What a finished fit reports: a verdict, pictures before and after, metrics and curves of the held-out frames."""
+"""The report of a finished fit: a verdict, pictures before and after, metrics and curves of the held-out frames."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..colormap import color_range, colorize_disparity, resize_to_height
+from ..data.splits import evenly_spaced
 from ..engine.processes import choose_device
 from ..engine.record import read_metrics
 from ..images import cut_bottom
@@ -24,24 +25,24 @@ from .whole_run import REPORT_FILE
 
 _SHOWN = 4
 _METRICS = {
-    "photometric": "how badly neighbouring frames explain a frame (photometric loss), lower is better",
-    "auto_mask_share": "share of pixels that depth and motion explain better than a still camera, higher",
+    "photometric": "photometric loss: error of a frame rebuilt from its neighbours, lower is better",
+    "auto_mask_share": "share of pixels that depth and motion rebuild better than no motion does, higher is better",
     "log_depth_spread": "spread of log depth within a frame; 0 is flat",
-    "row_correlation": "depth with rows: -1 is far above and near below, as on roads",
-    "translation": "motion between frames, in mean depths",
+    "row_correlation": "correlation of depth with the row: -1 is far at the top and near at the bottom, as on roads",
+    "translation": "motion between frames, as a share of the mean depth",
 }
 
 
 @dataclass(frozen=True)
 class FitOutcome:
-    """What a finished fit reports.
+    """The results of a finished fit.
 
     Attributes:
-        plan: what it was.
-        before, after: the depth model as training started and at its best epoch.
-        doubtful: why the learnt focal length is refused; empty: it is not, or none was learnt.
+        plan: of the fit.
+        before, after: the depth model before training and after its best epoch.
+        doubtful: why the learnt focal length is refused; empty if it is accepted, or if none was learnt.
         seconds: since the command started.
-        resumed: whether an earlier command had done a part of it.
+        resumed: whether an earlier command did part of the work.
     """
 
     plan: Plan
@@ -58,7 +59,7 @@ class FitOutcome:
 
 
 def verdict(outcome: FitOutcome) -> tuple[bool, str]:
-    """Whether the fit went well, and why, in a sentence."""
+    """Whether the fit succeeded, and a sentence that says why."""
     first, best = outcome.validations()
     change = f"from {first['photometric']:.4f} to {best['photometric']:.4f}"
     if wrong := unhealthy(best):
@@ -66,8 +67,8 @@ def verdict(outcome: FitOutcome) -> tuple[bool, str]:
     if best["photometric"] >= first["photometric"]:
         return False, f"This fit has learnt nothing: the photometric loss of held-out frames went {change}."
     return True, (
-        f"Held-out frames are explained better than before: their photometric loss fell {change}, and depth is neither "
-        "flat nor upside down. Whether it is right, the pictures tell: no truth is known here."
+        f"The photometric loss of held-out frames fell {change}, and depth is neither flat nor upside down. Check the "
+        "pictures, because no ground truth is known here."
     )
 
 
@@ -78,19 +79,19 @@ def write_report(outcome: FitOutcome) -> None:
     clips = ", ".join(Path(name).name for name in options.inputs)
     report = Report(f"hybrid-encoder: fit to {clips}", f"{took} on {machine(choose_device(options.device))}.")
     report.verdict(*verdict(outcome))
-    report.heading("Held-out frames: the clip's end, which training never saw")
+    report.heading("Held-out frames: the end of the clip, which is not in training")
     report.pictures(_tiles(outcome), columns=3)
     report.colour_bar("farthest of the frame", "nearest of the frame")
     first, best = outcome.validations()
     rows = [(text, first[name], best[name]) for name, text in _METRICS.items()]
     report.table(("on held-out frames", "before", "best epoch"), rows)
-    report.text("Before, the pose net knew nothing yet: a part of the gain is motion that was learnt, not depth.")
+    report.text("Before training, the pose net is random: part of the gain comes from learnt motion, not from depth.")
     report.heading("Training")
     run = plan.stage2.folder
     curves = [run_curve(run, "photometric", "train", PHOTOMETRIC_TITLE)]
-    curves.append(run_curve(run, "photometric", "val", "the same of held-out frames"))
+    curves.append(run_curve(run, "photometric", "val", "photometric loss of held-out frames"))
     if plan.stage2.learn_intrinsics:
-        curves.append(run_curve(run, "focal_length", "val", "focal length, as a share of the frame's width"))
+        curves.append(run_curve(run, "focal_length", "val", "focal length as a share of the frame's width"))
     report.curves(curves)
     report.heading("The camera")
     report.text(_camera(outcome))
@@ -117,11 +118,11 @@ def _camera(outcome: FitOutcome) -> str:
 
 
 def _tiles(outcome: FitOutcome) -> list[tuple[str, np.ndarray]]:
-    """Of evenly spaced held-out frames the image and both predictions, each on a scale of its own; uint8 RGB."""
+    """For evenly spaced held-out frames, the image and both predictions, each with its own colour scale; uint8 RGB."""
     val, options = outcome.plan.val, outcome.plan.options
     models: dict[str, DepthPredictor] = {"before": outcome.before, "after": outcome.after}
     found: list[tuple[str, np.ndarray]] = []
-    for index in np.unique(np.linspace(0, len(val) - 1, _SHOWN).round().astype(int)).tolist():
+    for index in evenly_spaced(len(val), _SHOWN):
         image = cut_bottom(val.read(index, 0), options.crop_bottom)
         found.append((val.name(index), resize_to_height(image, TILE_HEIGHT)))
         for name, model in models.items():

@@ -1,4 +1,4 @@
-"""The presets; what one needs of pretrained weights, where they were looked for, what is there; what weights are."""
+"""`hybrid-encoder info`: the presets, the pretrained weights that a preset needs, and what a file of weights holds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .options import InfoOptions
 
 
 def run(options: InfoOptions) -> None:
-    """`hybrid-encoder info`: prints the presets, the inventory of one, or what saved weights are."""
+    """Prints the presets, the inventory of one, or a description of saved weights."""
     if options.preset is None:
         print(format_presets())
     elif options.preset not in PRESETS and Path(options.preset).exists():
@@ -40,7 +40,7 @@ def run(options: InfoOptions) -> None:
 
 
 def format_presets() -> str:
-    """The presets as a table, one a line: their towers and how many depth tokens they have."""
+    """The presets as a table: a line for each with its towers and its number of depth tokens."""
     rows = [("preset", "CLIP", "DINO", "depth tokens")]
     rows += [(name, config.clip, str(config.dino), str(config.num_tokens)) for name, config in PRESETS.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -49,12 +49,14 @@ def format_presets() -> str:
 
 
 def describe_weights(path: Path) -> list[str]:
-    """What a file or folder of weights is: of the authors', all that the loaders decide about it; of a foundation
-    model, whose it is and how a tower takes it.
+    """Describes a file or folder of weights.
+
+    For weights of the authors, it tells what the loaders find out about them; for those of a foundation model, their
+    name, and how a tower loads them.
 
     Raises:
-        UserError: a file that cannot be read, a folder without encoder.pth, or a folder that does not show how its nets
-            saw pixels.
+        UserError: an unreadable file, a folder without encoder.pth, or a folder that does not show the pixel
+            normalisation of its nets.
     """
     if is_released(path):
         return describe_released(path)
@@ -69,14 +71,14 @@ class InventoryEntry:
     """The weights of one tower.
 
     Attributes:
-        option: the config's field that names them.
-        architecture, weights: what is needed.
-        names: file names that are taken, in the order of search.
-        looked_in: folders and caches searched, in order.
-        path: the file found; None where it must be downloaded.
-        size: bytes: of the file found, else about what float32 weights take.
-        licence: in words.
-        address: where it is published.
+        option: field of the config that names the weights.
+        architecture, weights: name of the architecture and of the weights.
+        names: accepted file names, in the order of search.
+        looked_in: searched folders and caches, in order.
+        path: the file; None if it must be downloaded.
+        size: bytes of the file; if it is missing, about the bytes of float32 weights.
+        licence: name of the licence.
+        address: of the publication.
     """
 
     option: str
@@ -96,22 +98,22 @@ class InventoryEntry:
 
 
 def inventory(name: str | HybridEncoderConfig, weights_dir: str | Path | None = None) -> list[InventoryEntry]:
-    """The pretrained files that a preset or config needs; empty where all of it starts from random numbers.
+    """The pretrained files that a preset or config needs; empty if all weights are random.
 
     Args:
         weights_dir: folder of weights; None: the one that HYBRID_ENCODER_WEIGHTS names.
 
     Raises:
-        UserError: unknown preset or architecture, or the folder of weights is not there.
+        UserError: unknown preset or architecture, or no such folder of weights.
     """
     config = preset(name) if isinstance(name, str) else name
     return [_entry(source, weights_dir) for source in tower_sources(config)]
 
 
 def format_inventory(entries: list[InventoryEntry]) -> str:
-    """The inventory as a text, a few lines a file."""
+    """The inventory as text, a few lines for each file."""
     if not entries:
-        return "no pretrained weights are needed: every tower starts from random numbers"
+        return "no pretrained weights are needed: every tower starts from random weights"
     lines = []
     for entry in entries:
         about = "" if entry.found else "about "
@@ -122,7 +124,7 @@ def format_inventory(entries: list[InventoryEntry]) -> str:
             f"  licence: {entry.licence}",
         ]
         if entry.names:
-            lines.append(f"  file names taken: {', '.join(entry.names)}")
+            lines.append(f"  accepted file names: {', '.join(entry.names)}")
         lines.append(f"  looked in: {', '.join(entry.looked_in)}")
         if entry.address:
             lines.append(f"  published at: {entry.address}")
@@ -159,7 +161,7 @@ def _entry(source: TowerSource, weights_dir: str | Path | None) -> InventoryEntr
 
 
 def _expected_size(source: TowerSource) -> int:
-    """Bytes of the architecture's parameters in float32, counted on a model without memory."""
+    """Bytes of the architecture's parameters in float32, counted on the meta device, which needs no memory."""
     is_clip = source.option == "clip_weights"
     architecture = source.architecture if is_clip else image_trunk(source.architecture) or source.architecture
     (check_clip if is_clip else check_timm)(architecture, source.weights, source.option.removesuffix("_weights"))

@@ -1,4 +1,4 @@
-"""Seconds and memory of a call on one machine; a scene in memory and a training step to measure."""
+"""Time and memory of a call, and what can be measured without data: frames in memory and a training step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Measures = dict[str, float]
 
 
 def machine(device: torch.device) -> str:
-    """Processor or GPU, threads and versions."""
+    """Describes the machine: processor or GPU, threads and versions."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -42,7 +42,7 @@ def machine(device: torch.device) -> str:
 
 
 def median_seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Median duration of a call after one warm-up: by the wall clock, on a GPU by its own events."""
+    """Median duration of a call in seconds, after one warm-up: wall time, or on a GPU the time between its events."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return statistics.median([_gpu_seconds(call) for _ in range(repeats + 1)][1:])
@@ -66,13 +66,13 @@ def _gpu_seconds(call: Callable[[], object]) -> float:
 
 
 def peak_memory(device: torch.device) -> Measures:
-    """GiB that tensors on the GPU, or on a CPU this process, took at most; empty where the system does not tell."""
+    """Peak memory in GiB: of tensors on the GPU, or of this process on the CPU; empty where that is unknown."""
     gib = peak_gib(device)
     return {} if gib is None else {"peak_memory_gib": gib}
 
 
 def frames_in_memory(batch: int, height: int, width: int, device: torch.device | None = None) -> DepthBatch:
-    """A smooth random scene that moves sideways, with KITTI's intrinsics: what the trainers' loader would give."""
+    """A batch as the trainers' loader makes it: a smooth random scene that moves sideways, with KITTI's intrinsics."""
     torch.manual_seed(0)
     K = torch.tensor([[0.58 * width, 0, 0.5 * width], [0, 1.92 * height, 0.5 * height], [0, 0, 1]], device=device)
     coarse = torch.rand(batch, 3, height // 8, width // 8).to(device)
@@ -90,10 +90,10 @@ def training_step(
     precision: str = "float32",
     called: Any = None,
 ) -> Callable[[], float]:
-    """A trainer's step on batches in memory, as its loop takes it, as a function that returns the last loss.
+    """A function that runs a step of the training loop on batches in memory, and returns the last loss.
 
     Args:
-        called: the compiled model, where there is one.
+        called: the compiled model; None: it is not compiled.
     """
     stepper = Stepper(model, called or model, processes, precision, None)
 

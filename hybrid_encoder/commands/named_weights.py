@@ -1,4 +1,4 @@
-"""Weights that commands know by name: `tiny-rendered`, which ships with the package, and `released`, the authors'."""
+"""The weights named `released`: those of the authors, which commands fetch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ RELEASED = "released"
 
 
 def local_weights(weights: str, yes: bool, part: Part = "stage2") -> str:
-    """What `--weights` names, as a folder where it is the authors'; anything else stays as it is.
+    """The folder of the authors' weights if `weights` names them; anything else is returned unchanged.
 
     Args:
-        weights: "released", or "released:FOLDER" with a folder of the authors' repository; or anything else.
-        yes: of `--yes`: fetch without asking.
-        part: which of the authors' files.
+        weights: "released", "released:FOLDER" with a folder of the authors' repository, or anything else.
+        yes: fetch without asking (`--yes`).
+        part: the authors' files to fetch.
 
     Raises:
         UserError: as `fetch_released`.
@@ -28,14 +28,14 @@ def local_weights(weights: str, yes: bool, part: Part = "stage2") -> str:
 
 
 def local_stage1(path: Path | None, yes: bool) -> Path | None:
-    """The same of `--stage1`."""
+    """`local_weights` of `--stage1`."""
     return None if path is None else Path(local_weights(str(path), yes, "stage1"))
 
 
 def refuse_released(folder: Path | None, flag: str) -> None:
-    """Raises `UserError` where a trainer is to start from the authors' stage 2, whose files have other names."""
+    """Raises `UserError` if a trainer is to start from the authors' stage-2 weights, which have another layout."""
     if folder is not None and str(folder).partition(":")[0] == RELEASED and not folder.exists():
         raise UserError(
-            f"{flag} {folder}: trainers read their own layout. Write it first: hybrid-encoder convert {folder} "
+            f"{flag} {folder}: trainers read only their own layout. Convert first: hybrid-encoder convert {folder} "
             f"--layout monodepth2 --out FOLDER, then give {flag} FOLDER"
         )

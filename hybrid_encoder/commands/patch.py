@@ -1,4 +1,4 @@
-"""`hybrid-encoder patch`: makes a clone of an original trainer run today, with `--encoder hybrid`."""
+"""`hybrid-encoder patch`: makes a clone of an original trainer run today, and adds `--encoder hybrid` to it."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from .options import PatchOptions
 
 
 def run(options: PatchOptions) -> None:
-    """Patches, and says what was found and done."""
+    """Patches, and prints what was found and done."""
     print(patch_clone(options.host, options.path, options.check, options.revert, options.package))

@@ -24,7 +24,7 @@ from .options import PredictOptions
 
 
 def run(options: PredictOptions) -> None:
-    """Predicts, and says how many files were written."""
+    """Predicts, and prints the number of files written."""
     options = replace(options, weights=local_weights(options.weights, options.yes))
     settings = _settings(options)
     if settings.scale_from is not None and settings.scale_from.kind == "baseline":
@@ -57,7 +57,7 @@ def _settings(options: PredictOptions) -> PredictionSettings:
 
 
 def _predict_with_torch(options: PredictOptions, settings: PredictionSettings) -> list[Path]:
-    """Predicts with a folder of weights, of one frame or of two."""
+    """Predicts with a folder of single-frame or two-frame weights."""
     device, inputs, out = choose_device(options.device), list(options.inputs), options.out
     poses = _pose_model(options, settings)
     if poses is not None:
@@ -65,19 +65,21 @@ def _predict_with_torch(options: PredictOptions, settings: PredictionSettings) -
     if is_two_frame(options.weights):
         refuse_normalization(options.weights, options.normalization)
         if options.keep_aspect:
-            raise UserError("--keep_aspect is for weights of one frame: a cost volume has one size")
+            raise UserError(
+                "--keep_aspect is for single-frame weights: a cost volume has one size. Leave the option out"
+            )
         matching = prepare(load_two_frame_model(options.weights), device, options.compile)
         with inference(device, options.precision):
             return predict_two_frame(matching, inputs, out, settings, options.sequence, poses)
     if options.sequence:
-        raise UserError(f"--sequence is for two-frame weights: those of {options.weights} look at one frame at a time")
+        raise UserError(f"--sequence is for two-frame weights, but {options.weights} are single-frame: leave it out")
     model = prepare(open_depth_model(options.weights, normalization=options.normalization), device, options.compile)
     with inference(device, options.precision):
         return predict_paths(model, inputs, out, settings, poses=poses)
 
 
 def _pose_model(options: PredictOptions, settings: PredictionSettings) -> PoseModel | None:
-    """The pose nets of the weights, where something is asked for that needs them."""
+    """The pose nets of the weights; None if no option needs them."""
     along_a_path = settings.points and settings.poses is None and any(f.is_video for f in find_inputs(options.inputs))
     if settings.trajectory or along_a_path:
         return load_pose_model(options.weights, options.normalization)
@@ -85,7 +87,11 @@ def _pose_model(options: PredictOptions, settings: PredictionSettings) -> PoseMo
 
 
 def _open_onnx(options: PredictOptions) -> OnnxDepthModel:
-    """The model of a .onnx file; `UserError` for options that it cannot follow."""
+    """The model of a .onnx file.
+
+    Raises:
+        UserError: an option that needs PyTorch, or a file that cannot be opened.
+    """
     for flag, wrong in (
         ("--sequence", options.sequence),
         ("--trajectory", options.trajectory),
@@ -96,7 +102,7 @@ def _open_onnx(options: PredictOptions) -> OnnxDepthModel:
     ):
         if wrong:
             raise UserError(
-                f"{flag} cannot be followed: {options.weights} runs on the CPU, in float32, one frame at a time. Leave "
+                f"{flag} is not possible: {options.weights} runs on the CPU, in float32, one frame at a time. Leave "
                 "the option out, or give the folder of weights that the file was exported from"
             )
     return OnnxDepthModel(options.weights)

@@ -1,4 +1,4 @@
-"""`hybrid-encoder predict bev`: pictures of rigs, their images beside the map."""
+"""`hybrid-encoder predict bev`: pictures of rigs, their images beside the maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..engine.processes import choose_device
 
 
 def run(options: BevPredictOptions) -> None:
-    """Draws, and says how many pictures were written."""
+    """Writes the pictures, and prints their number."""
     device = choose_device(options.device)
     model = prepare(load_bev(options.weights).model, device)
     with inference(device, options.precision):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ..engine.processes import processes
-from ..stage1.checkpoint import STAGE1_FILE
 from ..stage1.options import PretrainOptions
 from ..stage1.training import pretrain
+from ..weights.run_files import STAGE1_FILE
 from .recipes import recipe_table
 
 
 def run(options: PretrainOptions) -> None:
-    """Trains, and says what comes next."""
+    """Trains, and prints the next command."""
     with processes(options.device) as group:
         if options.recipe and group.is_main:
             print(recipe_table(options))

@@ -1,7 +1,6 @@
-"""`--recipe released`: what the authors' released code does, as values of our options (docs/METHOD.md, section 7).
+"""`--recipe released`: the settings of the authors' released code as our options (docs/METHOD.md, section 7).
 
-Each command has one mapping; what its values mean is said where the options are. A run under a recipe is nothing but a
-run with these options.
+Each command has one mapping from options to values. A run with a recipe is the same as a run with these options.
 """
 
 from __future__ import annotations
@@ -101,19 +100,19 @@ RECIPES: dict[str, dict[type[Options], dict[str, Any]]] = {
         },
     }
 }
-"""By name of the recipe and options of the command."""
+"""Values by name of the recipe and options of the command."""
 
 
 def with_recipe(options: type[T], given: Mapping[str, Any]) -> T:
-    """The options of a command, filled from what was given, then from the recipe that was, then from the defaults.
+    """The options of a command: given values, else values of the given recipe, else the defaults.
 
     >>> asked = with_recipe(Monodepth2Options, {"recipe": "released", "batch_size": 4})
     >>> asked.num_epochs, asked.batch_size
     (30, 4)
 
     Args:
-        given: values by name; what is given of settings NAME=VALUE adds to those of the recipe, unless they begin with
-            them, as in the file of options of a run under the recipe.
+        given: values by name. Given settings NAME=VALUE are added to those of the recipe, unless they start with the
+            recipe's settings, as those in the options file of a run with the recipe do.
 
     Raises:
         UserError: a number out of range.
@@ -128,10 +127,10 @@ def with_recipe(options: type[T], given: Mapping[str, Any]) -> T:
 
 
 def recipe_table(options: Any) -> str:
-    """What a recipe sets: our default, the recipe's value, and this run's where something was given beside it.
+    """A table of the options that a recipe sets: our default, the recipe's value, and this run's value if it differs.
 
     Args:
-        options: of a command, whose `recipe` is set.
+        options: of a command, with `recipe` set.
     """
     rows = [("option", "ours", options.recipe, "")]
     for name, ours, theirs, found in _entries(options):
@@ -143,7 +142,7 @@ def recipe_table(options: Any) -> str:
 
 
 def _entries(options: Any) -> Iterator[tuple[str, Any, Any, Any]]:
-    """Name, our default, the recipe's value and this run's, of all options and fields of encoders that it sets."""
+    """Name, default, recipe's value and this run's value of each option and encoder field that the recipe sets."""
     defaults = {field.name: field.default for field in dataclasses.fields(options)}
     for name, value in RECIPES[options.recipe][type(options)].items():
         if not name.endswith("encoder_option"):

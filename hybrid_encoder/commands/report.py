@@ -15,7 +15,7 @@ import numpy as np
 from ..colormap import colorize
 from ..engine.record import read_metrics
 from ..errors import UserError
-from ..writing import atomic_path
+from ..writing import write_text
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2530; background: #f7f8fa; margin: 0; }
@@ -43,17 +43,17 @@ main { padding: 1.2rem .8rem 3rem; } h1 { font-size: 1.5rem; }
 table { font-size: .85rem; } th, td { padding: .35rem .4rem; } }
 """
 _STOPS = 9
-"""Colours that a colour bar is drawn with."""
+"""Number of colours in the gradient of a colour bar."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A number over the steps of a run.
+    """A metric over the steps of a run.
 
     Attributes:
-        title: in words.
-        steps, values: alike in length.
-        line: a value to compare with, drawn across, and what it is; None: none.
+        title: caption.
+        steps, values: of the same length.
+        line: value and name of a horizontal line to compare with; None: no line.
     """
 
     title: str
@@ -62,12 +62,12 @@ class Curve:
     line: tuple[float, str] | None = None
 
     def with_line(self, value: float, name: str) -> Curve:
-        """The same curve beside a value to compare with."""
+        """The same curve with a horizontal line to compare with."""
         return dataclasses.replace(self, line=(value, name))
 
 
 def run_curve(folder: Path, name: str, kind: str, title: str) -> Curve:
-    """A metric of the run in a folder over its steps.
+    """A metric of the run in a folder.
 
     Args:
         kind: "train" or "val".
@@ -77,7 +77,7 @@ def run_curve(folder: Path, name: str, kind: str, title: str) -> Curve:
 
 
 class Report:
-    """Collects the parts of a report in reading order."""
+    """Collects the parts of a report, in reading order."""
 
     def __init__(self, title: str, lead: str) -> None:
         self.title = title
@@ -88,19 +88,19 @@ class Report:
         self._parts.append(f"<h2>{html.escape(text)}</h2>")
 
     def text(self, text: str) -> None:
-        """A paragraph."""
+        """Adds a paragraph."""
         self._parts.append(f"<p>{html.escape(text)}</p>")
 
     def verdict(self, good: bool, text: str) -> None:
-        """A paragraph that is seen first."""
+        """Adds a highlighted paragraph, green if `good`, else red."""
         self._parts.append(f'<p class="verdict{" good" if good else ""}">{html.escape(text)}</p>')
 
     def code(self, text: str) -> None:
-        """Commands to copy."""
+        """Adds commands to copy."""
         self._parts.append(f"<pre>{html.escape(text)}</pre>")
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Floats are shown with three digits; the first column is the row's name."""
+        """Adds a table. Floats have three decimals; the first column holds the names of the rows."""
         cells = [f"<tr>{''.join(f'<th>{html.escape(name)}</th>' for name in header)}</tr>"]
         for row in rows:
             shown = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row)
@@ -108,14 +108,14 @@ class Report:
         self._parts.append(f"<table>{''.join(cells)}</table>")
 
     def curves(self, curves: Sequence[Curve]) -> None:
-        """Side by side."""
+        """Adds curves side by side."""
         drawn = (
             f"<figure>{_svg(curve)}<figcaption>{html.escape(curve.title)}</figcaption></figure>" for curve in curves
         )
         self._parts.append(f'<div class="curves">{"".join(drawn)}</div>')
 
     def picture(self, image: np.ndarray, caption: str) -> None:
-        """uint8 RGB (H, W, 3).
+        """Adds a picture, uint8 RGB (H, W, 3).
 
         Raises:
             UserError: it cannot be encoded.
@@ -123,7 +123,7 @@ class Report:
         self._parts.append(_figure(image, caption))
 
     def pictures(self, labelled: Sequence[tuple[str, np.ndarray]], columns: int) -> None:
-        """Labels and pictures in rows of `columns`; on narrow screens an even row breaks into rows of two.
+        """Adds labelled pictures in rows of `columns`; on narrow screens, an even number of columns becomes two.
 
         Raises:
             UserError: one cannot be encoded.
@@ -134,7 +134,7 @@ class Report:
         self._parts.append(f'<div class="pictures" style="{style}">{figures}</div>')
 
     def colour_bar(self, dark: str, bright: str) -> None:
-        """The colours of depth, and what their ends mean."""
+        """Adds the colour scale of depth, with names of its dark and bright end."""
         colours = colorize(np.linspace(0, 1, _STOPS)[None], 0.0, 1.0)[0]
         stops = ", ".join(f"rgb({red}, {green}, {blue})" for red, green, blue in colours.tolist())
         bar = f'<i style="background: linear-gradient(to right, {stops})"></i>'
@@ -143,18 +143,21 @@ class Report:
         )
 
     def write(self, path: Path) -> None:
-        """Writes the page, whole or not at all."""
+        """Writes the page as one file; it is whole or not there.
+
+        Raises:
+            UserError: the disk is full or the folder cannot be written.
+        """
         page = (
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}</title>'
             f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
             f"<body><main>{''.join(self._parts)}</main></body></html>\n"
         )
-        with atomic_path(path) as partial:
-            partial.write_text(page, encoding="utf-8")
+        write_text(path, page)
 
 
 def _figure(image: np.ndarray, caption: str) -> str:
-    """An uint8 RGB picture and its caption, as HTML."""
+    """A picture, uint8 RGB, and its caption as HTML."""
     encoded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
     if not encoded:
         raise UserError(f"a picture of shape {image.shape} could not be encoded")
@@ -166,7 +169,7 @@ def _figure(image: np.ndarray, caption: str) -> str:
 
 
 def _svg(curve: Curve) -> str:
-    """A line with its range written at the axes."""
+    """The curve as SVG, with the ends of its ranges at the axes."""
     if len(curve.values) < 2:
         return "<p>too few points for a curve</p>"
     x, y = np.asarray(curve.steps), np.asarray(curve.values)

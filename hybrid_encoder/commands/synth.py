@@ -8,11 +8,11 @@ from ..synthetic.settings import RigSettings, SynthSettings
 from .options import SynthOptions
 
 KITTI_SIZE, RIG_SIZE = (375, 1242), (128, 352)
-"""Height and width of the images where none are given."""
+"""Default height and width of the images."""
 
 
 def run(options: SynthOptions) -> None:
-    """Renders and writes, and says where."""
+    """Renders and writes the scenes, and prints where they are."""
     out, default = options.out, RIG_SIZE if options.layout == "nuscenes" else KITTI_SIZE
     size = (options.height or default[0], options.width or default[1])
     if options.layout == "nuscenes":

@@ -14,7 +14,7 @@ from .recipes import recipe_table
 
 
 def run(options: Monodepth2Options | ManydepthOptions) -> None:
-    """Trains, and says what comes next."""
+    """Trains, and prints the next command."""
     refuse_released(options.load_weights_folder, "--load_weights_folder")
     options = replace(options, stage1=local_stage1(options.stage1, options.yes))
     options.check()

@@ -8,7 +8,7 @@ from ..engine.processes import processes
 
 
 def run(options: BevOptions) -> None:
-    """Trains, and says what comes next."""
+    """Trains, and prints the next command."""
     options.check()
     with processes(options.device) as group:
         train(options, group)

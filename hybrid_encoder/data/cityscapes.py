@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from ..errors import UserError
-from ..images import read_image, read_pixels
+from ..errors import UserError, naming
+from ..images import read_image
 from .calibration import Intrinsics, check_matrix
+from .depth_files import read_numbers
 from .present import complete_samples
 from .sample import FrameId
 from .splits import stays_inside
@@ -248,16 +248,26 @@ class CityscapesSequenceSource:
             UserError: the disparity is missing, damaged, no 16-bit PNG or of another size.
         """
         path = self.disparity_path(self.entries[index])
-        raw = read_pixels(path, cv2.IMREAD_UNCHANGED)
-        if raw.dtype != np.uint16 or raw.shape != PUBLISHED[::-1]:
+        raw = read_numbers(path)
+        if raw.shape != PUBLISHED[::-1]:
             raise UserError(
-                f"{path} is {raw.dtype} {raw.shape}: expected Cityscapes' 16-bit disparity PNG of 1024x2048 "
-                "(disparity_trainvaltest.zip)"
+                f"{path} is {raw.shape}: expected Cityscapes' disparity of 1024x2048 (disparity_trainvaltest.zip)"
             )
         disparity = (raw.astype(np.float32) - 1) / 256
         focal = self.intrinsics(index)[0, 0]
         depth = np.where(disparity > 0, BASELINE_METRES * focal / np.maximum(disparity, 1e-6), 0)
         return evaluated_part(depth.astype(np.float32))
+
+
+def read_published_depth(path: Path) -> np.ndarray:
+    """A map of the ground truth that ManyDepth's authors provide: float32 (768, 2048), metres, as `evaluated_part`.
+
+    Raises:
+        UserError: as `read_numbers`; or a map of another size.
+    """
+    depth = read_numbers(path).astype(np.float32, copy=False)
+    with naming(path):
+        return evaluated_part(depth)
 
 
 def evaluated_part(depth: np.ndarray) -> np.ndarray:
@@ -266,7 +276,7 @@ def evaluated_part(depth: np.ndarray) -> np.ndarray:
     Raises:
         UserError: another size.
     """
-    if depth.shape != (1024, 2048):
+    if depth.shape != PUBLISHED[::-1]:
         raise UserError(f"a depth map of {depth.shape[0]}x{depth.shape[1]}: Cityscapes' images are 1024x2048")
     kept = np.zeros_like(depth[: round(KEPT * depth.shape[0])])
     kept[EVALUATED] = depth[EVALUATED]

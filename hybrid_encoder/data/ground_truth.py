@@ -16,10 +16,10 @@ from ..config import MAX_PIXELS, MAX_SIDE
 from ..engine.bars import progress_bar
 from ..errors import UserError
 from ..writing import atomic_path
-from .cityscapes import PUBLISHED
+from .depth_files import read_depth
 from .safe_npy import NpyFile
 from .splits import SplitEntry
-from .velodyne import DepthReference, improved_depth_path, read_depth_png, read_scan_depth
+from .velodyne import DepthReference, improved_depth_path, read_scan_depth
 
 NAMES_KEY = "names"
 SOURCE_KEY = "source"
@@ -63,7 +63,7 @@ def export_ground_truth(
     with atomic_path(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=4) as archive:
         for index, entry in enumerate(progress_bar(entries, "ground truth", unit="map", shown=progress)):
             if source == "improved":
-                depth = read_depth_png(improved_depth_path(data_path, entry.folder, entry.frame, entry.side))
+                depth = read_depth(improved_depth_path(data_path, entry.folder, entry.frame, entry.side))
             else:
                 depth = read_scan_depth(data_path, entry.folder, entry.frame, entry.side, reference)
             _write(archive, _key(index), depth)
@@ -197,24 +197,6 @@ class GroundTruth:
             raise
         except Exception as error:  # zipfile and the decompressors raise many classes
             raise UserError(f"{self.path}: the array {key} cannot be read: {error}") from error
-
-
-def read_depth_npy(path: Path) -> np.ndarray:
-    """A depth map of ManyDepth's Cityscapes ground truth: float32 (1024, 2048), metres.
-
-    Raises:
-        UserError: missing or damaged file, or one of another size.
-    """
-    try:
-        with path.open("rb") as stream:
-            file = NpyFile(stream, path.stat().st_size)
-            if file.shape != PUBLISHED[::-1] or file.dtype.kind not in "fiu":
-                raise ValueError(f"it holds {file.dtype} {file.shape}")
-            depth = file.read()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}; expected the depth maps that ManyDepth's authors provide") from error
-    assert isinstance(depth, np.ndarray)
-    return depth.astype(np.float32, copy=False)
 
 
 def _write(archive: zipfile.ZipFile, key: str, array: np.ndarray) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from ..images import IMAGE_SUFFIXES, natural_order, read_image
+from ..images import IMAGE_SUFFIXES, natural_order
+from .image_files import ImageFiles
 from .mat import read_mat
 
 IMAGES, DEPTHS = "Test134", ("Gridlaserdata", "Test134Depth", "Test134Depth/Gridlaserdata")
@@ -19,7 +20,7 @@ GRID_ROWS = slice(17, 38)
 """The rows of the grid in the middle of the image."""
 
 
-class Make3D:
+class Make3D(ImageFiles):
     """`DATA/Test134/img-NAME.jpg` and `DATA/Gridlaserdata/depth_sph_corr-NAME.mat`.
 
     Raises:
@@ -28,9 +29,8 @@ class Make3D:
 
     def __init__(self, data_path: str | Path) -> None:
         root = Path(data_path)
-        self.files = sorted(
-            (path for path in (root / IMAGES).glob("img-*") if path.suffix.lower() in IMAGE_SUFFIXES), key=natural_order
-        )
+        found = (path for path in (root / IMAGES).glob("img-*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        super().__init__(root / IMAGES, sorted(found, key=natural_order))
         folder = next((root / name for name in DEPTHS if any((root / name).glob("depth_sph_corr-*.mat"))), None)
         if not self.files or folder is None:
             raise UserError(
@@ -42,16 +42,9 @@ class Make3D:
         if missing is not None:
             raise UserError(f"no depth at {missing}: extract Make3D's Test134Depth again")
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def name(self, index: int) -> str:
-        """The image's file name."""
-        return self.files[index].name
-
     def read(self, index: int) -> np.ndarray:
         """uint8 RGB (w / 2, w, 3): the middle rows."""
-        image = read_image(self.files[index])
+        image = super().read(index)
         kept = image.shape[1] // 2
         if image.shape[0] < kept:
             raise UserError(f"{self.files[index]} is {image.shape[1]}x{image.shape[0]}: expected portrait format")

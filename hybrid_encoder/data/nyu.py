@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..images import natural_order, read_image
-from .image_pairs import read_depth
+from ..images import natural_order
+from .depth_files import read_depth
+from .image_files import ImageFiles
 from .mat import read_mat
 
 LABELED, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
@@ -56,7 +57,7 @@ class NyuFile:
         return np.ascontiguousarray(np.asarray(self._file["depths"][self.numbers[index]], np.float32).T)
 
 
-class NyuFolders:
+class NyuFolders(ImageFiles):
     """`DATA/SCENE/rgb_NNNNN.jpg` and `DATA/SCENE/sync_depth_NNNNN.png` (16 bits, millimetres): the test folder that is
     commonly made of the .mat file.
 
@@ -65,28 +66,17 @@ class NyuFolders:
     """
 
     def __init__(self, data_path: str | Path) -> None:
-        self.root = Path(data_path)
-        found = (path for kind in ("jpg", "png") for path in self.root.glob(f"**/rgb_*.{kind}"))
-        self.files = sorted(found, key=natural_order)
+        root = Path(data_path)
+        found = (path for kind in ("jpg", "png") for path in root.glob(f"**/rgb_*.{kind}"))
+        super().__init__(root, sorted(found, key=natural_order))
         if not self.files:
             raise UserError(
-                f"--data_path {self.root}: expected {LABELED} and {SPLITS}, or folders of rgb_NNNNN.jpg and "
+                f"--data_path {root}: expected {LABELED} and {SPLITS}, or folders of rgb_NNNNN.jpg and "
                 "sync_depth_NNNNN.png (16 bits, millimetres)"
             )
         missing = next((path for path in map(self._depth_path, self.files) if not path.is_file()), None)
         if missing is not None:
             raise UserError(f"no depth at {missing}: every rgb_NNNNN needs its sync_depth_NNNNN.png")
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def name(self, index: int) -> str:
-        """The image's path within the data folder."""
-        return self.files[index].relative_to(self.root).as_posix()
-
-    def read(self, index: int) -> np.ndarray:
-        """uint8 RGB (h, w, 3)."""
-        return read_image(self.files[index])
 
     def depth(self, index: int) -> np.ndarray:
         """float32 (h, w), metres, 0 where unknown."""

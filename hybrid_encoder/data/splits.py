@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from ..errors import UserError
 from .text import read_lines
 
@@ -117,3 +119,13 @@ def stays_inside(path: str) -> bool:
     parts = path.split("/")
     plain = path.isprintable() and "\\" not in path and ":" not in path and not {"", "..", "."} & set(parts)
     return plain and len(path.encode()) <= _MAX_PATH and all(len(part.encode()) <= _MAX_NAME for part in parts)
+
+
+def evenly_spaced(count: int, wanted: int | None) -> list[int]:
+    """Which of `count` samples are taken where `wanted` are asked for: all of them, where there are no more.
+
+    >>> evenly_spaced(10, 4), evenly_spaced(2, 4)
+    ([0, 3, 6, 9], [0, 1])
+    """
+    found: list[int] = np.linspace(0, count - 1, min(wanted or count, count)).round().astype(int).tolist()
+    return found

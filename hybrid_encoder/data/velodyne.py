@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 
 from ..errors import UserError
-from ..images import read_pixels
 from .calibration import CAMERAS, check_rotation, kitti_intrinsics, read_calibration
 
 DepthReference = Literal["camera", "scanner"]
@@ -155,23 +153,6 @@ def scan_depth_of_image(image: str | Path) -> np.ndarray:
         )
     drive = path.parents[2]
     return read_scan_depth(drive.parent, drive.name, int(path.stem), side)
-
-
-def read_depth_png(path: str | Path) -> np.ndarray:
-    """A depth PNG of KITTI, for instance of the improved ground truth: float32 (H, W), metres, 0 where unknown.
-
-    Raises:
-        UserError: a missing or unreadable file, or no 16-bit grey image.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no depth image at {path}")
-    raw = read_pixels(path, cv2.IMREAD_UNCHANGED)
-    if raw.dtype != np.uint16 or raw.ndim != 2:
-        raise UserError(
-            f"{path} is no depth image: found {raw.dtype} {raw.shape}, expected 16-bit grey (depth in m x 256)"
-        )
-    return raw.astype(np.float32) / 256.0
 
 
 def improved_depth_path(data_path: str | Path, folder: str, frame: int, side: str = "l") -> Path:

@@ -12,11 +12,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from .activation_checkpointing import checkpoint_activations
 from .processes import Processes
 from .task import LoopOptions
+
+WARM_UP = 0.1
+"""Share of a one-cycle run in which the learning rate rises."""
 
 
 class Stepper:
@@ -166,6 +169,16 @@ def optimizer_steps(epochs: int, batches: int, accumulate: int) -> int:
         accumulate: batches of a step.
     """
     return epochs * -(-batches // accumulate)
+
+
+def one_cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
+    """One cycle (Smith & Topin 2018, https://arxiv.org/abs/1708.07120) whose peaks are the groups' learning rates.
+
+    Args:
+        steps: of the optimiser in the run; PyTorch needs two.
+    """
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, peaks, total_steps=max(steps, 2), pct_start=WARM_UP)
 
 
 def step_schedule(scheduler: LRScheduler) -> None:

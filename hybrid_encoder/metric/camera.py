@@ -1,4 +1,4 @@
-"""Between pixels and points of a camera, as pure functions of numpy arrays.
+"""Pinhole geometry as pure functions of numpy arrays: intrinsics, and points of pixels.
 
 Camera axes: x right, y down, z ahead. Pixel centres lie at integer coordinates.
 """
@@ -11,8 +11,10 @@ import numpy as np
 
 
 def resize_intrinsics(K: np.ndarray, size: tuple[int, int], new_size: tuple[int, int]) -> np.ndarray:
-    """Intrinsics (3, 3) of an image of `size` (width, height) when it is resized: the corners of the image stay, so the
-    principal point moves by half a pixel's growth.
+    """Intrinsics (3, 3) of an image after it is resized from `size` to `new_size`, both (width, height).
+
+    The outer borders of the image coincide. Pixel centres lie at integers, so that the first border is at -0.5: the
+    principal point is scaled about it.
 
     >>> K = np.array([[100.0, 0, 49.5], [0, 100, 19.5], [0, 0, 1]])  # the middle of 100 x 40
     >>> resize_intrinsics(K, (100, 40), (50, 10)).tolist()
@@ -26,7 +28,7 @@ def resize_intrinsics(K: np.ndarray, size: tuple[int, int], new_size: tuple[int,
 
 
 def intrinsics_of_view(degrees: float, width: int, height: int) -> np.ndarray:
-    """Intrinsics (3, 3) of a camera with square pixels and a centred axis, from its horizontal field of view.
+    """Intrinsics (3, 3) from a horizontal field of view, for square pixels and a centred principal point.
 
     >>> intrinsics_of_view(90.0, 100, 40).round(6).tolist()
     [[50.0, 0.0, 49.5], [0.0, 50.0, 19.5], [0.0, 0.0, 1.0]]
@@ -36,8 +38,8 @@ def intrinsics_of_view(degrees: float, width: int, height: int) -> np.ndarray:
 
 
 def unproject(depth: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """The points that the pixels of a depth map show: (H, W) and (3, 3) -> (H, W, 3), float32, camera axes, in the unit
-    of depth.
+    """The 3D points of a depth map's pixels: depth (H, W) and K (3, 3) -> float32 (H, W, 3), in camera axes and in the
+    unit of depth.
 
     >>> K = np.array([[2.0, 0, 1], [0, 2, 0], [0, 0, 1]])
     >>> unproject(np.full((1, 3), 4.0), K).tolist()
@@ -50,7 +52,7 @@ def unproject(depth: np.ndarray, K: np.ndarray) -> np.ndarray:
 
 
 def transform(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """Points (N, 3) moved by a pose (4, 4), in the points' precision.
+    """Points (N, 3) transformed by a pose (4, 4); the dtype is that of the points.
 
     >>> pose = np.eye(4)
     >>> pose[2, 3] = 5.0

@@ -1,12 +1,13 @@
-"""The ground's plane in a depth map: the camera's height above it, in the unit of depth.
+"""Fits the ground plane in a depth map; gives the camera's height above it, in the unit of depth.
 
 A plane n . X = h, with n the unit normal towards the ground in camera axes (x right, y down, z ahead) and h the height
-of the camera, has an inverse depth that is linear in the image: 1 / Z = n . K^-1 (u, v, 1) / h. So three numbers are
-fitted to inverse depth, whose noise is even over the image. The height gives the scale, as in Xue et al. 2020
-(https://arxiv.org/abs/2004.05560).
+of the camera, has an inverse depth that is linear in the image: 1 / Z = n . K^-1 (u, v, 1) / h. Its three parameters
+are fitted to inverse depth, whose noise is about the same everywhere in the image. The height gives the scale, as in
+Xue et al. 2020 (https://arxiv.org/abs/2004.05560).
 
-A net's road is bent, and a bent road is fitted best by a tilted plane, whose height is wrong. So the tilt is drawn to
-zero as far as the depth deviates from a plane: an exact plane keeps its tilt, whatever the camera's pitch is.
+A predicted road is often bent. The plane that fits a bent road best is tilted, and its height is wrong. Therefore the
+tilt has a prior with mean zero, which weighs more the more the depth deviates from a plane: an exact plane keeps its
+tilt, whatever the camera's pitch is.
 """
 
 from __future__ import annotations
@@ -20,49 +21,49 @@ from .camera import resize_intrinsics
 from .scale import FrameScale
 
 LOWER_PART, MIDDLE_PART = 0.6, 0.6
-"""The ground is looked for below this share of the rows, in the middle share of the columns."""
+"""The ground is searched below the first 60% of the rows, in the middle 60% of the columns."""
 TOLERANCE = 0.1
 """Relative error of inverse depth up to which a pixel lies on the plane."""
 MIN_SHARE = 0.5
-"""Least share of the looked-at pixels that have to lie on the plane."""
+"""Smallest share of the searched pixels that must lie on the plane."""
 MAX_TILT = 15.0
-"""Degrees between the plane's normal and the camera's down axis: a car's camera looks ahead."""
+"""Largest angle in degrees between the plane's normal and the camera's down axis: a car's camera looks ahead."""
 LIKELY_TILT = 2.0
-"""Standard deviation of the tilt that is expected of a camera on a car, degrees."""
+"""Standard deviation of the prior of the tilt, degrees: what is usual for a camera on a car."""
 MAX_SPREAD = 0.07
 """Largest relative deviation, 1.4826 times the median, of the pixels on the plane."""
 MIN_REACH = 1.3
-"""Least ratio of the farthest to the nearest depth of the plane's rows: else its tilt cannot be told."""
+"""Smallest ratio of the plane's farthest to its nearest depth: a smaller one does not determine the tilt."""
 _COLUMNS = 80
-"""The depth map is averaged to about so many columns first, which takes noise of single pixels out."""
+"""The depth map is first averaged to at most this number of columns, which removes the noise of single pixels."""
 _ALL = 0.999
-"""Share of an averaged cell that has to be known."""
+"""Share of an averaged cell's pixels that must be known."""
 _TRIALS, _REFINEMENTS = 200, 5
 _SEED = 0
-"""Of the draws of pixels, so that one depth map always gives one plane."""
+"""Seed of the random samples: the same depth map always gives the same plane."""
 
 
 class GroundPlane(NamedTuple):
-    """A plane that was found, or what speaks against it."""
+    """The plane that fits best, and whether it is the ground."""
 
     height: float
-    """Of the camera above the plane, in the unit of depth."""
+    """Height of the camera above the plane, in the unit of depth; 0 if the plane is refused."""
     tilt: float
     """Degrees between the normal of the plane that fits best and the camera's down axis."""
     share: float
-    """Part of the looked-at pixels that lie on the plane."""
+    """Share of the searched pixels that lie on the plane."""
     spread: float
     """Relative deviation of their inverse depth from the plane's: 1.4826 times the median."""
     refusal: str
-    """Why it is no ground, in words; empty where it is."""
+    """Why the plane is not the ground; empty if it is."""
 
 
 def fit_ground(depth: np.ndarray, K: np.ndarray) -> GroundPlane:
-    """The plane of the ground in the lower middle of a depth map, by random samples and reweighted least squares.
+    """Fits the ground plane in the lower middle of a depth map, by random samples (MSAC), then least squares.
 
     Args:
-        depth: (H, W), positive; 0 where unknown.
-        K: (3, 3), pixels of the map.
+        depth: (H, W), above 0; 0 where unknown.
+        K: (3, 3), in pixels of the map.
 
     >>> K = np.array([[100.0, 0, 80], [0, 100, 30], [0, 0, 1]])
     >>> row = np.arange(60.0)[:, None] + np.zeros((1, 160))
@@ -89,8 +90,12 @@ def fit_ground(depth: np.ndarray, K: np.ndarray) -> GroundPlane:
 
 
 def ground_scale(camera_height: float, depth: np.ndarray, K: np.ndarray) -> FrameScale:
-    """What the ground in a depth map (H, W) tells of the scale, for a camera so many metres above it; K as in
-    `fit_ground`."""
+    """The metric scale of a depth map from the ground in it.
+
+    Args:
+        camera_height: of the camera above the ground, metres.
+        depth, K: as in `fit_ground`.
+    """
     plane = fit_ground(depth, K)
     return FrameScale(0.0, plane.refusal) if plane.refusal else FrameScale(camera_height / plane.height)
 
@@ -111,7 +116,7 @@ def _refusal(plane: GroundPlane, reach: float) -> str:
 
 
 def _lower_middle(depth: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rays (N, 3) with z = 1 and inverse depths (N,) of the known pixels where the ground is looked for."""
+    """Rays (N, 3) with z = 1 and inverse depths (N,) of the known pixels in the area where the ground is searched."""
     height, width = depth.shape
     columns = min(width, _COLUMNS)
     rows = max(round(height * columns / width), 1)
@@ -128,8 +133,8 @@ def _lower_middle(depth: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _best_sample(rays: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    """Of planes through three drawn pixels, the one with the least median of relative errors capped at the tolerance
-    (Torr and Zisserman 2000: MSAC)."""
+    """Of planes through three random pixels, the one with the smallest mean of relative errors, which are capped at the
+    tolerance (MSAC: Torr and Zisserman 2000)."""
     draws = np.random.default_rng(_SEED).integers(0, len(inverse), (_TRIALS, 3))
     drawn = rays[draws]
     usable = np.abs(np.linalg.det(drawn)) > 1e-9
@@ -142,11 +147,11 @@ def _best_sample(rays: np.ndarray, inverse: np.ndarray) -> np.ndarray:
 
 
 def _refined(rays: np.ndarray, inverse: np.ndarray, plane: np.ndarray, levelling: float = 0.0) -> np.ndarray:
-    """Least squares of relative errors over the pixels within the tolerance, repeated.
+    """Least squares of relative errors over the pixels within the tolerance of the last plane, repeated.
 
     Args:
-        levelling: weight of the plane's tilt, in errors per radian: the deviation of the whole ground (a net's errors
-            are not those of single pixels) over that of the tilt.
+        levelling: weight of the prior of the tilt, per radian: the deviation of the inverse depth over that of the
+            tilt. It counts as much as all pixels together, because a net's errors at neighbouring pixels are alike.
     """
     for _ in range(_REFINEMENTS):
         near = np.abs(rays @ plane / inverse - 1) < TOLERANCE
@@ -159,7 +164,7 @@ def _refined(rays: np.ndarray, inverse: np.ndarray, plane: np.ndarray, levelling
 
 
 def _reach(inverse: np.ndarray) -> float:
-    """The farthest depth over the nearest, without the outermost twentieth on either side."""
+    """The farthest depth over the nearest one, after the outermost 5% at either end are left out."""
     if not len(inverse):
         return 1.0
     low, high = np.percentile(inverse, [5, 95])

@@ -1,4 +1,4 @@
-"""The scale from measured depth, such as a LiDAR's."""
+"""The metric scale from measured depth, such as a LiDAR's."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import numpy as np
 from .scale import FrameScale
 
 MIN_PIXELS = 50
+"""Smallest number of pixels that both maps know."""
 MIN_METRES, MAX_METRES = 1.0, 80.0
-"""Measured depth that is compared."""
+"""Range of the measured depth that is compared."""
 
 
 def measured_scale(depth: np.ndarray, measured: np.ndarray) -> FrameScale:
-    """The median of measured over predicted depth.
+    """The median ratio of measured to predicted depth.
 
     Args:
-        depth: (H, W), predicted.
+        depth: (H, W), predicted, in any unit.
         measured: (H, W), metres, 0 where unknown.
 
     >>> measured = np.zeros((10, 10))

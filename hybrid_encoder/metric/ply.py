@@ -13,10 +13,10 @@ _VERTEX = np.dtype([(name, "<f4") for name in "xyz"] + [(name, "u1") for name in
 
 
 def write_ply(path: Path, cloud: Cloud, unit: str) -> None:
-    """Writes points, whole or not at all.
+    """Writes a cloud; the file is whole or not there.
 
     Args:
-        unit: of lengths, in words, for the file's comment.
+        unit: name of the unit of length, for the file's comment.
 
     Raises:
         UserError: the file cannot be written.

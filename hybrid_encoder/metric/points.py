@@ -1,4 +1,4 @@
-"""Coloured points from depth, and a voxel grid that fuses those of many frames."""
+"""Coloured points from depth, and a voxel grid that fuses the points of many frames."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 from .camera import transform, unproject
 
 EDGE = 0.08
-"""Relative bend of inverse depth, over one or two pixels, beyond which a pixel lies between two surfaces."""
+"""Second difference of inverse depth over one or two pixels, relative to the largest of the three values, above which
+a pixel lies on a depth edge."""
 FAR = 4.0
-"""Depth beyond so many medians is left out: sky, and what is too far to be told well."""
+"""Depth above this multiple of the median is left out: sky, and surfaces that are too far for exact depth."""
 _MERGE_EVERY = 8
-"""Frames between two sortings of the grid."""
+"""Number of frames after which the grid is sorted again."""
 
 
 class Cloud(NamedTuple):
@@ -26,16 +27,16 @@ class Cloud(NamedTuple):
 
 
 def on_surface(depth: np.ndarray) -> np.ndarray:
-    """(H, W) bool: which pixels show one surface, and none between two or the far end.
+    """The pixels that lie on a surface: bool (H, W), False at depth edges, far away and where depth is unknown.
 
-    The inverse depth of a plane is linear in the image, however steeply it is seen; at an edge of depth it bends.
+    The inverse depth of a plane is linear in the image, whatever its slope; at a depth edge it bends.
 
     >>> depth = np.where(np.arange(12) < 6, 4.0, 8.0)[None].repeat(3, 0)
     >>> on_surface(depth)[1].astype(int).tolist()
     [1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1]
 
     Args:
-        depth: (H, W), above 0; 0 where unknown.
+        depth: (H, W), above 0; 0 where unknown. Any unit.
     """
     known = depth > 0
     if not known.any():
@@ -51,7 +52,7 @@ def on_surface(depth: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(values: np.ndarray, axis: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """The values so many pixels before and after, (H, W) each; outside, the map goes on straight."""
+    """The values `reach` pixels before and after each pixel, (H, W) each; outside, the map is extrapolated linearly."""
     size = values.shape[axis]
     margins = [(reach, reach) if number == axis else (0, 0) for number in (0, 1)]
     padded = np.pad(values, margins, mode="reflect", reflect_type="odd")
@@ -59,20 +60,21 @@ def _neighbours(values: np.ndarray, axis: int, reach: int) -> tuple[np.ndarray, 
 
 
 def cloud_of(image: np.ndarray, depth: np.ndarray, kept: np.ndarray, K: np.ndarray) -> Cloud:
-    """The points that some pixels show, in camera axes (x right, y down, z ahead).
+    """The points of the kept pixels, in camera axes (x right, y down, z ahead) and in the unit of depth.
 
     Args:
         image: uint8 RGB (H, W, 3).
         depth: (H, W).
-        kept: bool (H, W), the pixels, as of `on_surface`.
+        kept: bool (H, W), for instance of `on_surface`.
         K: (3, 3), pixels of the depth map.
     """
     return Cloud(unproject(depth, K)[kept], image[kept])
 
 
 class VoxelGrid:
-    """Averages the points of many frames within cubes; near observations count more, as 1 / depth^2, since an error of
-    depth grows with its square.
+    """Averages the points of many frames within cubes.
+
+    A point has the weight 1 / depth^2, because the error of depth grows with the square of depth.
 
     Args:
         side: of a cube, in the unit of the points.
@@ -82,11 +84,11 @@ class VoxelGrid:
         self.side = side
         self._cells = np.empty((0, 3), np.int32)
         self._sums = np.empty((0, 8))
-        """Weights, weighted x, y, z, r, g, b, and frames."""
+        """Columns: weight, weighted x, y, z, r, g, b, and number of frames."""
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, cloud: Cloud, pose: np.ndarray) -> None:
-        """The points of one frame, in its camera's axes, at a pose (4, 4), world from camera."""
+        """Adds the points of a frame, in its camera's axes; `pose`: (4, 4), world from camera, in the points' unit."""
         weight = 1 / np.maximum(cloud.points[:, 2:], 1e-6).astype(np.float64) ** 2
         world = transform(cloud.points, pose).astype(np.float64)
         cells, sums = _summed(
@@ -97,7 +99,7 @@ class VoxelGrid:
             self._merge()
 
     def cloud(self, min_frames: int = 1) -> Cloud:
-        """One point for each cube that at least so many frames saw."""
+        """One point for each cube that at least `min_frames` frames saw, in world coordinates."""
         self._merge()
         kept = self._sums[self._sums[:, 7] >= min_frames]
         means = kept[:, 1:7] / kept[:, :1]
@@ -111,7 +113,7 @@ class VoxelGrid:
 
 
 def _summed(cells: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each cell (n, 3) once, and the sum of its values (n, C)."""
+    """The distinct cells (n, 3) of cells (N, 3), and the sums (n, C) of their values (N, C)."""
     if not len(cells):
         return cells, values
     order = np.lexsort(cells.T)

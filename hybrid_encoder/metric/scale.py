@@ -1,4 +1,4 @@
-"""Metres per unit of depth: one estimate from many frames, and one that slowly follows a video."""
+"""The metric scale, metres per unit of depth: one estimate from many frames, and one that is updated along a video."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ import numpy as np
 from ..errors import UserError
 
 MIN_SHARE = 1 / 3
-"""Least share of frames that have to tell a scale."""
+"""Smallest share of frames that must give a scale."""
 MAX_SPREAD = 0.3
-"""Largest relative deviation of the frames' scales, 1.4826 times the median."""
+"""Largest relative deviation of the frames' scales from their median: 1.4826 times the median of the deviations."""
 MOMENTUM = 0.97
-"""How slowly a video's scale follows its frames."""
+"""Weight of the scale so far in a video's next scale."""
 _SHOWN_REFUSALS = 3
-"""Reasons that are told; of those that differ in their numbers alone, one."""
+"""Number of reasons in a message; reasons that differ only in their numbers count once."""
 
 
 class FrameScale(NamedTuple):
-    """What one frame tells of the scale."""
+    """The scale of one frame, or why there is none."""
 
     factor: float
-    """Metres per unit of depth; 0 where it is refused."""
+    """Metres per unit of depth; 0 if there is a refusal."""
     refusal: str = ""
-    """Why this frame tells nothing, in words; empty where it does."""
+    """Why the frame gives no scale; empty if it does."""
 
 
 @dataclass(frozen=True)
 class ScaleEstimate:
-    """One scale of many frames."""
+    """One scale for many frames."""
 
     source: str
-    """What it comes from, in words."""
+    """Name of the source, for messages."""
     factor: float
     """Metres per unit of depth."""
     spread: float
-    """Relative deviation of the frames' scales from it: 1.4826 times the median."""
+    """Relative deviation of the frames' scales from the factor: 1.4826 times the median of the deviations."""
     used: int
     frames: int
-    """How many frames told a scale, and how many were looked at."""
+    """How many frames gave a scale, and how many were examined."""
 
     def __str__(self) -> str:
         return (
@@ -56,10 +56,10 @@ def combine(source: str, found: Sequence[FrameScale]) -> ScaleEstimate:
     """The median of the frames' scales.
 
     Args:
-        source: where they come from, in words.
+        source: name of the source, for messages.
 
     Raises:
-        UserError: too few of the frames tell a scale, with the reasons of some, or they contradict each other.
+        UserError: too few frames give a scale (the message has some of the reasons), or their scales differ too much.
 
     >>> print(combine("LiDAR", [FrameScale(5.0), FrameScale(5.2), FrameScale(5.1), FrameScale(0.0, "no scan")]))
     scale from LiDAR: 5.1 m per unit of depth, from 3 of 4 frames, spread 2.9%
@@ -69,24 +69,24 @@ def combine(source: str, found: Sequence[FrameScale]) -> ScaleEstimate:
         reasons = {re.sub(r"[0-9]+", "", frame.refusal): frame.refusal for frame in found if frame.refusal}
         told = "; ".join([*reasons.values()][:_SHOWN_REFUSALS]) or "there is no frame"
         raise UserError(
-            f"no scale from {source}: {len(factors)} of {len(found)} frames tell one, at least {MIN_SHARE:.0%} are "
-            f"expected. {told[:1].upper()}{told[1:]}"
+            f"no scale from {source}: {len(factors)} of {len(found)} frames give one, expected at least "
+            f"{MIN_SHARE:.0%}. {told[:1].upper()}{told[1:]}"
         )
     factor = float(np.median(factors))
     spread = 1.4826 * float(np.median(np.abs(factors / factor - 1)))
     if spread > MAX_SPREAD:
         raise UserError(
             f"no scale from {source}: the {len(factors)} frames contradict each other, from {factors.min():.3g} to "
-            f"{factors.max():.3g} m per unit of depth, spread {spread:.0%}, at most {MAX_SPREAD:.0%} is expected"
+            f"{factors.max():.3g} m per unit of depth, spread {spread:.0%}, expected at most {MAX_SPREAD:.0%}"
         )
     return ScaleEstimate(source, factor, spread, len(factors), len(found))
 
 
 class ScaleTracker:
-    """A scale that begins at an estimate and slowly follows what the frames of a video tell.
+    """A scale that starts from an estimate and is updated with the frames of a video: a geometric moving average.
 
     Attributes:
-        factor: metres per unit of depth, now.
+        factor: metres per unit of depth, after the last frame.
     """
 
     def __init__(self, start: ScaleEstimate) -> None:
@@ -95,7 +95,7 @@ class ScaleTracker:
         self._lowest = self._highest = start.factor
 
     def follow(self, frame: FrameScale) -> float:
-        """The scale after one more frame, metres per unit of depth; a frame that tells nothing leaves it.
+        """The scale after one more frame, metres per unit of depth; a frame without a scale does not change it.
 
         >>> tracker = ScaleTracker(ScaleEstimate("LiDAR", 1.0, 0.0, 1, 1))
         >>> round(tracker.follow(FrameScale(2.0)), 3), round(tracker.follow(FrameScale(0.0, "dark")), 3)

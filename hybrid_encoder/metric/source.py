@@ -1,4 +1,4 @@
-"""What `--scale_from` names."""
+"""The source of the metric scale that `--scale_from` names."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ..errors import UserError
 
 Kind = Literal["camera_height", "lidar", "baseline", "speed", "poses"]
 _IN_METRES = {"camera_height": (0.05, 100.0), "baseline": (0.001, 100.0)}
-"""Lengths that are taken for real."""
+"""Smallest and largest length in metres that is accepted."""
 _EXPECTED = (
     "expected camera_height=METRES, lidar, baseline=METRES, speed=FILE (lines of seconds and metres per second) or "
-    "poses=FILE (KITTI's twelve numbers a line, or TUM's eight)"
+    "poses=FILE (lines of twelve numbers as in KITTI, or of eight as in TUM)"
 )
 
 
 @dataclass(frozen=True)
 class ScaleSource:
-    """Where the scale comes from. Build it with `read_scale_source`, which checks."""
+    """Where the metric scale comes from. `read_scale_source` makes and checks it."""
 
     kind: Kind
     metres: float = 0.0
-    """Of camera_height and baseline."""
+    """The length, of camera_height and baseline."""
     file: Path = Path()
-    """Of speed and poses; Path(): none, the poses are the data set's own."""
+    """The file, of speed and poses; Path(): the poses are the data set's own."""
 
     def __str__(self) -> str:
         if self.kind in _IN_METRES:
@@ -37,17 +37,17 @@ class ScaleSource:
 
     @property
     def has_file(self) -> bool:
-        """Whether a file holds it."""
+        """Whether the source is a file."""
         return self.file != Path()
 
     @property
     def needs_motion(self) -> bool:
-        """Whether it is compared with the camera's motion in the unit of depth."""
+        """Whether the scale comes from the camera's motion in the unit of depth."""
         return self.kind in ("speed", "poses")
 
 
 def read_scale_source(text: str) -> ScaleSource:
-    """The source that a text names.
+    """The source that `--scale_from TEXT` names.
 
     >>> read_scale_source("camera_height=1.65")
     ScaleSource(kind='camera_height', metres=1.65, file=PosixPath('.'))
@@ -55,7 +55,7 @@ def read_scale_source(text: str) -> ScaleSource:
     'LiDAR'
 
     Raises:
-        UserError: no such source, or no length.
+        UserError: an unknown source, or a length out of range.
     """
     kind, _, value = text.partition("=")
     if kind not in get_args(Kind) or (kind == "lidar" and value) or (kind == "speed" and not value):

@@ -1,4 +1,4 @@
-"""Predicts a batch of images, at the model's size or with their own proportions."""
+"""Predicts a batch of images, at the model's size or in their own aspect ratio."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .settings import PredictionSettings
 def predict_batch(
     model: DepthPredictor, images: Sequence[np.ndarray], settings: PredictionSettings
 ) -> list[np.ndarray]:
-    """Inverse depth, float32 (h, w), of uint8 RGB images (H, W, 3) of any sizes, in their order.
+    """Inverse depth, float32 (h, w), of each of the uint8 RGB images (H, W, 3), which may have different sizes.
 
     Raises:
-        NonFiniteWeightsError: the model gives something else than numbers.
+        NonFiniteWeightsError: the model predicts non-finite values.
     """
     if not settings.keep_aspect:
         return list(check_finite(predict_disparities(model, images)))
@@ -33,14 +33,14 @@ def predict_batch(
 
 
 def aspect_size(size: tuple[int, ...], pixels: int) -> tuple[int, int]:
-    """Height and width, multiples of 32, with nearly the proportions of an image and about so many pixels.
+    """Height and width, multiples of 32, with nearly the aspect ratio of an image and about `pixels` pixels.
 
     >>> aspect_size((375, 1242), 192 * 640), aspect_size((720, 1280), 192 * 640), aspect_size((720, 1280), 96 * 320)
     ((192, 640), (288, 512), (128, 224))
 
     Args:
         size: height and width of the image.
-        pixels: of what the model was trained on.
+        pixels: number of pixels of the training images.
     """
     height, width = size
     least = max(int((pixels * height / width) ** 0.5 // SIZE_MULTIPLE), 1)

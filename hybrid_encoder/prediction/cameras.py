@@ -1,4 +1,4 @@
-"""What is known of the camera of a run: its intrinsics, and its path through each input."""
+"""The camera of a run: its intrinsics, and its path through each input."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from .settings import PredictionSettings
 from .trajectory import CameraPath, PosePredictor, predict_path
 
 IMAGES = Path()
-"""Stands for all images of a run, which are taken by one camera."""
+"""The key of all images of a run together: one camera took them."""
 
 Size = tuple[int, int]
 """Width and height."""
 
 
 class Cameras:
-    """Finds out what the settings ask for, once.
+    """Intrinsics and camera paths as the settings ask for them; each path is predicted once.
 
     Args:
         settings: of the run.
-        poses: the pose nets, where there are any.
+        poses: the pose nets; None: there are none.
 
     Attributes:
-        factors: metres per unit of depth of each input, once its scale is known; `IMAGES` for all images.
+        factors: metres per unit of the model's depth, by video, once its scale is known; `IMAGES` is the key of all
+            images.
     """
 
     def __init__(self, settings: PredictionSettings, poses: PosePredictor | None = None) -> None:
@@ -43,14 +44,14 @@ class Cameras:
         self._paths: dict[Path, CameraPath] = {}
 
     def _check(self) -> None:
-        """Raises UserError where the settings ask for something that needs a camera or a path that nobody knows."""
+        """Raises UserError where the settings need intrinsics or a camera path and neither is given."""
         source = self.settings.scale_from
         of_camera = source is not None and (source.kind == "camera_height" or source.needs_motion)
         if not self.knows_camera and (self.settings.points or of_camera):
             raise UserError(
-                "points, and the scale from the camera's height, speed or poses, need the camera: give --intrinsics "
-                "fx,fy,cx,cy (pixels of the inputs), a JSON file with K and image_size, or --fov DEGREES, how wide the "
-                "images see"
+                "points, and the scale from the camera's height, speed or poses, need the camera's intrinsics: give "
+                "--intrinsics fx,fy,cx,cy (pixels of the inputs), a JSON file with K and image_size, or --fov DEGREES, "
+                "the horizontal field of view"
             )
         if self.poses is None and self.settings.trajectory:
             raise UserError("the camera's motion is not known: give weights of a run with pose nets")
@@ -62,18 +63,18 @@ class Cameras:
 
     @property
     def knows_paths(self) -> bool:
-        """Whether the camera's path can be told."""
+        """Whether the camera's path is given or can be predicted."""
         return self.poses is not None or self.settings.poses is not None
 
     def intrinsics_of_map(self, size: Size, map_size: Size | None = None) -> np.ndarray:
-        """(3, 3), pixels of a depth map of the rows that stay of an image.
+        """(3, 3), in pixels of a depth map of an image without the rows that `crop_bottom` cuts off.
 
         Args:
             size: of the whole image.
-            map_size: of the map; None: that of the rows that stay.
+            map_size: of the map; None: that of the cropped image.
 
         Raises:
-            UserError: the intrinsics are of other images, or nobody knows them.
+            UserError: the intrinsics belong to images of another size.
         """
         if self.settings.camera is not None:
             K = self.settings.camera.for_image(*size).K
@@ -84,13 +85,13 @@ class Cameras:
         return K if map_size is None else resize_intrinsics(K, kept, map_size)
 
     def seen(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
-        """Frames as models see them: without lens distortion and the rows that are cut off."""
+        """Frames as models see them: undistorted, and without the rows that `crop_bottom` cuts off."""
         undistort = Undistorter(self.settings.camera)
         for frame in frames:
             yield frame._replace(image=cut_bottom(undistort(frame.image), self.settings.crop_bottom))
 
     def predicted_path(self, images: Sequence[Path], video: Path | None = None) -> CameraPath:
-        """The predicted path through images that follow each other, or through a video, in the unit of depth.
+        """The predicted path through consecutive images or through a video, in the unit of the model's depth.
 
         Raises:
             UserError: as `predict_path`.
@@ -105,7 +106,7 @@ class Cameras:
         return self._paths[key]
 
     def predicted_poses(self, images: Sequence[Path], video: Path | None = None) -> np.ndarray:
-        """(N, 4, 4), world from camera, of the predicted path in the unit of what is written.
+        """The predicted path, (N, 4, 4), world from camera, in the unit of the depth that is written.
 
         Raises:
             UserError: as `predicted_path`.
@@ -115,7 +116,7 @@ class Cameras:
         return poses
 
     def poses_of_video(self, video: Path) -> np.ndarray:
-        """(N, 4, 4), world from camera, in the unit of what is written: those of --poses, or else predicted ones.
+        """(N, 4, 4), world from camera, in the unit of the depth that is written: from --poses, or else predicted.
 
         Raises:
             UserError: no such file, or as `predicted_path`.

@@ -1,4 +1,4 @@
-"""Coloured points of images, and of a video as one cloud."""
+"""Coloured point clouds of images, and of a whole video."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..model.predictor import resize_map
 from .cameras import Size
 
 VOXELS_OF_MEDIAN = 100
-"""Cells of a video's cloud within the median depth of its first frame, where no size is asked for."""
+"""The median depth of a video's first frame, divided by the default side of a cell."""
 _FRAMES_THAT_AGREE = 2
-"""Frames of a video that have to see a cell; one alone may have seen anything."""
+"""Number of frames that must see a cell of a video's cloud; what only one frame sees may be an error."""
 
 
 def image_cloud(image: np.ndarray, depth: np.ndarray, K: np.ndarray) -> Cloud:
-    """The points of an image, at its own size, in camera axes.
+    """The points of an image, one per pixel on a surface, in camera axes and in the unit of depth.
 
     Args:
         image: uint8 RGB (H, W, 3).
-        depth: (h, w), as the model gave it: edges are found where they are sharp.
+        depth: (h, w) at the model's size, at which depth edges are sharp.
         K: (3, 3), pixels of the image.
     """
     height, width = image.shape[:2]
@@ -33,7 +33,7 @@ def image_cloud(image: np.ndarray, depth: np.ndarray, K: np.ndarray) -> Cloud:
 
 
 class VideoCloud:
-    """Fuses the points of a video's frames in the world of its path.
+    """Fuses the points of a video's frames in world coordinates.
 
     Args:
         poses: (N, 4, 4) of all frames, world from camera, in the unit of the depth.
@@ -47,7 +47,7 @@ class VideoCloud:
         self._count = 0
 
     def add(self, image: np.ndarray, depth: np.ndarray) -> None:
-        """The next frame, uint8 RGB (H, W, 3), and its depth, (h, w) as the model gave it."""
+        """Adds the next frame, uint8 RGB (H, W, 3), and its depth, (h, w), at the model's size."""
         self._count += 1
         if self._count > len(self._poses):
             return
@@ -63,10 +63,10 @@ class VideoCloud:
         """All points.
 
         Raises:
-            UserError: the path has another number of poses than the video has frames.
+            UserError: the number of poses differs from the number of frames.
         """
         if self._count != len(self._poses) or self._grid is None:
             raise UserError(
-                f"the path has {len(self._poses)} poses, the video {self._count} frames: one pose a frame is expected"
+                f"the path has {len(self._poses)} poses for {self._count} frames of the video: expected one per frame"
             )
         return self._grid.cloud(min(_FRAMES_THAT_AGREE, self._count))

@@ -1,6 +1,6 @@
-"""A program of its own, started by `video.py`: prints the first codec with which the installed OpenCV writes a video.
+"""A separate program that `video.py` starts: prints the first codec with which the installed OpenCV writes a video.
 
-FFmpeg complains on standard error about every codec that it lacks. The caller discards that of this process.
+FFmpeg reports on stderr every codec that it lacks. The caller discards the stderr of this process.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ import cv2
 import numpy as np
 
 _TRIAL = (320, 240)
-"""Encoders in hardware have a least size."""
+"""Width and height of the trial video: hardware encoders refuse smaller ones."""
 
 
 def main(arguments: list[str]) -> int:
-    """Arguments: frames per second, width, height, and four-letter codes in order of preference."""
+    """Prints the first usable codec and returns 0; returns 1 if there is none.
+
+    Args:
+        arguments: frames per second, width, height, and codecs as four-letter codes, in order of preference.
+    """
     fps, size, codecs = float(arguments[0]), (int(arguments[1]), int(arguments[2])), arguments[3:]
     with tempfile.TemporaryDirectory() as folder:
         for codec in codecs:

@@ -1,4 +1,4 @@
-"""What a video shows of each frame: itself, and the colours of its depth on one slowly moving scale."""
+"""A video's picture of each frame: the frame beside the colours of its depth, on a scale that changes slowly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .legend import UNKNOWN_UNIT, with_legend
 from .settings import PredictionSettings
 
 SCALE_MOMENTUM = 0.9
-"""How slowly a video's colour scale follows its frames: without it the colours flicker."""
+"""Share of the last frame's colour scale in the next one's: without it the colours of a video flicker."""
 
 
 def unit_of(settings: PredictionSettings) -> str:
@@ -25,7 +25,7 @@ def picture_pair(
 
     Args:
         image: uint8 RGB (H, W, 3).
-        disparity: (h, w), inverse depth in the unit that is written.
+        disparity: (h, w), inverse of the depth in the unit that is written.
         limits: ends of the colour scale in inverse depth.
     """
     colours = colorize_disparity(resize_map(disparity, *image.shape[:2]), limits, settings.colormap)
@@ -33,11 +33,11 @@ def picture_pair(
 
 
 class ColourScale:
-    """Ends of a video's colours, in inverse depth, which follow its frames slowly.
+    """The ends of a video's colour scale, in inverse depth: an exponential moving average over its frames.
 
     Attributes:
-        limits: now.
-        own: what the last frame would have by itself.
+        limits: of the last frame; None before the first.
+        own: what `limits` would be without averaging.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Which files a user means by paths, folders and patterns, and what their results are called."""
+"""The files that paths, folders and patterns stand for, and the names of their results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..images import IMAGE_SUFFIXES, natural_order
 
 
 class InputFile(NamedTuple):
-    """A file to predict; `named` is True where the user gave its very path."""
+    """A file to predict. `named`: the user gave its path, not a folder or pattern."""
 
     path: Path
     is_video: bool
@@ -22,12 +22,12 @@ class InputFile(NamedTuple):
 
 
 def find_inputs(inputs: Sequence[str | Path]) -> list[InputFile]:
-    """The image and video files that paths, folders and glob patterns stand for, each once, folders and patterns
-    sorted, frame_9 before frame_10.
+    """The image and video files that paths, folders and glob patterns stand for, each once.
+
+    Files of a folder or pattern are sorted, frame_9 before frame_10; hidden files of a folder are left out.
 
     Raises:
-        UserError: a path that does not exist, a named file of another kind, or a folder or pattern with nothing to
-            predict.
+        UserError: a path that does not exist, a file of another kind, or a folder or pattern without images and videos.
     """
     found: dict[Path, InputFile] = {}
     for given in inputs:
@@ -62,10 +62,10 @@ def _members(given: str | Path) -> list[Path]:
 
 
 def output_stems(paths: Sequence[Path]) -> list[str]:
-    """One name per path, all different (also where upper and lower case are one): the stem where it is unique.
+    """A name for each path; no two are the same, even on file systems that ignore case. A unique stem stays.
 
-    Paths of one stem are told apart by their suffix ("a_jpg", "a_png"), else by as many parent folders as it takes
-    ("drive1_0000", "drive2_0000"), else by both; a number is the last resort.
+    Paths with the same stem get their suffix ("a_jpg", "a_png"), else as many parent folders as it takes
+    ("drive1_0000", "drive2_0000"), else both; a number where all that is not enough.
     """
     stems = [path.stem for path in paths]
     for stem in set(map(str.casefold, stems)):

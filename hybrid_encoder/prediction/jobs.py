@@ -1,4 +1,4 @@
-"""Which inputs are predicted, and the files that each of them gives."""
+"""The plan of a prediction: its inputs, and the files that each of them gives."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def plan(inputs: Sequence[str | Path], out: Path, settings: PredictionSettings) 
     """The inputs with their outputs in the folder `out`.
 
     Raises:
-        UserError: no input, `out` is or lies in a file, an output would take the place of an input, or a file that
-            belongs to one drive is given for several.
+        UserError: no input, `out` is or lies in a file, an output would overwrite an input, or a file that describes
+            one drive is given for several drives.
     """
     sources = find_inputs(inputs)
     in_the_way = next((folder for folder in (out, *out.parents) if os.path.exists(folder)), None)
@@ -54,7 +54,7 @@ def _targets(out: Path, stem: str, source: InputFile, settings: PredictionSettin
 
 
 def _check_one_drive(sources: Sequence[InputFile], settings: PredictionSettings) -> None:
-    """Raises UserError for a file of one drive and several inputs; all images together are one."""
+    """Raises UserError where a file describes one drive and the inputs are several; all images count as one drive."""
     drives = sum(source.is_video for source in sources) + any(not source.is_video for source in sources)
     source = settings.scale_from
     of_one = [
@@ -62,4 +62,6 @@ def _check_one_drive(sources: Sequence[InputFile], settings: PredictionSettings)
         *([f"--scale_from {source.kind}={source.file}"] if source is not None and source.has_file else []),
     ]
     if of_one and drives > 1:
-        raise UserError(f"{of_one[0]} is of one drive, and these are {drives}: give one video, or the images of one")
+        raise UserError(
+            f"{of_one[0]} describes one drive, but the inputs are {drives}: give one video, or the images of one drive"
+        )

@@ -10,14 +10,14 @@ import numpy as np
 from ..colormap import colorize
 
 LEAST_HEIGHT, LEAST_WIDTH = 90, 200
-"""Pixels of a picture; in a smaller one a legend would hide too much."""
-UNKNOWN_UNIT = "unit of its own"
+"""Pixels of the smallest picture that gets a legend; on a smaller one it would hide too much."""
+UNKNOWN_UNIT = "arbitrary unit"
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE, _BACKGROUND = (255, 255, 255), 0.35
 
 
 def with_legend(picture: np.ndarray, limits: tuple[float, float], unit: str, colormap: str) -> np.ndarray:
-    """The picture with a legend in its upper right corner; a small one stays as it is.
+    """The picture with a legend in its upper right corner; a small picture is returned unchanged.
 
     Args:
         picture: uint8 RGB (H, W, 3), colours of inverse depth.
@@ -50,7 +50,7 @@ def with_legend(picture: np.ndarray, limits: tuple[float, float], unit: str, col
 
 
 def _ticks(limits: tuple[float, float], length: int, font_scale: float) -> list[tuple[int, str]]:
-    """Pixels along a bar from far to near, and the depths to write there, as many as have room."""
+    """Places of ticks in pixels along a bar from far to near, and their labels; ticks without room are left out."""
     low, high = max(limits[0], 1e-9), limits[1]
     if not high > low:
         return []
@@ -66,7 +66,7 @@ def _ticks(limits: tuple[float, float], length: int, font_scale: float) -> list[
 
 
 def round_depths(near: float, far: float) -> list[float]:
-    """The numbers 1, 1.5, 2, 3, 4, 5 and 7 times powers of ten from near to far, growing.
+    """The numbers from near to far that are 1, 1.5, 2, 3, 4, 5 or 7 times a power of ten, ascending.
 
     >>> round_depths(1.8, 31.0)
     [2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0]

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 SIDE, MARGIN = 900, 80
-"""Pixels of the picture and of its frame."""
+"""Side and margin of the picture, in pixels."""
 COLOURS = ((178, 24, 43), (33, 102, 172), (27, 120, 55))
-"""RGB of the paths, in their order."""
+"""RGB of the first, second and third path."""
 _BLACK, _GREY = (40, 40, 40), (222, 222, 222)
 _GRID_LINES = 6
 
@@ -31,7 +31,8 @@ class Path2D(NamedTuple):
 
 
 def draw_map(paths: Sequence[Path2D]) -> np.ndarray:
-    """All paths on one map of equal scales: uint8 RGB (900, 900, 3); a disc marks the start, a square the end."""
+    """A map of up to three paths, with one scale for both axes: uint8 RGB (900, 900, 3). A disc marks the start of each
+    path, a square its end."""
     points = np.concatenate([path.points for path in paths])
     low, high = points.min(0), points.max(0)
     extent = max(float((high - low).max()), 1e-9)
@@ -58,7 +59,7 @@ def draw_map(paths: Sequence[Path2D]) -> np.ndarray:
 
 
 def _draw_grid(picture: np.ndarray, corner: np.ndarray, extent: float, scale: float) -> None:
-    """Grey lines at round numbers, with the numbers at the border."""
+    """Draws grey lines at round coordinates, labelled in the margin."""
     step = round_step(extent / _GRID_LINES)
     digits = max(0, -math.floor(math.log10(step)))
     for axis in (0, 1):
@@ -75,7 +76,7 @@ def _draw_grid(picture: np.ndarray, corner: np.ndarray, extent: float, scale: fl
 
 
 def round_step(least: float) -> float:
-    """The smallest of 1, 2 and 5 times a power of ten that is not below a positive number.
+    """The smallest number of the form 1, 2 or 5 times a power of ten that is at least `least`, which is above 0.
 
     >>> [round_step(least) for least in (0.9, 1.7, 30.0)]
     [1.0, 2.0, 50.0]

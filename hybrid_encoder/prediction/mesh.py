@@ -1,4 +1,7 @@
-"""A depth map as a coloured surface to turn around: a binary glTF file (.glb), which browsers and 3D viewers open."""
+"""A depth map as a coloured triangle mesh: a binary glTF file (.glb), which browsers and 3D viewers open.
+
+The format is Khronos' glTF 2.0 specification (https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html).
+"""
 
 from __future__ import annotations
 
@@ -14,29 +17,30 @@ import numpy as np
 from ..writing import write_bytes
 
 _COLUMNS = 320
-"""Vertices of a row at most: more are slow to turn in a browser."""
+"""Largest number of vertices in a row: a browser turns larger meshes slowly."""
 _TORN = 0.12
-"""Relative difference of depth within a cell beyond which the surface is torn: an edge between two objects."""
+"""A cell whose depths differ by a larger share lies on the edge between two objects and gets no triangles."""
 _GLB, _VERSION, _JSON, _BIN = b"glTF", 2, b"JSON", b"BIN\x00"
 _FLOAT, _BYTE, _INDEX = 5126, 5121, 5125
 """Kinds of numbers in glTF: float32, uint8, uint32."""
 
 
 def write_mesh(path: Path, image: np.ndarray, depth: np.ndarray, fov: float) -> None:
-    """Writes the surface that a depth map shows, seen from the camera; y is up, and the camera looks along -z, as in
-    glTF. Cells across an edge of depth are left out.
+    """Writes the surface that a depth map shows. Cells across a depth edge are left out.
+
+    The camera is at the origin and looks along -z, y is up, as in glTF.
 
     Args:
         path: .glb.
         image: uint8 RGB (H, W, 3).
-        depth: (H, W), above 0.
-        fov: horizontal field of view in degrees; pixels are taken to be square, the axis to be in the middle.
+        depth: (H, W), above 0, in any unit.
+        fov: horizontal field of view in degrees; the camera has square pixels and the principal point in the middle.
 
     Raises:
         UserError: the file could not be written.
     """
     points, colours, triangles = surface(image, depth, fov)
-    linear = np.round(255 * (colours / 255.0) ** 2.2).astype(np.uint8)  # glTF's colours of vertices are linear
+    linear = np.round(255 * (colours / 255.0) ** 2.2).astype(np.uint8)  # colours of vertices are linear in glTF
     opaque = np.concatenate([linear, np.full((len(linear), 1), 255, np.uint8)], axis=1)
     parts = [points.astype("<f4").tobytes(), opaque.tobytes(), triangles.astype("<u4").tobytes()]
     header = json.dumps(_description(points, len(triangles), parts)).encode()
@@ -48,8 +52,9 @@ def write_mesh(path: Path, image: np.ndarray, depth: np.ndarray, fov: float) -> 
 
 
 def surface(image: np.ndarray, depth: np.ndarray, fov: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vertices (N, 3) in the unit of depth, their colours (N, 3) and triangles (M, 3) of a depth map; arguments as
-    those of `write_mesh`.
+    """Vertices (N, 3) in the unit of depth, their colours uint8 (N, 3), and triangles (M, 3) as indices of vertices.
+
+    The arguments are those of `write_mesh`.
 
     >>> points, _, triangles = surface(np.zeros((2, 2, 3), np.uint8), np.full((2, 2), 4.0), 90.0)
     >>> points.round(6).tolist(), triangles.tolist()
@@ -74,7 +79,7 @@ def surface(image: np.ndarray, depth: np.ndarray, fov: float) -> tuple[np.ndarra
 
 
 def _description(points: np.ndarray, triangles: int, parts: list[bytes]) -> dict[str, Any]:
-    """glTF's account of the three arrays: where they lie and what they are."""
+    """glTF's description of the three arrays: where they lie in the file, and what they hold."""
     starts = np.cumsum([0, *map(len, parts)]).tolist()
     views = [
         {"buffer": 0, "byteOffset": start, "byteLength": len(part)}

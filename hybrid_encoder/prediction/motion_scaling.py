@@ -68,25 +68,25 @@ def align_frames(earlier: np.ndarray, later: np.ndarray, depth: np.ndarray, K: n
 
 
 def known_steps(source: ScaleSource, seconds: np.ndarray | None, frames: int) -> np.ndarray:
-    """How far the camera went between frames, (frames - 1,) metres, from the file of a source.
+    """The distances that the camera moved between frames, (frames - 1,) metres, from the file of a source.
 
     Args:
-        seconds: of the frames; None: their times are those of the file.
+        seconds: times of the frames; None: the file has one speed for each frame, at its time.
 
     Raises:
-        UserError: no such file, or it is of another number of frames.
+        UserError: no such file, or it holds another number of frames.
     """
     if not source.has_file:
         raise UserError("--scale_from poses: name the file of the poses, --scale_from poses=FILE")
     if source.kind == "poses":
         poses = read_poses(source.file)
         if len(poses) != frames:
-            raise UserError(f"{source.file} holds {len(poses)} poses of {frames} frames: one a frame is expected")
+            raise UserError(f"{source.file} holds {len(poses)} poses for {frames} frames: expected one per frame")
         return steps_of(poses)
     speeds = read_speeds(source.file)
     if seconds is None and len(speeds.seconds) != frames:
         raise UserError(
-            f"{source.file} holds {len(speeds.seconds)} speeds of {frames} images, which have no times: one an image "
-            "is expected"
+            f"{source.file} holds {len(speeds.seconds)} speeds for {frames} images: expected one per image, because "
+            "images have no times"
         )
     return steps_of_speeds(*speeds, speeds.seconds if seconds is None else seconds)

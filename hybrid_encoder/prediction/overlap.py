@@ -1,5 +1,5 @@
-"""Reading, the net and writing at the same time, each in a thread of its own. Results come in the same order, and are
-the same, as when one waits for the other; few of them are in memory."""
+"""Threads by which reading, prediction and writing overlap. Order and results are those of a plain loop, and only a few
+items are in memory at a time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _END = object()
 
 
 def ahead(items: Iterable[T], most: int) -> Iterator[T]:
-    """The items in their order, made by a thread while the caller works on earlier ones; at most `most` wait.
+    """Yields the items in order; a thread fetches up to `most` of them ahead of the caller.
 
-    An error of the items is raised where its item would have come.
+    An error of the iterable is raised in the place of its item.
 
     >>> list(ahead(iter("abc"), 2))
     ['a', 'b', 'c']
@@ -37,11 +37,11 @@ def ahead(items: Iterable[T], most: int) -> Iterator[T]:
 
 
 class Later:
-    """Calls functions in their order in a thread of its own, while the caller goes on; at most `most` calls wait.
+    """Calls functions in order in a thread of its own, while the caller continues; at most `most` calls wait.
 
-    After the first error nothing more is called. It is raised at the next call, or at the end of the block, where it
-    takes the place of an error that the block ended with: it is of earlier work. An interrupted block waits for the
-    call under way alone.
+    After the first error no function is called any more. The error is raised at the next call, or at the end of the
+    `with` block. There it replaces an error of the block itself, because it happened first. After an interrupt (Ctrl-C)
+    the block waits only for the call that is running.
     """
 
     def __init__(self, most: int) -> None:

@@ -1,5 +1,4 @@
-"""Depth of any image, folder or video: predicts at the model's size, writes pictures and depth maps at the input's
-own."""
+"""Depth of any image, folder or video: predicted at the model's size, written at the input's size."""
 
 from __future__ import annotations
 
@@ -25,29 +24,29 @@ def predict_paths(
     for_video: ForVideo | None = None,
     poses: PosePredictor | None = None,
 ) -> list[Path]:
-    """Predict images and videos and write the results into the folder `out`, each at its input's own size.
+    """Predicts images and videos, and writes the results into the folder `out`, each at the size of its input.
 
-    An image gives `<stem>_disp.png` (colours, near bright), `<stem>_depth.png` (16-bit, depth x 256, as KITTI's),
+    An image gives `<stem>_disp.png` (colours, near is bright), `<stem>_depth.png` (16 bits, depth x 256, as in KITTI),
     `<stem>_pair.jpg` (image and colours side by side, with a legend) and, on request, `<stem>.npy` (depth, float32
-    (H, W)) and `<stem>.ply` (coloured points). A video gives `<stem>_depth.mp4`: frame and colours side by side, all
-    frames on one slowly moving scale (a last row that makes the height odd is lost), and on request the points of all
-    its frames as `<stem>.ply`. Inputs with the same stem get names that tell them apart (`output_stems`). Files appear
-    whole or not at all. What was estimated is printed.
+    (H, W)) and `<stem>.ply` (coloured points). A video gives `<stem>_depth.mp4`: each frame beside its colours, whose
+    scale changes slowly from frame to frame; a last row that makes the height odd is lost. On request it also gives
+    `<stem>.ply`, the points of all its frames. Inputs with the same stem get different names (`output_stems`). A file
+    is written whole or not at all. The estimated scale and consistency are printed.
 
     Args:
-        inputs: images, videos, folders (their images and videos; other files are passed over) and glob patterns.
+        inputs: images, videos, folders (their images and videos; other files are skipped) and glob patterns.
         settings: None: the defaults.
-        for_video: makes the model for a video; None: `model` sees videos, too.
-        poses: pose nets, for trajectories, points of videos and what else needs the camera's motion.
+        for_video: makes the model for a video; None: `model` predicts videos, too.
+        poses: pose nets, for trajectories, points of videos and everything else that needs the camera's motion.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: an input is not there or cannot be read, its scale cannot be told, or an output cannot be written.
-            Where a file was named, the run stops there; what went wrong with files of a folder or pattern is told at
-            the end, after all others were written. Of a damaged video, the depth of the frames before the damage is
-            written.
+        UserError: an input is missing or unreadable, its scale cannot be estimated, or an output cannot be written.
+            An error of a file that the caller named stops the run. Errors of files from a folder or pattern are
+            raised together at the end, after all other files are written. Of a damaged video, the frames before the
+            damage are written.
     """
     settings = settings or PredictionSettings()
     jobs = plan(inputs, Path(out), settings)
@@ -67,7 +66,7 @@ def predict_paths(
 
 
 def _warn(run: Run, settings: PredictionSettings) -> None:
-    """Says what is unusual about the depth."""
+    """Warns of depth that 16-bit PNGs hold coarsely, and of flat depth maps."""
     if 0 < run.farthest < COARSE_BELOW and not settings.save_npy:
         print(
             f"depth reaches {run.farthest:.2g} in this model's unit, and the 16-bit PNGs have steps of 1/256: "

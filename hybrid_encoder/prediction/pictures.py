@@ -8,27 +8,25 @@ from typing import NamedTuple
 import numpy as np
 
 from ..colormap import color_range, colorize_disparity, write_picture
+from ..data.depth_files import KITTI_PNG_SCALE
 from ..metric.ply import write_ply
 from ..metric.points import Cloud
 from ..writing import write_npy
 from .frame_pictures import picture_pair, unit_of
 from .settings import PredictionSettings
 
-DEPTH_PNG_SCALE = 256.0
-"""Grey levels per metre of KITTI's 16-bit depth images; 0 means unknown, the largest depth is 255.99 m."""
-
 COARSE_BELOW = 10.0
-"""Where all depth is below this, steps of 1/256 are a part of it that one can see."""
+"""If all depth is below this, the steps of 1/256 in a 16-bit PNG are visible."""
 
 
 def write_depth_png(path: str | Path, depth: np.ndarray) -> None:
     """Depth in metres, (H, W), 0 where unknown, as KITTI's 16-bit PNG; known depths stay within 1/256 and 255.99 m."""
-    grey = np.clip(np.round(depth * DEPTH_PNG_SCALE), 1, 65535)
+    grey = np.clip(np.round(depth * KITTI_PNG_SCALE), 1, 65535)
     write_picture(path, np.where(depth > 0, grey, 0).astype(np.uint16))
 
 
 class ImageDepth(NamedTuple):
-    """An image and what was predicted of it, at its own size and in the unit that is written."""
+    """An image and its predicted depth, at the image's size and in the unit that is written."""
 
     image: np.ndarray
     """uint8 RGB (H, W, 3)."""
@@ -40,7 +38,7 @@ class ImageDepth(NamedTuple):
 
 
 def write_image(found: ImageDepth, paths: dict[str, Path], settings: PredictionSettings) -> list[Path]:
-    """Writes what one image gives.
+    """Writes the files of one image.
 
     Args:
         paths: files to write for "disp", "depth" and, if asked for, "pair", "npy" and "points".

@@ -1,4 +1,4 @@
-"""The run of a prediction: reads each input, predicts it, and writes its files."""
+"""Runs a prediction: reads each input, predicts it, and writes its files."""
 
 from __future__ import annotations
 
@@ -34,22 +34,27 @@ from .trajectory_files import write_trajectory
 from .video import write_video
 
 ForVideo = Callable[[int, int], DepthPredictor]
-"""Makes the model for the frames of a video of some width and height."""
+"""Makes the model for the frames of a video, from their width and height."""
 
 
 class _Image(NamedTuple):
-    """An image on its way."""
+    """An image between reading and writing."""
 
     job: Job
     seen: np.ndarray | None
-    """As the model is to see it; None where it cannot be read."""
+    """uint8 RGB, undistorted and cropped; None if it cannot be read."""
     size: Size = (0, 0)
     """Of the whole image."""
 
 
 @dataclass
 class Run:
-    """One prediction of many files: what is written so far, and what went wrong."""
+    """A prediction of many files.
+
+    Attributes:
+        written: files so far.
+        failed: messages of inputs that could not be read or written.
+    """
 
     model: DepthPredictor
     out: Path
@@ -57,16 +62,16 @@ class Run:
     written: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
     farthest: float = 0.0
-    """The largest depth so far."""
+    """Largest depth so far, in the unit that is written."""
     flat: int = 0
-    """Depth maps so far, of images and of frames, that show one depth everywhere."""
+    """Number of depth maps so far, of images and frames, with one depth everywhere."""
 
     @property
     def settings(self) -> PredictionSettings:
         return self.cameras.settings
 
     def predict_images(self, jobs: Sequence[Job]) -> None:
-        """Predicts images, all on one scale, and writes their files."""
+        """Predicts images, which share one metric scale, and writes their files."""
         if not jobs:
             return
         settings, size, paths = self.settings, self.settings.batch_size, [job.source.path for job in jobs]
@@ -100,7 +105,7 @@ class Run:
             yield image
 
     def _write_image(self, image: _Image, small: np.ndarray, scale: Scale) -> None:
-        """Writes inverse depth (h, w), as the model gave it, at the image's height and width."""
+        """Writes an image's files at its own size; `small` is inverse depth (h, w) as the model predicts it."""
         assert image.seen is not None
         self.flat += is_flat(small)
         with self._noted(image.job):
@@ -141,7 +146,7 @@ class Run:
                 self.written += write_trajectory(self.cameras, trajectory, (), path)
 
     def _shown(self, path: Path, info: VideoInfo, model: DepthPredictor) -> ShownFrames:
-        """What takes a video's frames, once its scale and its path are known."""
+        """The receiver of a video's frames; finds out the scale and the path first."""
         if self.settings.points and not self.cameras.knows_paths:
             raise UserError(
                 f"--points of the video {path}: the camera's path is not known. Give weights of a run with pose nets, "
@@ -164,7 +169,7 @@ class Run:
 
     @contextmanager
     def _noted(self, job: Job) -> Iterator[None]:
-        """Keeps errors of files that were found in a folder for the end; others, and a full disk, stop the run."""
+        """Collects the errors of files from folders and patterns; other errors, and a full disk, stop the run."""
         try:
             yield
         except NonFiniteWeightsError:

@@ -1,4 +1,4 @@
-"""The scale of what is predicted, from what `--scale_from` names: one of all images, and one of each video."""
+"""The metric scale of predicted depth from the source that `--scale_from` names: one for all images, one per video."""
 
 from __future__ import annotations
 
@@ -26,16 +26,21 @@ from .motion_scaling import scale_from_motion
 
 _IMAGES_LOOKED_AT = 24
 _FRAMES_LOOKED_AT, _FRAME_STEP = 25, 4
-"""At the start of a video."""
+"""Number of frames at the start of a video that give its first scale, and the step between them."""
 
 
 class Scale:
     """Metres per unit of depth of a video's frames, or of all images.
 
     Args:
-        factor: at the start.
-        tracker: where it was estimated.
-        look: what a frame's inverse depth, (h, w) as the model gives it, tells of the scale; None: nothing new.
+        factor: before the first frame.
+        tracker: updates the factor; None: the scale is known, not estimated.
+        look: estimates the scale of a frame from its inverse depth, (h, w) as the model predicts it; None: the factor
+            does not change.
+
+    Attributes:
+        factor: of the last frame.
+        own: the last frame's own estimate, which the tracker smooths.
     """
 
     def __init__(
@@ -46,10 +51,9 @@ class Scale:
     ) -> None:
         self.factor, self._tracker, self._look = factor, tracker, look
         self.own = factor
-        """What the last frame would have by itself."""
 
     def follow(self, disparity: np.ndarray) -> float:
-        """The scale of the next frame, from its inverse depth, (h, w) as the model gives it."""
+        """The scale of the next frame, from its inverse depth, (h, w) as the model predicts it."""
         if self._look is not None and self._tracker is not None:
             found = self._look(disparity)
             self.factor = self._tracker.follow(found)
@@ -61,7 +65,7 @@ class Scale:
 
 
 class _Frame(NamedTuple):
-    """What one frame's scale is told from."""
+    """The inputs of a frame's scale estimate."""
 
     disparity: np.ndarray
     size: Size
@@ -70,15 +74,15 @@ class _Frame(NamedTuple):
 
 
 def scale_of_images(cameras: Cameras, model: DepthPredictor, images: Sequence[Path]) -> Scale:
-    """One scale of all images.
+    """One scale for all images.
 
     Raises:
-        UserError: it cannot be told, with the reason.
+        UserError: it cannot be estimated; gives the reason.
     """
     source = cameras.settings.scale_from
     if source is None or source.kind == "baseline":
         return _known(cameras, IMAGES)
-    model = copy(model)  # one that keeps the frames before has not seen these
+    model = copy(model)  # a two-frame model must not remember these images
     step = max(len(images) // _IMAGES_LOOKED_AT, 1)
     if source.needs_motion:
         size = read_image(images[0]).shape[1::-1]
@@ -98,20 +102,22 @@ def scale_of_images(cameras: Cameras, model: DepthPredictor, images: Sequence[Pa
 
 
 def scale_of_video(cameras: Cameras, model: DepthPredictor, video: Path, size: Size) -> Scale:
-    """The scale of a video, which follows its frames where each of them tells it.
+    """The scale of a video. It is updated with each frame if the source gives an estimate for single frames.
 
     Args:
-        model: sees the video's first frames here; one that keeps the frames before is not used again.
-        size: of whole frames.
+        model: predicts the video's first frames here; a two-frame model, which remembers them, must not be used again.
+        size: width and height of whole frames.
 
     Raises:
-        UserError: it cannot be told, with the reason.
+        UserError: it cannot be estimated; gives the reason.
     """
     source = cameras.settings.scale_from
     if source is None or source.kind == "baseline":
         return _known(cameras, video)
     if source.kind == "lidar":
-        raise UserError(f"--scale_from lidar: {video} is a video, and scans lie beside images in KITTI's layout")
+        raise UserError(
+            f"--scale_from lidar: {video} is a video, but scans lie beside images in KITTI's layout: give the images"
+        )
     if source.needs_motion:
         estimate = scale_from_motion(cameras, model, read_video(video), size, _FRAME_STEP, timed=True)
         return _estimated(cameras, video, estimate)
@@ -139,7 +145,7 @@ def _estimated(
 
 
 def _look(cameras: Cameras, model: DepthPredictor, frame: _Frame) -> FrameScale:
-    """What one frame tells, from its ground or its scan."""
+    """The scale of one frame, from its ground or its LiDAR scan."""
     source, settings = cameras.settings.scale_from, cameras.settings
     assert source is not None
     depth = disparity_to_depth(frame.disparity, model.min_depth, model.max_depth)

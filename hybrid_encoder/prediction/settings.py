@@ -1,4 +1,4 @@
-"""What a prediction is asked for, whatever its inputs are."""
+"""The settings of a prediction, which hold for all its inputs."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from ..images import check_crop_bottom
 from ..metric.source import ScaleSource
 
 FOV_RANGE = (5.0, 170.0)
-"""Degrees that a pinhole camera sees."""
+"""Smallest and largest horizontal field of view of a pinhole camera, degrees."""
 
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How images and videos are predicted and what is written.
+    """How images and videos are predicted, and what is written.
 
     Attributes:
-        save_npy: write depth as float32 arrays, too.
-        scale_factor: metres per unit of the model's depth, `STEREO_SCALE_FACTOR` for stereo-trained ones. A monocular
-            model's depth is right up to an unknown factor.
-        batch_size: images or frames that the model gets at once.
-        crop_bottom: part of the height cut off below, as in training (a bonnet); what is written lacks those rows.
-        camera: of all inputs; where its lens distortion is known, they are undistorted first, as in training.
-        video_codec: "browser" writes H.264 or VP9, which browsers play, where the installed OpenCV has one of them, and
-            MPEG-4 otherwise. "mpeg4" is written much faster, for players such as VLC.
-        scale_from: what depth gets its scale from, in place of `scale_factor`; None: nothing.
-        fov: horizontal field of view in degrees, where `camera` is not known; of whole images.
-        poses: file with the camera's path, in place of the pose nets: one pose a frame, metres.
-        trajectory: write the camera's path, too; images are frames of one sequence.
-        points: write coloured points, of each image, and of a video as one cloud.
-        voxel: side of the cells in which a video's points are averaged, metres (or the unit of depth); None: a
+        save_npy: also write depth as float32 arrays.
+        scale_factor: metres per unit of the model's depth; `STEREO_SCALE_FACTOR` for models trained on stereo pairs.
+            Depth of a monocular model has an unknown scale.
+        batch_size: number of images or frames per forward pass.
+        crop_bottom: share of the height to cut off at the bottom (a bonnet), as in training; results lack those rows.
+        camera: intrinsics of all inputs; with lens distortion, inputs are undistorted first, as in training.
+        video_codec: "browser" writes H.264 or VP9, which browsers play, if the installed OpenCV can encode one of them,
+            else MPEG-4. "mpeg4" is much faster to write, and plays in players such as VLC.
+        scale_from: source of the metric scale, in place of `scale_factor`; None: there is none.
+        fov: horizontal field of view of whole images in degrees, if `camera` is None.
+        poses: file of the camera's path, in place of the pose nets: one pose per frame, metres.
+        trajectory: also write the camera's path; images are frames of one sequence.
+        points: write coloured points: of each image, and of all frames of a video together.
+        voxel: side of the cells in which a video's points are averaged, in metres (or the unit of depth); None: a
             hundredth of the median depth.
         colormap: of the pictures, a key of `colormap.COLORMAPS`.
-        pairs: of images, write a picture of image and depth side by side, too.
-        keep_aspect: the model sees inputs with their own proportions, at about as many pixels as in training.
-        progress: show a bar.
+        pairs: also write each image and its depth side by side.
+        keep_aspect: the model sees inputs in their own aspect ratio, with about as many pixels as in training.
+        progress: show a progress bar.
 
     Raises:
         UserError: a value out of its range.

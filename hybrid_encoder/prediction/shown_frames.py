@@ -1,4 +1,4 @@
-"""What becomes of each frame of a video once its depth is known: a picture, points, and how steady all is."""
+"""Turns each frame of a video and its depth into a picture, and collects points and consistency metrics."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .steadiness import Steadiness
 
 
 class ShownFrames:
-    """Takes the frames of one video in their order.
+    """Takes the frames of one video in order.
 
     Args:
         cameras: of the run.
-        model: its depth limits count.
+        model: only its depth limits are read.
         scale: of the video.
 
     Attributes:
-        count, flat: frames so far, and those whose depth is flat.
+        count, flat: number of frames so far, and of those whose depth is flat.
     """
 
     def __init__(self, cameras: Cameras, model: DepthPredictor, scale: Scale) -> None:
@@ -38,7 +38,7 @@ class ShownFrames:
         self._steadiness: Steadiness | None = None
 
     def follow_path(self, poses: np.ndarray, intrinsics: Callable[[Size], np.ndarray]) -> None:
-        """Begins to compare frames, and to collect points where the settings ask for them.
+        """Starts to compare consecutive frames and, if the settings ask for it, to collect points.
 
         Args:
             poses: (N, 4, 4) of all frames, world from camera, in the unit that is written.
@@ -49,8 +49,12 @@ class ShownFrames:
             self._cloud = VideoCloud(poses, intrinsics, self.settings.voxel)
 
     def picture(self, image: np.ndarray, disparity: np.ndarray) -> np.ndarray:
-        """The next frame, uint8 RGB (H, W, 3), with its inverse depth (h, w), as the model gave it -> the picture to
-        show, (H, 2 W, 3)."""
+        """Adds the next frame; returns the frame beside the colours of its depth, uint8 RGB (H, 2 W, 3).
+
+        Args:
+            image: uint8 RGB (H, W, 3).
+            disparity: (h, w), inverse depth as the model predicts it.
+        """
         factor = self.scale.follow(disparity)
         limits = self._colours.follow(disparity / factor)
         depth = disparity_to_depth(disparity, *self._limits)
@@ -72,6 +76,6 @@ class ShownFrames:
         write_ply(target, self._cloud.cloud(), unit_of(self.settings))
 
     def report(self) -> list[str]:
-        """What was estimated, a line each."""
+        """The estimated scale and the consistency, one line each."""
         lines = [str(self.scale)] if self.settings.scale_from is not None else []
         return lines + ([str(self._steadiness)] if self._steadiness is not None else [])

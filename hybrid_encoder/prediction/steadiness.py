@@ -1,4 +1,4 @@
-"""How steady a video's depth and colours are, with and without its slowly moving scales."""
+"""How consistent a video's depth and colours are over time, with and without smoothing of its scales."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .scaling import Scale
 
 
 class _Seen(NamedTuple):
-    """A frame: its depth in the model's unit, the scales that it has and would have by itself, and its colours."""
+    """A frame's depth in the model's unit, and the scale and colour limits, smoothed and its own."""
 
     depth: np.ndarray
     factor: float
@@ -39,7 +39,7 @@ class Steadiness:
         self._follows = False
 
     def add(self, depth: np.ndarray, scale: Scale, colours: ColourScale) -> None:
-        """The next frame's depth, (h, w) in the model's unit, after both scales have followed it."""
+        """Adds the next frame's depth, (h, w) in the model's unit; both scales have been updated with it."""
         assert colours.limits is not None
         seen = _Seen(depth, scale.factor, scale.own, colours.limits, colours.own)
         self._follows |= scale.own != scale.factor
@@ -60,13 +60,13 @@ class Steadiness:
 
     def __str__(self) -> str:
         if not self._found:
-            return "consistency is told of two frames and more"
+            return "consistency needs at least two frames"
         alone, steady, colours_alone, colours = np.nanmean(np.array(self._found), axis=0)
         depth = f"{steady:.1%}"
         if self._follows:
             depth = f"{alone:.1%} with each frame's own scale, {steady:.1%} with the video's"
         return (
             f"consistency of {len(self._found)} pairs of frames, warped along the path: depth differs by {depth}; "
-            f"colours change by {colours_alone:.1%} of their range with each frame's own ends, {colours:.1%} with the "
-            "video's"
+            f"colours change by {colours_alone:.1%} of their range with each frame's own limits, {colours:.1%} with "
+            "the video's"
         )

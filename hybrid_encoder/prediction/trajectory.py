@@ -1,4 +1,4 @@
-"""The camera's path through a video or a sequence of images, from predicted motions."""
+"""The camera's path through a video or an image sequence, from predicted motions."""
 
 from __future__ import annotations
 
@@ -17,23 +17,29 @@ from ..images import resize_image
 
 
 class PosePredictor(Protocol):
-    """Any model that tells the camera's motion between two frames; an implementation is in evaluation mode and knows
-    its own device."""
+    """Any model that predicts the camera's motion between two frames. An implementation is in evaluation mode and moves
+    its inputs to its own device."""
 
     height: int
     width: int
     resize: Resize
 
     def motions(self, earlier: Tensor, later: Tensor) -> Tensor:
-        """(B, 4, 4), maps points of the earlier camera to the later one, of RGB images (B, 3, height, width) in
-        [0, 1], which come on the CPU; the result may be on any device."""
+        """The motions (B, 4, 4) that map points of the earlier camera to the later one, on any device.
+
+        Args:
+            earlier, later: RGB images (B, 3, height, width) in [0, 1], on the CPU.
+        """
 
 
 def predict_motions(model: PosePredictor, frames: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
-    """Motions between frames that follow each other, float64 (N - 1, 4, 4), of uint8 RGB images (h, w, 3).
+    """Motions between consecutive frames, float64 (N - 1, 4, 4).
+
+    Args:
+        frames: N images, uint8 RGB (h, w, 3).
 
     Raises:
-        UserError: fewer than two frames, or a motion that is not finite.
+        UserError: fewer than two frames, or a non-finite motion.
     """
     stream = (torch.from_numpy(resize_image(frame, model.height, model.width, model.resize)) for frame in frames)
     last = list(islice(stream, 1))
@@ -46,7 +52,7 @@ def predict_motions(model: PosePredictor, frames: Iterable[np.ndarray], batch_si
         raise UserError(f"a trajectory needs at least two frames, found {len(last)}")
     motions = np.concatenate(found)
     if not np.isfinite(motions).all():
-        raise UserError("the predicted motion is not finite: the pose nets' weights are damaged")
+        raise UserError("the predicted motion is non-finite: the weights of the pose nets are damaged")
     return motions
 
 
@@ -54,13 +60,13 @@ class CameraPath(NamedTuple):
     """A predicted path."""
 
     motions: np.ndarray
-    """(N - 1, 4, 4) float64, map points of each camera to the next one; translations in the unit of depth."""
+    """(N - 1, 4, 4) float64, map points of each camera to the next one; translations in the model's unit of depth."""
     seconds: np.ndarray
-    """(N,), of the frames."""
+    """(N,), times of the frames."""
 
 
 def predict_path(model: PosePredictor, frames: Iterable[VideoFrame], batch_size: int) -> CameraPath:
-    """The path through N frames that follow each other.
+    """The path through N consecutive frames.
 
     Raises:
         UserError: as `predict_motions`.

@@ -1,4 +1,4 @@
-"""Writes the camera's path through a video or a sequence of images."""
+"""Writes the camera's path through a video or an image sequence."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .map_picture import Path2D, draw_map
 
 
 def write_trajectory(cameras: Cameras, target: Path, images: Sequence[Path], video: Path | None = None) -> list[Path]:
-    """Writes the predicted path through images, which are frames of one sequence, or through a video.
+    """Writes the predicted path through a video, or through images, which are frames of one sequence.
 
-    `<target>_tum.txt` and `<target>_kitti.txt` hold the poses in the world of the first camera, `<target>.png` shows
-    them from above. TUM's times of images are their numbers. Lengths are in the unit of the depth that is written.
+    `<target>_tum.txt` and `<target>_kitti.txt` hold the poses, in the coordinates of the first camera. `<target>.png`
+    shows them from above. Lengths are in the unit of the depth that is written. The time of an image is its number.
 
     Args:
         cameras: with pose nets.

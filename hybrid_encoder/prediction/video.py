@@ -1,4 +1,4 @@
-"""Writes videos of frames with their depth beside them: codecs, sizes, rates and moments."""
+"""Writes videos of frames beside their depth: codec, size, frame rate and frame times."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .overlap import Later
 from .shown_frames import ShownFrames
 
 MAX_SIDE = 8190
-"""Pixels; MPEG-4 ends at 8191, and players of H.264 and VP9 at 8192."""
+"""Pixels; MPEG-4 allows 8191, and players of H.264 and VP9 allow 8192."""
 MAX_PAUSE = 60.0
-"""Seconds for which a picture is shown at most: clocks in damaged files jump by hours."""
+"""Longest time in seconds that a picture is shown: time stamps of damaged files jump by hours."""
 _LARGEST_RATE = 65535
-"""MPEG-4 stores a rate as a fraction, with 16 bits for the numerator."""
+"""MPEG-4 stores the frame rate as a fraction, with 16 bits for the numerator."""
 _CODECS = {"browser": ("avc1", "vp09", "mp4v"), "mpeg4": ("mp4v",)}
 _PROBE_SECONDS = 60
 
@@ -33,17 +33,18 @@ _PROBE_SECONDS = 60
 def write_video(
     model: DepthPredictor, frames: Iterable[VideoFrame], info: VideoInfo, target: Path, shown: ShownFrames
 ) -> None:
-    """Predicts frames and writes each with the colours of its depth beside it.
+    """Predicts frames, and writes each beside the colours of its depth, at the time of the frame.
 
-    A pair wider than `MAX_SIDE` is shrunk. Each pair is shown at the moment of its frame. If reading fails after some
-    frames, these are written all the same.
+    A pair with a side of more than `MAX_SIDE` pixels is shrunk. If a frame cannot be read, the frames before it are
+    written.
 
     Args:
-        info: width, height and rate of the frames.
+        info: width, height and frame rate.
         shown: makes the pictures.
 
     Raises:
-        UserError: the frames' own, with what was written; the video cannot be encoded or written.
+        UserError: a frame cannot be read (the message says what was written), or the video cannot be encoded or
+            written.
     """
     damage: list[UserError] = []
     stream, settings = until_damage(frames, damage), shown.settings
@@ -65,14 +66,16 @@ def write_video(
 
 
 class VideoWriter:
-    """A video of pairs of pictures that OpenCV writes at a constant rate; a picture is repeated for as long as it is
-    shown.
+    """Writes pairs of pictures as a video with a constant frame rate; a picture is repeated until the next one is due.
 
     Args:
         name: of the file, as `opencv_path` gives it.
-        info: width, height and rate of the left pictures.
-        target: what the file will be called, for messages.
+        info: width, height and frame rate of the left pictures.
+        target: the file's final name, for messages.
         codec: a key of `_CODECS`.
+
+    Raises:
+        UserError: OpenCV cannot write such a video there.
     """
 
     def __init__(self, name: str, info: VideoInfo, target: Path, codec: str) -> None:
@@ -89,7 +92,7 @@ class VideoWriter:
             )
 
     def write(self, picture: np.ndarray, seconds: float) -> None:
-        """A picture, uint8 RGB (H, W, 3), and the moment from which it is shown."""
+        """Adds a picture, uint8 RGB (H, W, 3), that is shown from the time `seconds` on."""
         if (picture.shape[1], picture.shape[0]) != self.size:
             picture = cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
         if self._last is None:
@@ -99,7 +102,7 @@ class VideoWriter:
         self._last = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), seconds
 
     def _show_until(self, seconds: float) -> None:
-        """Writes the last picture once, and again until the next one is due."""
+        """Writes the last picture as often as the constant rate needs until `seconds`, at least once."""
         assert self._last is not None
         picture, since = self._last
         self._start += max(seconds - since - MAX_PAUSE, 0.0)
@@ -108,13 +111,13 @@ class VideoWriter:
             self._written += 1
 
     def check_written(self) -> None:
-        """Raises UserError if the closed file lacks pictures: OpenCV says nothing of a full disk."""
+        """Raises UserError if the closed file lacks pictures: OpenCV does not report a full disk."""
         capture = cv2.VideoCapture(self.name)
         found = round(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
         if found != self._written:
             raise UserError(
-                f"{self.target} could not be written ({found} of {self._written} pictures are in it): free some space, "
+                f"{self.target} could not be written (it holds {found} of {self._written} pictures): free some space, "
                 "then run again"
             )
 
@@ -128,7 +131,7 @@ class VideoWriter:
 
 
 def bounded_rate(fps: float) -> float:
-    """The nearest rate that MPEG-4 can store and OpenCV writes exactly: with up to three decimals.
+    """The nearest frame rate that MPEG-4 can store and OpenCV writes exactly: it has up to three decimals.
 
     >>> bounded_rate(230.562), bounded_rate(29.97), bounded_rate(30.000187)
     (230.56, 29.97, 30.0)
@@ -138,7 +141,7 @@ def bounded_rate(fps: float) -> float:
 
 
 def pair_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height of two pictures side by side, shrunk so that a codec takes them.
+    """Width and height of two pictures side by side, shrunk to what codecs allow.
 
     >>> pair_size(1280, 720), pair_size(4096, 128)
     ((2560, 720), (8190, 127))
@@ -149,13 +152,13 @@ def pair_size(width: int, height: int) -> tuple[int, int]:
 
 @lru_cache
 def usable_codec(codecs: tuple[str, ...], fps: float, size: tuple[int, int]) -> str:
-    """The first codec with which OpenCV writes such a video, tried in a process of its own; else the last one."""
+    """The first codec with which OpenCV writes such a video, tried in a process of its own; if none works, the last."""
     if len(codecs) > 1:
         probe = [sys.executable, str(Path(__file__).with_name("codec_probe.py")), str(fps), *map(str, size), *codecs]
         try:
             done = subprocess.run(probe, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired):
-            return codecs[-1]  # it is written, if not for browsers
+            return codecs[-1]  # MPEG-4, which players show and browsers do not
         if done.stdout.strip() in codecs:
             return done.stdout.strip()
     return codecs[-1]

@@ -24,6 +24,7 @@ from ..model.pose import ClassTokenPose, PoseDecoder
 from ..model.resnet import ResnetEncoder
 from ..weights.describe import describe_tensors
 from ..weights.reading import load_state, read_checkpoint, read_tensors, stated_size
+from ..weights.run_files import has_teacher
 from .facts import Kind, base_config, describe, describe_pixels, kind_of, pose_normalization, tell
 from .names import STAGE1_HEAD, decoder_tensors, encoder_tensors, read_alignment, read_config
 
@@ -91,6 +92,18 @@ def load_released_teacher(folder: str | Path, ignore: Sequence[str] = ()) -> Dep
     folder = Path(folder)
     encoder, decoder = _load_pair(folder / "mono_encoder.pth", folder / "mono_depth.pth", "teacher", ignore)
     return _depth_model(encoder, decoder, folder / "encoder.pth")
+
+
+def load_released_single_frame(folder: Path, normalization: str | None = None) -> DepthModel:
+    """The net of a folder that predicts depth from one frame: a ManyDepth folder's teacher, or a stage-2 folder's own.
+
+    Args:
+        normalization: of a stage-2 folder, as for `load_released`.
+
+    Raises:
+        UserError: as `load_released`.
+    """
+    return load_released_teacher(folder) if has_teacher(folder) else load_released_model(folder, (), normalization)
 
 
 def fill_from_stage1(encoder: HybridEncoder, path: str | Path, ignore: Sequence[str] = ()) -> None:
@@ -193,7 +206,7 @@ def describe_released(source: str | Path) -> list[str]:
         return [f"{source}: {describe(config, 'stage 1')}"]
     path = source / "encoder.pth"
     kinds: dict[str, Kind] = {"": kind_of(read_checkpoint(path), str(path))}
-    if (source / "mono_encoder.pth").exists():
+    if has_teacher(source):
         kinds["mono_"] = "teacher"
     lines = []
     for name, kind in kinds.items():

@@ -14,8 +14,6 @@ from ..released.single_frame import fill_from_stage1
 from ..weights.reading import check_described, load_state, read_checkpoint, stated_json
 from ..writing import write_torch
 
-STAGE1_FILE = "stage1.pth"
-
 
 def save_stage1(path: Path, encoder: HybridEncoder, config: HybridEncoderConfig, metrics: dict[str, float]) -> None:
     """Writes the encoder and the config that stage 2 continues with."""

@@ -7,15 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 
-from ..config import MAX_PIXELS, MAX_SIDE
 from ..data.calibration import view_scale
+from ..data.depth_files import read_numbers
 from ..data.present import complete_samples
-from ..data.safe_npy import NpyFile
 from ..errors import UserError
-from ..images import IMAGE_SUFFIXES, natural_order, read_image, read_pixels
+from ..images import IMAGE_SUFFIXES, natural_order, read_image
 from .sequences import (
     MIN_DEPTH_RATIO,
     MIN_RANGE_SHARE,
@@ -100,9 +98,9 @@ def read_distance(path: Path, kind: DepthKind) -> tuple[np.ndarray, float]:
         nearest) to 1 (its farthest).
 
     Raises:
-        UserError: missing or damaged, no map of numbers, or a PNG of 8 bits or several channels.
+        UserError: as `read_numbers`.
     """
-    values = read_map(path)
+    values = read_numbers(path)
     if kind == "metric":
         return log_depth(values), math.log(MIN_DEPTH_RATIO)
     values = values.astype(np.float64)
@@ -114,31 +112,3 @@ def read_distance(path: Path, kind: DepthKind) -> tuple[np.ndarray, float]:
     if low == high:
         return np.full_like(ascending, np.nan), MIN_RANGE_SHARE
     return ((ascending - low) / (high - low)).clip(0, 1), MIN_RANGE_SHARE
-
-
-def read_map(path: Path) -> np.ndarray:
-    """The numbers of a depth map, (H, W), as its .npy file or 16-bit PNG holds them.
-
-    Raises:
-        UserError: as `read_distance`.
-    """
-    if path.suffix == ".png":
-        values = read_pixels(path, cv2.IMREAD_UNCHANGED)
-        if values.dtype != np.uint16 or values.ndim != 2:
-            channels = 1 if values.ndim == 2 else values.shape[2]
-            raise UserError(
-                f"the depth map {path} has {8 * values.itemsize} bits and {channels} channels: expected 16-bit grey, "
-                "not a coloured picture of depth; or save the numbers with numpy.save as .npy"
-            )
-        return values
-    try:
-        with path.open("rb") as stream:
-            file = NpyFile(stream, path.stat().st_size)
-            shape = tuple(side for side in file.shape if side != 1)
-            if len(shape) != 2 or file.dtype.kind not in "fiu":
-                raise ValueError(f"it holds {file.dtype} {file.shape}")
-            if max(shape) > MAX_SIDE or math.prod(shape) > MAX_PIXELS:
-                raise ValueError(f"it states a size of {shape[1]}x{shape[0]}")
-            return np.asarray(file.read()).reshape(shape)
-    except (OSError, ValueError) as error:
-        raise UserError(f"the depth map {path}: {error}; expected numbers of shape (H, W), by numpy.save") from error

@@ -30,8 +30,9 @@ from ..engine.task import PlainTask
 from ..errors import UserError
 from ..model.closeness import distance_score
 from ..model.encoder import HybridEncoder
+from ..weights.run_files import STAGE1_FILE
 from ..writing import write_text
-from .checkpoint import STAGE1_FILE, save_stage1
+from .checkpoint import save_stage1
 from .dataset import Augmentation, Stage1Batch, Stage1Dataset, collate, to_batch
 from .inputs import stage1_inputs
 from .losses import ranking_loss

@@ -12,14 +12,15 @@ import numpy as np
 
 from ..data.calibration import read_intrinsics
 from ..data.dataset import FrameSource
+from ..data.depth_files import read_depth
 from ..data.ground_truth import GroundTruth
-from ..data.image_pairs import ImagePairs, image_files
+from ..data.image_files import ImageFiles, image_files
+from ..data.image_pairs import ImagePairs
 from ..data.kitti import KittiRawSource
 from ..data.make3d import Make3D
 from ..data.nyu import open_nyu
-from ..data.velodyne import improved_depth_path, read_depth_png
+from ..data.velodyne import improved_depth_path
 from ..errors import UserError
-from ..images import read_image
 from ..synthetic.sequence import SyntheticSource
 from .evaluate_options import BENCHMARK
 from .frames import check_same_view, ground_truth, open_source
@@ -138,7 +139,7 @@ def measured_depths(options: EvaluateOptions, source: FrameSource, names: list[s
         if kind == "improved":
             assert isinstance(source, KittiRawSource)
             path = improved_depth_path(options.data_path or "", *source.entries[index])
-            yield check_same_view(source, index, read_depth_png(path))
+            yield check_same_view(source, index, read_depth(path))
             continue
         truth = ground_truth(options, source, index)
         if truth is None:
@@ -168,13 +169,12 @@ def _with_camera(options: EvaluateOptions, data: EvaluationData) -> EvaluationDa
 
 def _only_images(folder: Path) -> EvaluationData:
     """Images of a folder whose depth nobody knows."""
-    files = image_files(folder)
+    found = ImageFiles(folder, image_files(folder))
 
     def no_truth() -> Iterator[np.ndarray]:
         raise UserError(f"the depth of {folder} is not known: add --no_eval, or give images with --truth")
 
-    names = [file.relative_to(folder).as_posix() for file in files]
-    return EvaluationData(names, lambda index: read_image(files[index]), no_truth)
+    return EvaluationData([found.name(index) for index in range(len(found))], found.read, no_truth)
 
 
 def _benchmark_images(options: EvaluateOptions) -> Path:

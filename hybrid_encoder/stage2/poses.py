@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from ..config import Resize
 from ..errors import UserError
 from ..model.contract import DepthEncoder
-from ..released.single_frame import is_released, load_released_model, load_released_pose, load_released_teacher
+from ..released.single_frame import is_released, load_released_pose, load_released_single_frame
 from ..weights.hub import CONFIG_FILE
 from ..weights.reading import load_state, read_checkpoint, read_tensors, stated_size, tensors_of
+from ..weights.run_files import single_frame_files
 from .checkpoint import load_depth_model, newest_weights, resnet_layers, stated_normalization, stated_resize
 from .networks import PoseNetworks
 from .options import DepthOptions
@@ -97,8 +98,7 @@ def load_poses(folder: Path, normalization: str | None = None) -> tuple[PoseNetw
         assert poses.pose_encoder is not None
         load_state(poses.pose_encoder, tensors, str(resnet_path))
     else:
-        names = ("mono_encoder", "mono_depth") if _is_two_frame(folder) else ("encoder", "depth")
-        reader = load_depth_model(folder, *names).encoder
+        reader = load_depth_model(folder, *single_frame_files(folder)).encoder
         kind = "class_token" if "linear.weight" in head else "shared"
         poses = PoseNetworks(DepthOptions(pose_model_type=kind), reader, "random")  # type: ignore[arg-type]
     load_state(poses.pose, head, str(head_path))
@@ -113,13 +113,7 @@ def _released_poses(folder: Path, normalization: str | None) -> tuple[PoseNetwor
         poses = PoseNetworks(DepthOptions(encoder="resnet"), reader, "random")
         poses.pose_encoder = resnet
     else:
-        two_frame = _is_two_frame(folder)
-        model = load_released_teacher(folder) if two_frame else load_released_model(folder, (), normalization)
-        reader = model.encoder
+        reader = load_released_single_frame(folder, normalization).encoder
         poses = PoseNetworks(DepthOptions(pose_model_type="class_token"), reader, "random")
     poses.pose = head
     return poses, reader
-
-
-def _is_two_frame(folder: Path) -> bool:
-    return (folder / "mono_encoder.pth").exists()

@@ -5,28 +5,25 @@ hybrid-encoder train monodepth2 --data_path KITTI --stage1 runs/stage1/stage1.pt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
+from torch.optim.lr_scheduler import LRScheduler, StepLR
 from torch.utils.data import DataLoader
 
 from ..config import SIZE_MULTIPLE
 from ..data.calibration import KITTI_NORMALISED_K
 from ..data.dataset import FrameSource, SampleSettings, SelfSupervisedDataset
-from ..data.loader import make_loader
 from ..data.sample import FrameId, Sample
-from ..engine.loading import loader_options
+from ..engine.loading import load_part
 from ..engine.loop import LoopOptions, fit
 from ..engine.processes import Processes
 from ..engine.same_run import fixed_options, options_text
-from ..engine.step import optimizer_steps
+from ..engine.step import one_cycle, optimizer_steps
 from ..engine.task import PlainTask
-from ..errors import UserError, naming
 from ..model.disparity import disp_to_depth
 from ..released.single_frame import is_released
 from ..synthetic.sequence import SyntheticSource
@@ -50,9 +47,6 @@ from .options import Monodepth2Options, RunOptions
 from .pictures import middle_sample, sample_pictures
 from .released_start import load_released_weights
 from .validation import depth_metrics, mean_scalars
-
-WARM_UP = 0.1
-"""Share of a one-cycle run in which the learning rate rises."""
 
 
 class Monodepth2Task(PlainTask):
@@ -80,8 +74,7 @@ class Monodepth2Task(PlainTask):
     def validate(self, processes: Processes) -> dict[str, float]:
         """The loss on the validation part, and the depth error where the truth is known."""
         metrics = mean_scalars(self.model(self.to_device(batch, processes.device)) for batch in self.val_loader)
-        dataset = self.val_loader.dataset
-        assert isinstance(dataset, SelfSupervisedDataset)
+        dataset = samples_of(self.val_loader)
 
         @torch.no_grad()
         def predict(sample: Sample) -> dict[str, Tensor]:
@@ -93,10 +86,9 @@ class Monodepth2Task(PlainTask):
 
     def pictures(self) -> dict[str, np.ndarray]:
         """What the nets make of a validation sample."""
-        dataset = self.val_loader.dataset
-        assert isinstance(dataset, SelfSupervisedDataset)
         device = next(self.model.parameters()).device
-        return sample_pictures(self.model, middle_sample(dataset, lambda batch: self.to_device(batch, device)))
+        batch = middle_sample(samples_of(self.val_loader), lambda collated: self.to_device(collated, device))
+        return sample_pictures(self.model, batch)
 
     def save(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
         """Weights of the epoch, and of the best one under `weights_best`."""
@@ -107,7 +99,7 @@ class Monodepth2Task(PlainTask):
             folder = weights_folder(options.folder, name)
             save_weights(folder, self.model.files_to_save(), self.optimizer, extras)
             if self.model.camera is not None:
-                write_text(folder / CAMERA_FILE, learnt_camera(self.model.camera, frames_of(self.val_loader)))
+                write_text(folder / CAMERA_FILE, learnt_camera(self.model.camera, samples_of(self.val_loader).source))
 
 
 def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
@@ -123,10 +115,10 @@ def train(options: Monodepth2Options, processes: Processes) -> dict[str, float]:
     torch.manual_seed(options.seed)
     loader, val_loader = (open_loader(options, part, processes) for part in ("train", "val"))
     task = Monodepth2Task(options, len(loader), val_loader, processes)
-    sources = {"train": frames_of(loader), "val": frames_of(val_loader)}
+    sources = {"train": samples_of(loader).source, "val": samples_of(val_loader).source}
     weights = {"stage1": options.stage1, "load_weights_folder": options.load_weights_folder}
     inputs = run_inputs(options, sources, options.all_frame_ids, weights)
-    metrics = fit(task, loader, replace(loop_options(options, inputs), pictures=task.pictures), processes)
+    metrics = fit(task, loader, loop_options(options, inputs, task.pictures), processes)
     if task.model.camera is not None and processes.is_main:
         print(describe_camera(options.folder))
     return metrics
@@ -174,8 +166,7 @@ def build_scheduler(
     if options.lr_schedule == "step":
         return StepLR(optimizer, options.scheduler_step_size, 0.1), False
     steps = optimizer_steps(options.num_epochs, steps_per_epoch, options.accumulate)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    return OneCycleLR(optimizer, peaks, total_steps=max(steps, 2), pct_start=WARM_UP), True
+    return one_cycle(optimizer, steps), True
 
 
 def open_loader(options: Monodepth2Options, part: Part, processes: Processes) -> DataLoader[Any]:
@@ -203,31 +194,29 @@ def load_samples(
         source.render(progress=processes.is_main)  # else every worker would
     if processes.is_main:
         print(f"found {len(source)} samples in the {part} part")
-    train = part == "train"
-    size = (options.height, options.width)
+    size, trains = (options.height, options.width), part == "train"
     average = options.kitti_camera == "average" and options.dataset.startswith("kitti") and options.intrinsics is None
     settings = SampleSettings(options.resize, options.jitter, KITTI_NORMALISED_K if average else None)
-    dataset = SelfSupervisedDataset(source, *size, frame_ids, train, options.seed, options.crop_bottom, settings)
-    with naming(f"the {part} part"):
-        loader = make_loader(dataset, options.batch_size, train, loader_options(options, processes))
-    if train and not len(loader):
-        raise UserError(f"{len(dataset)} training samples are fewer than --batch_size {options.batch_size}: lower it")
-    return loader
+    dataset = SelfSupervisedDataset(source, *size, frame_ids, trains, options.seed, options.crop_bottom, settings)
+    return load_part(dataset, options.batch_size, part, options, processes)
 
 
-def frames_of(loader: DataLoader[Any]) -> FrameSource:
-    """The source of a loader's samples."""
+def samples_of(loader: DataLoader[Any]) -> SelfSupervisedDataset:
+    """The data set of a loader that `load_samples` made."""
     dataset = loader.dataset
     assert isinstance(dataset, SelfSupervisedDataset)
-    return dataset.source
+    return dataset
 
 
-def loop_options(options: Any, inputs: Mapping[str, str]) -> LoopOptions:
+def loop_options(
+    options: Any, inputs: Mapping[str, str], pictures: Callable[[], Mapping[str, np.ndarray]] | None = None
+) -> LoopOptions:
     """The training loop's part of a trainer's options.
 
     Args:
         options: `DataOptions` and `RunOptions`.
         inputs: what `run_inputs` returns.
+        pictures: as in `LoopOptions`.
     """
     return LoopOptions.of(
         options,
@@ -240,6 +229,7 @@ def loop_options(options: Any, inputs: Mapping[str, str]) -> LoopOptions:
         best=("abs_rel", "min"),
         warn=unhealthy,
         stop_on_warning=options.stop_on_collapse,
+        pictures=pictures,
         smallest_map=options.batch_size * (options.height // SIZE_MULTIPLE) * (options.width // SIZE_MULTIPLE),
         same_run=fixed_options(options, options.free),
         inputs=inputs,

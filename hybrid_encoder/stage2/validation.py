@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data.dataset import FrameSource, SelfSupervisedDataset
 from ..data.sample import Sample
+from ..data.splits import evenly_spaced
 from ..errors import UserError
 from ..evaluation import EvaluationProtocol, evaluate_depths
 from .evaluate import usual_crop
@@ -41,10 +42,9 @@ def depth_metrics(
         source: whose frames have ground truth.
         options: `DataOptions` and `RunOptions`.
     """
-    indices = np.unique(np.linspace(0, len(dataset) - 1, MAX_TRUTHS).round().astype(int))
     disparities: dict[str, list[np.ndarray]] = {}
     truths = []
-    for index in indices.tolist():
+    for index in evenly_spaced(len(dataset), MAX_TRUTHS):
         try:
             truth = ground_truth(options, source, index)
             if truth is None:

@@ -1,4 +1,4 @@
-"""Draws what stands beside a street at random: houses, walls, trees and poles, with parked cars before them."""
+"""Random objects beside a street: houses, walls, trees, poles and parked cars."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ class Roadside:
     side: int
     """-1 left, 1 right."""
     edge: float
-    """From the road's centre to the nearest tree or pole, metres."""
+    """Distance from the road's centre to the nearest tree or pole, metres."""
     setback: float
-    """From there to the houses, metres."""
+    """Distance from there to the houses, metres."""
     end: float
+    """z of the street's end, metres."""
 
     def place(self, z: float, away: float, box: Box) -> Place:
-        """Turns a box with the road, its near face `away` metres from the centre."""
+        """The place of a box at z: parallel to the road, its near face `away` metres from the road's centre."""
         yaw = self.road.heading(z)
-        # A straight front cuts into a bend.
+        # The straight front of a box would reach into a curved road by this much.
         sagitta = abs(self.road.amplitude) * self.road.frequency**2 * box.half_z**2 / 2
         lateral = self.side * (away + box.half_x + sagitta)
         return Place(self.road.centre(z) + lateral * math.cos(yaw), z - lateral * math.sin(yaw), yaw)
 
 
 def draw_side(dice: Dice, road: Road, side: int, end: float) -> list[Solid]:
-    """One side of the street: houses, walls or open land, with parked cars, poles and trees before them."""
+    """One side of the street: houses, walls or open land; in front of them parked cars, and poles or trees."""
     parking = dice.choice([0.0, 2.3])
     setback = dice.choice([0.4, 0.8, 2.0, 5.0, 12.0, 25.0]) * dice.uniform(0.8, 1.3)
     roadside = Roadside(road, side, road.half_width + parking + 0.3, setback, end)
@@ -42,9 +43,9 @@ def draw_side(dice: Dice, road: Road, side: int, end: float) -> list[Solid]:
 
 
 def draw_houses(dice: Dice, roadside: Roadside) -> list[Solid]:
-    """Houses and walls with gaps between them, or none."""
+    """Houses and walls with gaps between them, or nothing."""
     solids: list[Solid] = []
-    share = dice.choice([0.0, 0.4, 0.8, 1.0, 1.0])  # how much of the side is built up
+    share = dice.choice([0.0, 0.4, 0.8, 1.0, 1.0])  # share of the side with buildings
     height = dice.choice([4.0, 7.0, 12.0, 18.0])
     z = -12.0
     while z < roadside.end:
@@ -81,7 +82,7 @@ def draw_trees_or_poles(dice: Dice, roadside: Roadside) -> list[Solid]:
 
 
 def draw_end(dice: Dice, road: Road, end: float, closed: bool) -> Solid:
-    """What the street runs into: a house or a wall across it where it is closed, else a far line of trees or houses."""
+    """The end of the street: a house or wall across a dead end (`closed`), else a wide green wall like far trees."""
     kind = dice.choice([BUILDING, BUILDING, WALL]) if closed else WALL
     top = dice.uniform(6, 20) if kind == BUILDING else dice.uniform(2.5, 9)
     colour = dice.colour(0.35, 0.85, 0.45) if closed else (0.28, 0.36, 0.22)
@@ -90,7 +91,7 @@ def draw_end(dice: Dice, road: Road, end: float, closed: bool) -> Solid:
 
 
 def building(dice: Dice, kind: int, place: Place, box: Box, colour: Colour) -> Solid:
-    """A house with windows, or a wall with panels, of its own measure."""
+    """A house with windows, or a wall with panels, of random proportions."""
     period, storey = dice.uniform(1.3, 4.0), dice.uniform(2.7, 3.8)
     if kind == WALL:
         period, storey = dice.uniform(0.8, 3.0), dice.uniform(0.5, 1.5)
@@ -99,7 +100,7 @@ def building(dice: Dice, kind: int, place: Place, box: Box, colour: Colour) -> S
 
 
 def tree(dice: Dice, place: Place, room: float) -> list[Solid]:
-    """A trunk and an ellipsoid for the crown, no wider than the room beside the road allows."""
+    """A trunk, and an ellipsoid as its crown, which fits into `room` metres beside the road."""
     radius = min(dice.uniform(1.0, 2.4), 0.8 + room / 2)
     bottom = dice.uniform(1.6, 2.6)
     top = bottom + radius * dice.uniform(1.6, 2.6)

@@ -1,4 +1,4 @@
-"""The camera of a rendered view: its size and intrinsics, where it stands, and the rays through its pixels."""
+"""The camera of a rendered view: image size, intrinsics, pose, and the rays through its pixels."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .settings import check_image_size
 
 
 class Rays(NamedTuple):
-    """One ray a pixel."""
+    """One ray for each pixel."""
 
     origin: list[float]
     """x, y, z of the camera in the world."""
     direction: Tensor
-    """(3, H, W) float32 in the world; the length along the camera's axis is 1, so a ray's parameter is depth."""
+    """(3, H, W) float32 in the world; its component along the camera's axis is 1: a ray's parameter is depth."""
 
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """A pinhole camera on the car.
+    """A pinhole camera on a car.
 
     Args:
         height, width: of its images, pixels.
         K: (3, 3) float64 intrinsics, pixels.
-        pitch: radians, upwards.
+        pitch: upwards, radians; added to the pitch that a scene draws.
 
     Raises:
         UserError: an image size that cannot be rendered.
@@ -69,7 +69,7 @@ def default_intrinsics(height: int, width: int) -> np.ndarray:
 
 
 def camera_to_world(x: float, z: float, height: float, yaw: float, pitch: float, roll: float) -> Tensor:
-    """(4, 4) float64; yaw turns right, pitch lifts the nose, roll turns the top to the right, radians."""
+    """(4, 4) float64, world from camera. Yaw turns to the right, pitch upwards, roll clockwise; radians and metres."""
     c, s = math.cos(yaw), math.sin(yaw)
     turn = torch.tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]], dtype=torch.float64)
     c, s = math.cos(pitch), math.sin(pitch)

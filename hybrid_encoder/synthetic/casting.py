@@ -1,4 +1,4 @@
-"""Casts one ray a pixel into a street: what each pixel sees, how far away, and where vehicles shade the ground."""
+"""Casts a ray through each pixel into a street: the solid that it hits, its depth, and shadows of vehicles."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from .camera import Camera, Rays
 from .scene import BOTTOM, COS, CROWN, HALF_X, HALF_Z, KIND, SIN, TOP, VEHICLE, X, Z
 
 NEAR, FAR = 0.3, 200.0
-"""Surfaces nearer than NEAR or farther than FAR metres are not seen; beyond lies the sky."""
+"""Surfaces nearer than NEAR or farther than FAR metres are not rendered; beyond FAR is sky."""
 SKY, GROUND = -2, -1
+"""What a ray sees that hits no solid."""
 _EDGES = [(0, 1), (1, 3), (3, 2), (2, 0), (4, 5), (5, 7), (7, 6), (6, 4), (0, 4), (1, 5), (2, 6), (3, 7)]
 
 Rectangle = tuple[int, int, int, int]
@@ -22,18 +23,18 @@ T = TypeVar("T", float, Tensor)
 
 
 class Hits(NamedTuple):
-    """What the rays of an image meet first."""
+    """The first surface that each ray of an image hits."""
 
     depth: Tensor
-    """(H, W) float32, metres; FAR where nothing is met."""
+    """(H, W) float32, metres; FAR where a ray hits nothing."""
     seen: Tensor
     """(H, W) int32: an index into the solids, GROUND or SKY."""
     shadow: Tensor
-    """(H, W) float32: the share of light that vehicles leave to the ground."""
+    """(H, W) float32: share of light on the ground that vehicles do not block."""
 
 
 class LocalRays(NamedTuple):
-    """Rays in the axes of one solid, y down, from its foot."""
+    """Rays in the axes of one solid, y down, origin at the middle of its base."""
 
     origin: tuple[float, float, float]
     x: Tensor
@@ -44,13 +45,13 @@ class LocalRays(NamedTuple):
 
 
 def into_axes(solid: Sequence[T], x: T | float, z: T | float) -> tuple[T, T]:
-    """A direction's x and z, turned from the world's axes into those of a solid (a row of `Scene.solids_at`)."""
+    """x and z of a world direction in the axes of a solid (a row of `Scene.solids_at`)."""
     cos, sin = solid[COS], solid[SIN]
     return cos * x - sin * z, sin * x + cos * z
 
 
 def image_rectangles(solids: Tensor, camera: Camera, pose: Tensor) -> list[Rectangle]:
-    """For each solid the part of the image that holds all of its picture; empty: unseen."""
+    """For each solid, a rectangle of the image that contains it; empty if the camera does not see it."""
     K = camera.K
     signs = torch.tensor([[sx, sy, sz] for sx in (-1, 1) for sy in (0, 1) for sz in (-1, 1)], dtype=torch.float64)
     lx, lz = signs[:, 0] * solids[:, HALF_X, None], signs[:, 2] * solids[:, HALF_Z, None]
@@ -58,7 +59,7 @@ def image_rectangles(solids: Tensor, camera: Camera, pose: Tensor) -> list[Recta
     y = -torch.where(signs[:, 1] > 0, solids[:, TOP, None], solids[:, BOTTOM, None])
     corners = torch.stack([solids[:, X, None] + cos * lx + sin * lz, y, solids[:, Z, None] - sin * lx + cos * lz], -1)
     points = (corners - pose[:3, 3]) @ pose[:3, :3]
-    ends = points[:, torch.tensor(_EDGES)]  # (N, 12, 2, 3), cut off at the near plane
+    ends = points[:, torch.tensor(_EDGES)]  # (N, 12, 2, 3); clipped at the near plane below
     depth = ends[..., 2]
     share = ((NEAR - depth) / (depth.flip(2) - depth)).nan_to_num(0.0).clamp(0, 1)
     cut = torch.where((depth < NEAR)[..., None], ends + share[..., None] * (ends.flip(2) - ends), ends)
@@ -76,7 +77,7 @@ def image_rectangles(solids: Tensor, camera: Camera, pose: Tensor) -> list[Recta
 
 
 def cast(solids: Tensor, rectangles: list[Rectangle], rays: Rays) -> Hits:
-    """What each ray meets; a solid is met within its rectangle of the image alone."""
+    """The first hit of each ray; a solid is tested only within its rectangle of the image."""
     dx, dy, dz = rays.direction
     inverse_y = 1 / dy
     depth = -rays.origin[1] * inverse_y
@@ -95,8 +96,7 @@ def cast(solids: Tensor, rectangles: list[Rectangle], rays: Rays) -> Hits:
         depth[part] = torch.where(inside, near, depth[part])
         seen[part].masked_fill_(inside, i)
         if solid[KIND] == VEHICLE:
-            # Ground under the vehicle: its rectangle in the picture, a little larger, always covers the dark part
-            # next to it.
+            # The shadow lies on the ground under and beside the vehicle: a slightly larger rectangle covers it.
             grown = (slice(top, min(bottom + (bottom - top) // 2 + 2, depth.shape[0])), part[1])
             x, z = into_axes(solid, dx[grown], dz[grown])
             (ox, _, oz), t = local.origin, ground_depth[grown]
@@ -113,7 +113,7 @@ def local_rays(solid: list[float], rays: Rays, inverse_y: Tensor, part: tuple[sl
 
 
 def count_met(solid: list[float], rectangle: Rectangle, rays: Rays) -> int:
-    """How many rays would meet a box that stood alone."""
+    """The number of rays that hit a box if nothing hides it."""
     top, bottom, left, right = rectangle
     if bottom <= top or right <= left:
         return 0
@@ -124,7 +124,7 @@ def count_met(solid: list[float], rectangle: Rectangle, rays: Rays) -> int:
 
 
 def cast_box(solid: list[float], rays: LocalRays) -> tuple[Tensor, Tensor]:
-    """Depth at which rays enter the box, and whether they do."""
+    """The depth at which rays enter a box, and whether they hit it."""
     ox, oy, oz = rays.origin
     near_x, far_x = between(rays.x.reciprocal(), -solid[HALF_X] - ox, solid[HALF_X] - ox)
     near_z, far_z = between(rays.z.reciprocal(), -solid[HALF_Z] - oz, solid[HALF_Z] - oz)
@@ -135,14 +135,18 @@ def cast_box(solid: list[float], rays: LocalRays) -> tuple[Tensor, Tensor]:
 
 
 def between(inverse: Tensor, first: float, second: float) -> tuple[Tensor, Tensor]:
-    """Depths at which rays enter and leave the space between two planes, which stand at these distances along an axis;
-    `inverse` is 1 / the rays' part along that axis."""
+    """The depths at which rays enter and leave the space between two planes that are normal to an axis.
+
+    Args:
+        inverse: 1 / the rays' component along the axis.
+        first, second: distances of the planes from the rays' origin.
+    """
     t1, t2 = inverse * first, inverse * second
     return torch.minimum(t1, t2), torch.maximum(t1, t2)
 
 
 def cast_ellipsoid(solid: list[float], rays: LocalRays) -> tuple[Tensor, Tensor]:
-    """Depth at which rays enter the ellipsoid, and whether they do."""
+    """The depth at which rays enter an ellipsoid, and whether they hit it."""
     wide, deep, tall = 1 / solid[HALF_X], 1 / solid[HALF_Z], 2 / (solid[TOP] - solid[BOTTOM])
     ox, oy, oz = rays.origin
     ox, oy, oz = ox * wide, (oy + (solid[TOP] + solid[BOTTOM]) / 2) * tall, oz * deep
@@ -154,7 +158,7 @@ def cast_ellipsoid(solid: list[float], rays: LocalRays) -> tuple[Tensor, Tensor]
 
 
 def light_left(vehicle: list[float], x: Tensor, z: Tensor) -> Tensor:
-    """The share of light that a vehicle leaves to points of the ground in its own axes."""
+    """The share of light that a vehicle does not block, at points of the ground in the vehicle's axes."""
     dark_x = ((vehicle[HALF_X] + 0.25 - x.abs()) / 0.4).clamp(0, 1)
     dark_z = ((vehicle[HALF_Z] + 0.25 - z.abs()) / 0.4).clamp(0, 1)
     return 1 - 0.7 * (dark_x * dark_z)

@@ -46,7 +46,7 @@ def write_synthetic(out: str | Path, settings: SynthSettings) -> None:
 
 @contextmanager
 def stopped_at_once(out: str | Path) -> Iterator[None]:
-    """A signal ends the block by an exception, so that what cleans up after the block runs."""
+    """A signal raises an exception in the block, so that clean-up code after the block runs."""
     try:
         with stop_on_signal() as stop, stop.at_once():
             yield
@@ -56,10 +56,9 @@ def stopped_at_once(out: str | Path) -> Iterator[None]:
 
 @contextmanager
 def filled_folder(out: str | Path) -> Iterator[Path]:
-    """Yield a hidden folder; what is in it when the block ends well is moved to `out`, else it is removed.
+    """Yields a hidden folder. If the block ends without an error, its content is moved to `out`; else it is deleted.
 
-    An empty folder that is there already is kept and filled: it may be a mounted disk, or where the user's shell
-    stands.
+    If `out` is an empty folder, it is kept and filled: it may be a mounted disk, or the shell's working folder.
 
     Raises:
         UserError: `out` is a file or a folder that is not empty, or cannot be made.

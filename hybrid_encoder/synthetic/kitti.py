@@ -1,5 +1,7 @@
-"""Writes rendered drives in the layout of KITTI raw, with calibration, scans, split files and, of the drives that are
-held out, exact depth where KITTI's improved ground truth lies."""
+"""Writes rendered drives in the layout of KITTI raw, with calibration, scans and split files.
+
+Drives for validation and test also get exact depth, in the place of KITTI's improved ground truth.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,17 @@ SPLIT = "synthetic"
 SCAN_LINES = np.radians(np.linspace(2.0, -24.8, 64))
 """Elevations of the scanner's beams (KITTI's HDL-64E)."""
 SCAN_STEP = math.radians(0.18)
+"""Azimuth between two points of a beam."""
 SCAN_RANGE = 80.0
+"""Metres."""
 VELO_R = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])
 VELO_T = np.array([0.0, -0.08, -0.27])
-"""Camera from velodyne: the scanner sits 8 cm above the camera and 27 cm behind it, about as in KITTI."""
+"""Rotation and translation, camera from velodyne: the scanner is 8 cm above the camera and 27 cm behind it, about as in
+KITTI."""
 
 
 def write_kitti(root: Path, settings: SynthSettings, bar: tqdm) -> None:
-    """All drives and their split files; the bar counts frames."""
+    """Writes all drives and their split files; the bar counts frames."""
     camera = kitti_camera(settings.height, settings.width)
     write_calibration(root / DAY, camera)
     held_out = max(1, round(settings.sequences / 6))
@@ -45,7 +50,7 @@ def write_kitti(root: Path, settings: SynthSettings, bar: tqdm) -> None:
 
 
 def write_frame(drive: Path, frame: int, view: SyntheticFrame, camera: Camera, with_depth: bool) -> None:
-    """One frame's images, its scan and, if wanted, its exact depth."""
+    """Writes one frame's images, its scan and, if wanted, its exact depth."""
     sides = [("image_02", view.image, view.depth)]
     if view.image_right is not None and view.depth_right is not None:
         sides.append(("image_03", view.image_right, view.depth_right))
@@ -58,10 +63,10 @@ def write_frame(drive: Path, frame: int, view: SyntheticFrame, camera: Camera, w
 
 
 def write_calibration(folder: Path, camera: Camera) -> None:
-    """The day's two calibration files, with the keys that depth readers use.
+    """Writes the day's two calibration files, with the keys that depth readers use.
 
-    KITTI counts pixels from one: its readers round projected coordinates and subtract 1. So P_rect is K with 1 added
-    to the principal point, and these readers recover the depth at the very pixels it was taken from.
+    KITTI counts pixels from 1: its readers round projected coordinates and subtract 1. So P_rect is K with 1 added to
+    the principal point, and readers project a point to the pixel that it came from.
     """
     K = camera.K.numpy()
     P2 = np.concatenate([K, np.zeros((3, 1))], axis=1)
@@ -86,17 +91,17 @@ def write_entries(path: Path, entries: dict[str, np.ndarray]) -> None:
 
 
 def sample_scan(depth: np.ndarray, grey: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """What a scanner with 64 beams would return, within the camera's view.
+    """The points of a scanner with 64 beams within the camera's view.
 
     Args:
-        depth: (H, W) metres, 0 where there is none.
-        grey: (H, W) in [0, 1], taken for reflectance.
-        K: (3, 3) pixels.
+        depth: (H, W), metres, 0 where there is none.
+        grey: (H, W) in [0, 1], used as reflectance.
+        K: (3, 3), pixels.
 
     Returns:
-        (N, 4) velodyne x forward, y left, z up, reflectance: points at the centres of the pixels that the beams fall
-        on (parallax between scanner and camera is left out), so that projection gives back the depth map's own
-        values.
+        (N, 4): x forward, y left, z up in the scanner's axes, and reflectance. The points lie at the centres of the
+        pixels that the beams hit, and parallax between scanner and camera is ignored. So projection of the points
+        gives exactly the values of the depth map.
     """
     height, width = depth.shape
     side = math.atan(width / K[0, 0])

@@ -1,4 +1,4 @@
-"""The painted lines of a rendered view: the points that the picture shows."""
+"""The visible points of the painted lines in a rendered view."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from .camera import Camera
 from .scene import Scene
 
 LANE_RANGE = 80.0
+"""Largest depth of a lane point, metres."""
 
 
 def visible_lanes(scene: Scene, camera: Camera, pose: Tensor, depth: Tensor) -> list[np.ndarray]:
-    """The painted lines of a view as (n, 2) float32 points near to far, where the picture shows them and nothing
-    hides them."""
+    """The painted lines of a view: float32 (n, 2) each, x and y in pixels from near to far.
+
+    Points outside the image and hidden points are left out. Points of a line are at least a row apart.
+
+    Args:
+        pose: (4, 4) float64, world from camera.
+        depth: (H, W), metres, of the rendered view.
+    """
     height, width = depth.shape
     road, depths, K = scene.road, depth.numpy(), camera.K
     to_camera = torch.linalg.inv(pose).numpy()
@@ -31,7 +38,7 @@ def visible_lanes(scene: Scene, camera: Camera, pose: Tensor, depth: Tensor) -> 
         inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
         x, y = x[inside], y[inside]
         rows, columns = y.round().astype(int), x.round().astype(int)
-        down = to_world[1] @ np.stack([columns, rows, np.ones_like(rows)])  # of the pixel's ray
+        down = to_world[1] @ np.stack([columns, rows, np.ones_like(rows)])  # downward component of the pixel's ray
         seen = depths[rows, columns]
         shown = (seen > 0) & (np.abs(seen * down - camera_height) < 0.01)  # the pixel sees the ground
         x, y = x[shown], y[shown]

@@ -1,4 +1,4 @@
-"""A turn of a scanner with 32 beams on the vehicle's roof, cast into the scene as pictures are."""
+"""A sweep of a LiDAR scanner with 32 beams on the vehicle's roof, by casting rays into the scene."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from .casting import GROUND, Rectangle, cast
 from .scene import HALF_X, HALF_Z, KIND, X, Z
 
 ELEVATIONS = torch.deg2rad(torch.linspace(-30.67, 10.67, 32, dtype=torch.float64))
-"""Of nuScenes' HDL-32E; ring 0 looks down most."""
+"""Elevations of nuScenes' scanner, an HDL-32E, in radians; ring 0 is the lowest."""
 STEPS = 1080
-"""A turn's."""
+"""Azimuths of a sweep."""
 RANGE = 80.0
+"""Metres."""
 INTENSITY = torch.tensor([12.0, 40, 50, 35, 35, 30, 15])
-"""Of the ground, then of each kind of solid, of 255."""
+"""Intensity, 0 to 255, of the ground and of each kind of solid."""
 
 
 class Sweep(NamedTuple):
-    """What the scanner returns."""
+    """The points of a sweep."""
 
     points: np.ndarray
     """(N, 5) float32: x to the right, y ahead, z up in metres from the scanner, intensity, ring; as in nuScenes."""
     solids: np.ndarray
-    """(N,) which solid each point lies on; GROUND on the ground."""
+    """(N,) index of the solid of each point; GROUND on the ground."""
 
 
 def scan(solids: Tensor, pose: Tensor) -> Sweep:
-    """One turn.
+    """Casts the rays of one sweep.
 
     Args:
         solids: (N, 16), of `Scene.solids_at`.
-        pose: (4, 4) float64, world from the scanner's axes.
+        pose: (4, 4) float64, world from LiDAR.
     """
     azimuth = (torch.arange(STEPS, dtype=torch.float64) + 0.5) * (2 * math.pi / STEPS) - math.pi
     level, up = ELEVATIONS.cos()[:, None], ELEVATIONS.sin()[:, None]
@@ -51,7 +52,7 @@ def scan(solids: Tensor, pose: Tensor) -> Sweep:
 
 
 def sectors(solids: Tensor, pose: Tensor) -> list[Rectangle]:
-    """For each solid the steps of a turn in which it may be met, as a rectangle of the sweep; empty beyond RANGE."""
+    """For each solid, the azimuths at which rays may hit it, as a rectangle of the sweep; empty beyond RANGE."""
     away = torch.stack([solids[:, X] - pose[0, 3], solids[:, Z] - pose[2, 3]])
     right, ahead = pose[[0, 2], 0], pose[[0, 2], 1]
     azimuth = torch.atan2(right @ away, ahead @ away)

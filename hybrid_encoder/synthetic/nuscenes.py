@@ -29,13 +29,13 @@ from .writers import write_bytes, write_image, write_jpeg
 
 VERSION = "v1.0-synthetic"
 MAP_MARGIN = 75.0
-"""Metres of map about the drive: a grid of 100 m reaches 71 m, to its corners."""
+"""Metres of map around the drive: the corners of a grid of 100 m are 71 m away."""
 FIRST_SECOND, SCENE_SECONDS, FRAME_SECONDS = 946_684_800.0, 10_000.0, 0.5
-"""When the first scene begins (2000-01-01), when the next one does, and how far keyframes are apart."""
+"""Time of the first scene (2000-01-01), and time between scenes and between keyframes, seconds."""
 
 
 class Ground(NamedTuple):
-    """The part of a street's ground that its map shows."""
+    """The area of a street's ground that its map shows."""
 
     west: int
     south: int
@@ -74,7 +74,7 @@ def write_rigs(out: str | Path, settings: RigSettings) -> None:
 
 
 def write_scene(writer: TableWriter, settings: RigSettings, number: int, bar: tqdm[Any]) -> str:
-    """The files and records of a scene; its name. The bar counts keyframes."""
+    """Writes the files and records of a scene; returns its name. The bar counts keyframes."""
     name, seed = f"scene-{number + 1:04d}", settings.seed * SEED_STRIDE + number
     street = draw_rig_street(seed, settings.frames, settings.height, settings.width)
     ground, mask = ground_about(street), MapMask(writer.root / "maps" / f"{name}.png")
@@ -90,7 +90,7 @@ def write_scene(writer: TableWriter, settings: RigSettings, number: int, bar: tq
 
 
 def ground_about(street: RigStreet) -> Ground:
-    """The ground within `MAP_MARGIN` of a street's drive, to whole metres."""
+    """The ground within `MAP_MARGIN` of a street's drive, rounded outwards to whole metres."""
     places = street.scene.poses[:, [0, 2], 3]
     west, south = (math.floor(value - MAP_MARGIN) for value in places.amin(0).tolist())
     east, north = (math.ceil(value + MAP_MARGIN) for value in places.amax(0).tolist())
@@ -98,7 +98,7 @@ def ground_about(street: RigStreet) -> Ground:
 
 
 def write_map(mask: MapMask, street: RigStreet, ground: Ground) -> None:
-    """The street's road from above: 255 on road, 0 elsewhere, north above."""
+    """Writes the street's road seen from above: 255 on road, 0 elsewhere, north at the top."""
     columns, rows = (round(metres / mask.cell) for metres in (ground.east - ground.west, ground.north - ground.south))
     x = ground.west + (np.arange(columns) + 0.5) * mask.cell
     z = ground.south + (np.arange(rows) + 0.5) * mask.cell
@@ -107,7 +107,7 @@ def write_map(mask: MapMask, street: RigStreet, ground: Ground) -> None:
 
 
 def rig_sample(street: RigStreet, frame: int, moment: RigMoment, ground: Ground, mask: MapMask) -> RigSample:
-    """The sample of a frame, whose files are yet to be written beside the map's folder."""
+    """The sample of a frame; its files, beside the map's folder, are written later."""
     root, scene = mask.path.parents[1], mask.path.stem
     stem = f"{scene}-{frame:04d}"
     cameras = [
@@ -133,7 +133,7 @@ def rig_sample(street: RigStreet, frame: int, moment: RigMoment, ground: Ground,
 
 
 def write_moment(sample: RigSample, moment: RigMoment) -> None:
-    """A sample's images and its sweep."""
+    """Writes a sample's images and its LiDAR sweep."""
     for camera in sample.cameras:
         write_jpeg(camera.image, moment.images[camera.name])
     assert sample.lidar is not None

@@ -1,4 +1,4 @@
-"""Writes rig samples as the tables of nuScenes v1.0 (arXiv 1903.11027)."""
+"""Writes rig samples as tables of nuScenes v1.0 (arXiv 1903.11027)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Record = dict[str, Any]
 
 
 class Tracked(NamedTuple):
-    """What the tables say of a box besides the box."""
+    """Data of a box that `RigBox` lacks."""
 
     instance: int
     """The object's number in its scene."""
@@ -38,24 +38,24 @@ class TableWriter:
     """Collects scenes and their samples, then writes all tables.
 
     Args:
-        root: the folder of the data; the samples' files lie in it.
+        root: the folder of the data set, which holds the samples' files.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.records: dict[str, dict[str, Record]] = {table: {} for table in TABLES}
         self.chains: dict[tuple[str, ...], list[Record]] = defaultdict(list)
-        """Records that follow each other in time, by what they share."""
+        """Records in the order of time, by table and owner (a scene, or an instance)."""
         for number, level in enumerate(VISIBILITY_LEVELS, start=1):
             text = f"between {level[1:].replace('-', ' and ')}% of the object is seen"
             self.records["visibility"][str(number)] = {"token": str(number), "level": level, "description": text}
 
     def add(self, sample: RigSample, seconds: float, tracked: Sequence[Tracked]) -> None:
-        """A sample after the earlier ones of its scene.
+        """Adds a sample; samples of a scene are added in the order of time.
 
         Args:
-            seconds: since 1970.
-            tracked: of each of its boxes.
+            seconds: time since 1970.
+            tracked: data of each box.
         """
         time = round(seconds * 1e6)
         scene = self._scene(sample)
@@ -76,7 +76,7 @@ class TableWriter:
             self._box(sample, record, box, track)
 
     def write(self, version: str, parts: dict[str, list[str]]) -> None:
-        """All tables, and which scenes are for which part, to a folder of this name.
+        """Writes all tables, and the scenes of each part, to the folder `version`.
 
         Raises:
             UserError: the disk is full or the folder cannot be written.
@@ -91,7 +91,7 @@ class TableWriter:
         write_lines(self.root / version / SPLIT_FILE, [json.dumps(parts, indent=0)])
 
     def _count(self) -> None:
-        """What scenes and instances say of their first and last records."""
+        """Adds first token, last token and number of records to scenes and instances."""
         for (table, owner), chain in ((key[:2], chain) for key, chain in self.chains.items()):
             first, last = chain[0]["token"], chain[-1]["token"]
             if table == "sample":
@@ -144,7 +144,7 @@ class TableWriter:
         self._follow(("sample_annotation", instance), annotation)
 
     def _put(self, table: str, token: str, /, **fields: Any) -> str:
-        """A record of this token, once; the token."""
+        """Adds a record with a token, unless the table has it; returns the token."""
         self.records[table].setdefault(token, {"token": token} | fields)
         return token
 
@@ -160,18 +160,18 @@ class TableWriter:
 
 
 def make_token(*parts: str) -> str:
-    """32 hexadecimal digits, as nuScenes' tokens are, made from what the record is of."""
+    """A token of 32 hexadecimal digits, as in nuScenes; a function of the parts."""
     return hashlib.md5(" ".join(parts).encode(), usedforsecurity=False).hexdigest()
 
 
 def pose_fields(pose: np.ndarray) -> Record:
-    """A pose (4, 4) as nuScenes states it: translation, and rotation as w, x, y, z."""
+    """A pose (4, 4) in nuScenes' form: translation in metres, and rotation as a quaternion w, x, y, z."""
     x, y, z, w = quaternion(pose[:3, :3]).tolist()
     return {"translation": pose[:3, 3].tolist(), "rotation": [w, x, y, z]}
 
 
 def box_fields(ego_to_global: np.ndarray, box: RigBox) -> Record:
-    """A box's pose in the global frame, upright there."""
+    """A box's pose in the global frame, in which the box is upright."""
     centre = ego_to_global[:3, :3] @ box.centre + ego_to_global[:3, 3]
     ahead = ego_to_global[:3, :3] @ (math.cos(box.yaw), math.sin(box.yaw), 0.0)
     half = math.atan2(ahead[1], ahead[0]) / 2

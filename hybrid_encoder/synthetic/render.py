@@ -1,4 +1,4 @@
-"""Renders a view of a synthetic street: colour, exact depth, and what moves."""
+"""Renders a view of a synthetic street: colour, exact depth, and a mask of moving vehicles."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .texture import Surface, mix
 
 
 def render_view(scene: Scene, frame: int, camera: Camera, pose: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One picture of a scene at the time of a frame.
+    """Renders a scene at the time of a frame.
 
     Args:
         scene: the street.
-        frame: the time, which places the moving vehicles.
-        camera: gives the picture's size.
+        frame: number of the frame; moving vehicles are placed by it.
+        camera: intrinsics and image size.
         pose: (4, 4) float64, world from camera.
-        noise: (3, H, W) normal deviates for the sensor's noise; its device is where the work is done.
+        noise: (3, H, W), standard normal numbers for sensor noise; rendering runs on its device.
 
     Returns:
-        (3, H, W) uint8 RGB; (H, W) float32 depth in metres, 0 where no surface lies within FAR; (H, W) bool, true on
-        vehicles that move.
+        The image, uint8 RGB (3, H, W). Its depth, float32 (H, W), metres, 0 without a surface within FAR. A mask of
+        moving vehicles, bool (H, W).
     """
     solids, moves = scene.solids_at(frame)
     rays = camera.rays(pose, noise.device)
@@ -38,23 +38,29 @@ def render_view(scene: Scene, frame: int, camera: Camera, pose: Tensor, noise: T
 
 
 class Sight(NamedTuple):
-    """What n pixels look at."""
+    """The points that n pixels see."""
 
     ray: Tensor
     """(3, n) in the world."""
     point: Tensor
     """(3, n) in the world."""
     pixel: Tensor
-    """(n,) a pixel's width there, metres."""
+    """(n,) width of a pixel at the point, metres."""
 
     def slant(self, across: Tensor) -> Tensor:
-        """How many times longer a footprint is on a surface, (n,); `across` is the ray's part along its normal."""
+        """The factor (n,) by which a slanted surface lengthens a pixel's footprint.
+
+        Args:
+            across: the ray's component along the surface's normal.
+        """
         return (self.ray.square().sum(0) / across.abs()).clamp(1, 60)
 
 
 def shade(scene: Scene, solids: Tensor, rays: Rays, hits: Hits, focal: float) -> Tensor:
-    """(3, H, W) colours before the camera: each kind of surface in one go over its pixels, lit by sun and sky,
-    then haze."""
+    """The colours of an image before exposure, (3, H, W): surfaces lit by sun and sky, then haze.
+
+    All pixels of one kind of surface are shaded together. `focal`: focal length in pixels.
+    """
     device = hits.depth.device
     tile = scene.texture.to(device)
     table = solids.float().t().contiguous().to(device)
@@ -82,7 +88,7 @@ def shade(scene: Scene, solids: Tensor, rays: Rays, hits: Hits, focal: float) ->
 
 
 def lit_ground(scene: Scene, tile: Tensor, sight: Sight, shadow: Tensor) -> Tensor:
-    """(3, n) lit colours of the ground."""
+    """The lit colours of the ground, (3, n)."""
     x, _, z = sight.point
     surface = Surface(tile, z, x, *ground_footprint(sight, scene.all_round))
     light = scene.ambient + (1 - scene.ambient) * -scene.light[1] * 1.2
@@ -90,7 +96,8 @@ def lit_ground(scene: Scene, tile: Tensor, sight: Sight, shadow: Tensor) -> Tens
 
 
 def ground_footprint(sight: Sight, all_round: bool) -> tuple[Tensor, Tensor]:
-    """A pixel's footprint along z and along x, (n,) each: longer along the view, which is z unless `all_round`."""
+    """A pixel's footprint along z and along x, (n,) each, metres. It is longer along the viewing direction, which is z
+    unless `all_round`."""
     slant = sight.slant(sight.ray[1])
     if not all_round:
         return sight.pixel * slant, sight.pixel
@@ -100,7 +107,7 @@ def ground_footprint(sight: Sight, all_round: bool) -> tuple[Tensor, Tensor]:
 
 
 def lit_solids(scene: Scene, tile: Tensor, kind: int, solid: list[Tensor], sight: Sight) -> Tensor:
-    """(3, n) lit colours of solids of one kind; `solid` holds the columns of the one that each pixel sees."""
+    """The lit colours of solids of one kind, (3, n); `solid`: columns of the solid that each pixel sees."""
     x, z = into_axes(solid, sight.point[0] - solid[X], sight.point[2] - solid[Z])
     points = shading.Points(solid, x, -sight.point[1], z)
     sun_x, sun_z = into_axes(solid, scene.light[0], scene.light[2])
@@ -124,7 +131,7 @@ def lit_solids(scene: Scene, tile: Tensor, kind: int, solid: list[Tensor], sight
 
 
 def expose(scene: Scene, colour: Tensor, noise: Tensor) -> Tensor:
-    """(3, H, W) uint8: a lens that blurs by half a pixel, exposure, sensor noise."""
+    """The image, uint8 (3, H, W): a lens blur of about half a pixel, exposure and sensor noise."""
     tap = colour.new_tensor([0.15, 0.7, 0.15])
     padded = F.pad(colour[None], (1, 1, 1, 1), mode="replicate")[0]
     rows = padded[:, :-2] * tap[0] + padded[:, 1:-1] * tap[1] + padded[:, 2:] * tap[2]

@@ -1,4 +1,4 @@
-"""Renders what a rig of six cameras and a scanner see of a street, with the boxes of the vehicles about it."""
+"""Renders the images and LiDAR sweep of a rig in a street, and gives the boxes of the vehicles around it."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ from .rig_street import draw_rig_scene
 from .scene import CABIN, COS, HALF_X, HALF_Z, SIN, TOP, VEHICLE, Dice, Scene, X, Z
 
 MOST_BOX_METRES = 75.0
-"""Beyond this vehicles have no box."""
+"""Largest distance of a vehicle with a box, metres."""
 TRUCK_HALF_WIDTH = 1.1
-"""Vehicles wider than twice this are lorries and buses."""
+"""Half the width in metres above which a vehicle is a lorry or bus."""
 VISIBILITY_ENDS = (0.4, 0.6, 0.8)
-"""nuScenes' bins of the visible share."""
+"""Ends of nuScenes' bins of the visible share."""
 
 
 @dataclass(frozen=True, eq=False)
 class RigStreet:
-    """A street and the vehicle that is rendered in it."""
+    """A street, and the rig's vehicle in it."""
 
     seed: int
     scene: Scene
     views: list[RigView]
     vehicles: list[list[int]]
-    """The solids of each vehicle but the rig's own, its body first."""
+    """Indices of the solids of each other vehicle, its body first."""
 
     def ego_to_world(self, frame: int) -> Tensor:
-        """(4, 4) float64."""
+        """The vehicle's pose in a frame, (4, 4) float64, world from ego, metres."""
         return self.scene.poses[frame] @ EGO_AXES
 
 
 class SeenBox(NamedTuple):
-    """A vehicle about the rig."""
+    """A vehicle near the rig."""
 
     number: int
-    """Of the vehicle in its street: the same in all frames."""
+    """Number of the vehicle in its street, the same in all frames."""
     box: RigBox
     lidar_points: int
 
 
 @dataclass(frozen=True, eq=False)
 class RigMoment:
-    """What the rig sees in one frame."""
+    """The rig's data of one frame."""
 
     images: dict[str, Tensor]
-    """uint8 (3, H, W), RGB, by the camera's name."""
+    """uint8 RGB (3, H, W), by the camera's name."""
     boxes: list[SeenBox]
-    """Of the vehicles that a camera or the scanner sees."""
+    """Boxes of the vehicles that a camera or the scanner sees."""
     sweep: Sweep
 
 
 def draw_rig_street(seed: int, frames: int, height: int, width: int) -> RigStreet:
-    """Every seed is another street and another vehicle; the images have this size.
+    """A random street and vehicle, different for every seed; `height` and `width` are those of the images.
 
     Raises:
         UserError: an image size that cannot be rendered.
@@ -79,7 +79,7 @@ def draw_rig_street(seed: int, frames: int, height: int, width: int) -> RigStree
 
 
 def render_moment(street: RigStreet, frame: int, device: str | torch.device = "cpu") -> RigMoment:
-    """All cameras' images of a frame, the scanner's turn and the boxes of what they see."""
+    """Renders the images of all cameras, the LiDAR sweep and the boxes of a frame."""
     solids, _ = street.scene.solids_at(frame)
     ego_to_world = street.ego_to_world(frame)
     deviates = torch.Generator().manual_seed((street.seed + 1) * 4096 + frame)
@@ -102,10 +102,10 @@ def render_moment(street: RigStreet, frame: int, device: str | torch.device = "c
 
 
 def seen_boxes(street: RigStreet, solids: Tensor, counts: np.ndarray, ego_to_world: Tensor) -> list[SeenBox]:
-    """The boxes of vehicles that are near and seen.
+    """The boxes of near vehicles that a sensor sees.
 
     Args:
-        counts: (3, N) of each solid: pixels that show it, pixels that would show it if it stood alone, and LiDAR
+        counts: (3, N), for each solid: pixels that show it, pixels that would show it if nothing hid it, and LiDAR
             points on it.
     """
     world_to_ego = torch.linalg.inv(ego_to_world).numpy()
@@ -119,7 +119,7 @@ def seen_boxes(street: RigStreet, solids: Tensor, counts: np.ndarray, ego_to_wor
 
 
 def share_bin(share: float) -> int:
-    """nuScenes' number of a visible share.
+    """The number of nuScenes' bin of a visible share.
 
     >>> [share_bin(share) for share in (0.0, 0.5, 0.7, 1.0)]
     [1, 2, 3, 4]
@@ -128,7 +128,7 @@ def share_bin(share: float) -> int:
 
 
 def box_of(parts: np.ndarray, world_to_ego: np.ndarray, visibility: int) -> RigBox:
-    """The box about a vehicle's solids (P, 16), its body first: from the ground to its roof."""
+    """The box around a vehicle's solids (P, 16), the body first; it reaches from the ground to the roof."""
     body, top = parts[0], parts[:, TOP].max()
     centre = world_to_ego @ (body[X], -top / 2, body[Z], 1.0)
     ahead = world_to_ego[:3, :3] @ (body[SIN], 0.0, body[COS])

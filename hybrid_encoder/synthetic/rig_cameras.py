@@ -1,6 +1,7 @@
-"""The sensors on a rendered rig: six cameras placed as those of nuScenes (arXiv 1903.11027, fig. 4), and a scanner.
+"""The sensors of a rendered rig: six cameras, placed as on nuScenes' vehicles (arXiv 1903.11027, fig. 4), and a LiDAR
+scanner.
 
-The vehicle's axes are nuScenes': x forward, y to the left, z up, from a point on the ground below the rear axle.
+The ego axes are those of nuScenes: x forward, y left, z up. The origin is on the ground below the rear axle.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from .camera import Camera
 from .scene import Dice
 
 EGO_AXES = torch.tensor([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=torch.float64)
-"""Takes the vehicle's axes to a camera's that looks ahead."""
+"""(4, 4), ego axes to the axes of a camera that looks ahead."""
 HORIZON = 0.2555
-"""Rows below the horizon as a share of the width: nuScenes' images are cut above, as Lift-Splat-Shoot cuts them."""
+"""Number of rows below the horizon, as a share of the width; as in nuScenes' images, cropped at the top as in
+Lift-Splat-Shoot."""
 LIDAR_PLACE = (0.94, 0.0, 1.84)
+"""x, y, z of the scanner in ego axes, metres."""
 
 
 class Mount(NamedTuple):
-    """Where a camera sits, metres and degrees to the left, and its focal length as a share of the width."""
+    """A camera's place in ego axes (metres), yaw (degrees to the left), and focal length as a share of the width."""
 
     x: float
     y: float
@@ -51,7 +54,11 @@ class RigView(NamedTuple):
 
 
 def draw_cameras(dice: Dice, height: int, width: int) -> list[RigView]:
-    """The six cameras of a vehicle: every vehicle's sit and look a little otherwise, as after calibration."""
+    """The six cameras of a vehicle; place, direction and focal length differ a little between vehicles.
+
+    Raises:
+        UserError: an image size that cannot be rendered.
+    """
     views = []
     for name, mount in MOUNTS.items():
         x, y, z = (place + dice.uniform(-0.03, 0.03) for place in mount[:3])
@@ -65,10 +72,10 @@ def draw_cameras(dice: Dice, height: int, width: int) -> list[RigView]:
 
 
 def ego_from_camera(place: tuple[float, float, float], yaw: float, pitch: float = 0.0, roll: float = 0.0) -> Tensor:
-    """(4, 4) float64: a camera at a place of the vehicle, which looks ahead at yaw 0 and to the left at pi / 2.
+    """(4, 4) float64, ego from camera: a camera at `place` (metres). Yaw 0 looks ahead, yaw pi / 2 to the left.
 
     >>> look_left = ego_from_camera((1.0, 2.0, 3.0), math.pi / 2)
-    >>> (look_left @ torch.tensor([0.0, 0, 5, 1], dtype=torch.float64)).round().tolist()  # 5 m before it
+    >>> (look_left @ torch.tensor([0.0, 0, 5, 1], dtype=torch.float64)).round().tolist()  # 5 m in front of it
     [1.0, 7.0, 3.0, 1.0]
     """
     turns = []
@@ -83,7 +90,7 @@ def ego_from_camera(place: tuple[float, float, float], yaw: float, pitch: float 
 
 
 def ego_from_lidar() -> Tensor:
-    """(4, 4) float64: the scanner's x points to the right, its y ahead, as on nuScenes' vehicles."""
+    """(4, 4) float64, ego from LiDAR; the scanner's x axis points to the right, its y axis ahead, as in nuScenes."""
     pose = torch.eye(4, dtype=torch.float64)
     pose[:2, :2] = torch.tensor([[0.0, 1], [-1, 0]])
     pose[:3, 3] = torch.tensor(LIDAR_PLACE, dtype=torch.float64)

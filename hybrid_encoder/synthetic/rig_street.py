@@ -1,6 +1,6 @@
-"""Draws a street around a rig of cameras: open ahead and behind, with side streets, parked cars and traffic all about.
+"""Makes a random street around a rig of cameras: open ahead and behind, with side streets, parked cars and traffic.
 
-The vehicle drives along the road, or comes out of a side street.
+The rig's vehicle drives along the road, or comes out of a side street.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from .street import draw_road, in_daylight
 from .vehicles import Course, vehicle
 
 START, AROUND = 80.0, 85.0
-"""The vehicle's first z, and how far the street leads on from its last, metres."""
+"""The vehicle's first z, and the length of the street beyond its last z, metres."""
 VERGES = ((0.3, 0.42, 0.18), (0.42, 0.44, 0.2), (0.5, 0.45, 0.36))
-"""Colours of open land: none is asphalt's, so that a picture shows where the road ends."""
+"""Colours of open land; none is like asphalt, so that images show where the road ends."""
 SPACE = 10.0
-"""What the vehicle keeps free before and behind itself on its lane, metres."""
+"""Free length of the lane before and behind the rig's vehicle, metres."""
 
 
 class Ego(NamedTuple):
-    """How the rig's vehicle drives."""
+    """The motion of the rig's vehicle."""
 
     street: SideStreet | None
     """The side street that it comes out of; None: it drives on the road."""
     lateral: float
-    """From the middle of its street to the right, as seen along the road or away from the road."""
+    """Metres to the right of its street's middle, for a view along the road, or in a side street away from the road."""
     start: float
-    """In frame 0: z, or in a side street the distance from the road's centre."""
+    """z in frame 0, or in a side street the distance from the road's centre, metres."""
     speed: float
-    """Metres a frame."""
+    """Metres per frame."""
 
 
 def draw_rig_scene(dice: Dice, frames: int) -> Scene:
-    """A new street with side streets and a drive of so many keyframes, half a second apart."""
+    """A random street with side streets, and a drive of `frames` keyframes."""
     road, lateral = draw_road(dice)
     sides = draw_side_streets(dice, road)
     ego = draw_ego(dice, road, sides, lateral, frames)
@@ -57,7 +57,7 @@ def draw_rig_scene(dice: Dice, frames: int) -> Scene:
 
 
 def draw_side_streets(dice: Dice, road: Road) -> tuple[SideStreet, ...]:
-    """None to four: at up to two junctions within 55 m of the start, to either side or both."""
+    """Zero to four side streets: at up to two junctions within 55 m of the start, on one side or both."""
     streets: list[SideStreet] = []
     z = START + dice.uniform(-40, 10)
     for _ in range(dice.choice([0, 1, 1, 2, 2])):
@@ -69,7 +69,7 @@ def draw_side_streets(dice: Dice, road: Road) -> tuple[SideStreet, ...]:
 
 
 def draw_ego(dice: Dice, road: Road, sides: tuple[SideStreet, ...], lateral: float, frames: int) -> Ego:
-    """Where the rig drives; `lateral` is the place of its lane on the road."""
+    """The motion of the rig; `lateral`: its position on the road, metres to the right of the centre."""
     speed = dice.choice([0.0, dice.uniform(0.5, 5)])
     if sides and dice.chance(0.35):
         street, speed = dice.choice(sides), min(speed, 12 / frames)
@@ -79,7 +79,7 @@ def draw_ego(dice: Dice, road: Road, sides: tuple[SideStreet, ...], lateral: flo
 
 
 def draw_poses(dice: Dice, road: Road, ego: Ego, frames: int) -> Tensor:
-    """(F, 4, 4) float64, world from a camera's axes at the vehicle's origin on the ground, swaying a little."""
+    """The poses of the rig, (F, 4, 4) float64, world from camera axes at the ego origin, slightly rotated at random."""
     yaw, poses = math.radians(dice.uniform(-3, 3)), []
     for frame in range(frames):
         if ego.street is None:
@@ -94,19 +94,19 @@ def draw_poses(dice: Dice, road: Road, ego: Ego, frames: int) -> Tensor:
 
 
 def from_side_street(road: Road, street: SideStreet, place: Place) -> Place:
-    """A place in a side street's own axes, z away from the road's centre and x to the right, in the world."""
+    """A place in a side street's axes (z away from the road's centre, x to the right) in world axes."""
     x = road.centre(street.z) + street.side * place.z
     return Place(x, street.z - street.side * place.x, place.yaw + street.side * math.pi / 2)
 
 
 def blocks(solid: Solid, road: Road, side: int, streets: tuple[SideStreet, ...]) -> bool:
-    """Whether what stands beside the road on one side would stand in a side street, or in its mouth."""
+    """Whether a solid beside the road would stand in a side street or its junction."""
     half = 3.5 if solid.kind in (VEHICLE, CABIN) else solid.box.half_z + 0.5
     return any(s.side == side and abs(solid.place.z - s.z) < s.half_width + half for s in streets)
 
 
 def furnish(dice: Dice, road: Road, street: SideStreet, ego: Ego) -> list[Solid]:
-    """What stands in a side street, beside it and at its end."""
+    """The solids in a side street, beside it and at its end."""
     own = Road(0.0, 1.0, 0.0, street.half_width, street.walkway, street.half_width, road.dash, ())
     solids: list[Solid] = []
     for side in (-1, 1):
@@ -117,17 +117,17 @@ def furnish(dice: Dice, road: Road, street: SideStreet, ego: Ego) -> list[Solid]
     top, colour = dice.uniform(3, 14), dice.colour(0.35, 0.85, 0.45)
     wall = Box(street.half_width + street.walkway + 10, 3, 0.0, top)
     solids.append(building(dice, BUILDING, Place(0.0, street.reach + 3), wall, colour))
-    if street is not ego.street and dice.chance(0.5):  # waits to come out
+    if street is not ego.street and dice.chance(0.5):  # a vehicle that waits at the junction
         at = road.half_width + dice.uniform(6, 9)
         solids += vehicle(dice, own, Course(-street.half_width / 2, at, -1))
-    if dice.chance(0.6):  # has turned in
+    if dice.chance(0.6):  # a vehicle that has turned into the side street
         at = road.half_width + dice.uniform(8, 35)
         solids += vehicle(dice, own, Course(street.half_width / 2, at, 1))
     return [dataclasses.replace(s, place=from_side_street(road, street, s.place)) for s in solids]
 
 
 def draw_lanes(dice: Dice, road: Road, ego: Ego, frames: int, end: float) -> list[Solid]:
-    """Traffic on the road up to its end: each lane stands or drives at a speed of its own, so nothing collides."""
+    """Traffic on the road up to its end. All vehicles of a lane have the same speed, so that none collide."""
     lanes = [line.offset + road.lane / 2 for line in road.lines[:-1]]
     lanes[0] -= 0.1
     middle = ego.lateral if ego.street is None else 0.0

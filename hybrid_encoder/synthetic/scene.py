@@ -1,8 +1,7 @@
-"""What stands where in a synthetic street: the road, solids beside and on it, and the camera's drive, all drawn from
-one seed.
+"""The description of a synthetic street: the road, solids on and beside it, and the camera's poses, all from one seed.
 
-World axes are a camera's: x to the right, y down, z forward along the street; the ground is y = 0, heights are given
-upwards. Metres.
+World axes are those of a camera: x to the right, y down, z forward along the street. The ground is y = 0; heights count
+upwards. All lengths are in metres.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 BUILDING, WALL, VEHICLE, CABIN, POLE, CROWN = range(6)
-"""Kinds of solid. All are upright boxes, turned about the vertical, but CROWN: the ellipsoid inside such a box."""
+"""Kinds of solid. All are upright boxes with a yaw, except CROWN, which is the ellipsoid inside such a box."""
 
 X, Z, COS, SIN, HALF_X, HALF_Z, BOTTOM, TOP, KIND, RED, GREEN, BLUE, PERIOD, STOREY, DUTY, SEED = range(16)
 """Columns of `Scene.solids_at`."""
@@ -26,7 +25,7 @@ Colour = tuple[float, float, float]
 
 
 class Dice:
-    """Random draws of a scene, from a torch generator of its own."""
+    """Random numbers of a scene, from a torch generator of its own."""
 
     def __init__(self, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
@@ -53,7 +52,7 @@ class Dice:
 
 @dataclass(frozen=True)
 class Line:
-    """A painted line along the road: its offset from the road's centre, and its looks."""
+    """A painted line along the road: its offset to the right of the road's centre, and its style."""
 
     offset: float
     dashed: bool
@@ -62,7 +61,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Road:
-    """A road whose centre winds as a sine, x = amplitude * (sin(frequency * z + phase) - sin(phase))."""
+    """A road whose centre is a sine curve, x = amplitude * (sin(frequency * z + phase) - sin(phase)).
+
+    Attributes:
+        half_width: of the asphalt, to the outer edge of the lanes.
+        walkway, lane: widths.
+        dash: period of a dashed line, and the painted share of it.
+        lines: from left to right.
+    """
 
     amplitude: float
     frequency: float
@@ -74,10 +80,11 @@ class Road:
     lines: tuple[Line, ...]
 
     def centre(self, z: float) -> float:
+        """x of the road's centre at z."""
         return self.amplitude * (math.sin(self.frequency * z + self.phase) - math.sin(self.phase))
 
     def heading(self, z: float) -> float:
-        """Yaw of the road at z in radians, to the right."""
+        """Yaw of the road at z, to the right, radians."""
         return math.atan(self.amplitude * self.frequency * math.cos(self.frequency * z + self.phase))
 
 
@@ -86,17 +93,17 @@ class SideStreet:
     """A street that leaves the road at a right angle to the z axis, along x."""
 
     z: float
-    """Of its middle."""
+    """z of its middle line."""
     side: int
     """-1 to the left, 1 to the right."""
     half_width: float
     walkway: float
     reach: float
-    """Where it ends, metres from the road's centre."""
+    """Distance of its end from the road's centre."""
 
 
 class Place(NamedTuple):
-    """A point of the ground, and the yaw of what stands there in radians, to the right."""
+    """A point on the ground, and the yaw of the object there, to the right, radians."""
 
     x: float
     z: float
@@ -113,7 +120,7 @@ class Box(NamedTuple):
 
 
 class Pattern(NamedTuple):
-    """The numbers that a solid's texture is made from; `shading` gives them their meaning for each kind."""
+    """Parameters of a solid's texture; their meaning depends on the kind of solid (`shading`)."""
 
     period: float = 1.0
     storey: float = 1.0
@@ -123,7 +130,8 @@ class Pattern(NamedTuple):
 
 @dataclass(frozen=True)
 class Solid:
-    """A box or ellipsoid; `speed` (metres a frame along z) other than 0 makes it follow the road at `lateral`."""
+    """A box or ellipsoid. If `speed` (metres per frame along z) is not 0, it follows the road, `lateral` metres to the
+    right of its centre."""
 
     kind: int
     place: Place
@@ -133,10 +141,10 @@ class Solid:
     speed: float = 0.0
     lateral: float = 0.0
     ahead: float = 0.0
-    """Metres from `place`, in the direction that the solid faces."""
+    """Offset from `place` in the direction that the solid faces."""
 
     def row(self, road: Road, frame: int) -> list[float]:
-        """Its columns in a frame, X to SEED."""
+        """Its columns X to SEED in a frame."""
         x, z, yaw = self.place
         if self.speed:
             z += self.speed * frame
@@ -148,35 +156,36 @@ class Solid:
 
 @dataclass
 class Scene:
-    """One street and one drive along it; colours in [0, 1]."""
+    """A street and a drive along it; colours are RGB in [0, 1]."""
 
     road: Road
     solids: list[Solid]
     poses: Tensor
-    """(F, 4, 4) float64, world from camera; of a rig: from a camera's axes at the vehicle's origin on the ground."""
+    """(F, 4, 4) float64, world from camera. For a rig, the camera is a virtual one at the ego origin on the ground."""
     light: Colour
-    """The sun's direction in the world, from the ground to the sun, of length 1."""
+    """Unit vector from the ground to the sun, in world axes."""
     ambient: float
     haze: float
     """Attenuation per metre."""
     sky: tuple[Colour, Colour]
-    """At the horizon and above."""
+    """Colours at the horizon and high above it."""
     asphalt: Colour
     pavement: Colour
     verge: Colour
     slab: float
     gain: float
     noise: float
-    """Standard deviation of the sensor's noise, of 1."""
+    """Standard deviation of sensor noise, where white is 1."""
     texture: Tensor
-    """(1, 1, 257, 257), one periodic tile of white noise in [-1, 1], last row and column as the first."""
+    """(1, 1, 257, 257), a periodic tile of white noise in [-1, 1]; the last row and column repeat the first."""
     side_streets: tuple[SideStreet, ...] = ()
     all_round: bool = False
-    """Whether cameras look in all directions, not along the road alone."""
+    """Whether cameras look in all directions, not only along the road."""
     rows: list[list[float]] = field(default_factory=list)
+    """Columns of all solids in frame 0; `solids_at` fills them."""
 
     def solids_at(self, frame: int) -> tuple[Tensor, Tensor]:
-        """The solids in a frame: (N, 16) float64 by the columns above, and (N,) bool, whether it moves."""
+        """The solids in a frame: their columns, (N, 16) float64, and whether they move, (N,) bool."""
         if not self.rows:
             self.rows = [solid.row(self.road, 0) for solid in self.solids]
         rows = [s.row(self.road, frame) if s.speed else row for s, row in zip(self.solids, self.rows, strict=True)]

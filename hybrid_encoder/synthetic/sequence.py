@@ -1,9 +1,9 @@
-"""Rendered driving scenes: colour, exact depth, exact pose, intrinsics and lane points, all from one seed.
+"""Rendered drives: images, exact depth, exact poses, intrinsics and lane points, all from one seed.
 
     sequence = render_sequence(seed=7, frames=5, height=96, width=320)
     source = SyntheticSource(seed=0, sequences=40, frames=5, height=96, width=320)    # what trainers read
 
-`street` draws the scene, `render` shows it. The same seed gives the same pictures on the same device.
+`street` makes the scene, `render` renders it. The same seed gives the same images on the same device.
 """
 
 from __future__ import annotations
@@ -25,39 +25,37 @@ from .settings import MAX_FRAMES, MAX_SEED, check_image_size, check_seed
 from .street import draw_scene
 
 BASELINE = 0.54
-"""Metres from the left camera to the right one, as in KITTI."""
+"""Distance from the left to the right camera in metres, as in KITTI."""
 SEED_STRIDE = 1_000_003
-"""Street n of a set of streets with seed s is that of seed s * SEED_STRIDE + n: no two sets share one."""
+"""Street n of a set of streets with seed s has the seed s * SEED_STRIDE + n: two sets have no street in common."""
 
 
 @dataclass
 class SyntheticSequence:
-    """A drive of F frames; tensors lie on the CPU. Depth is 0 where there is none: the sky, and what is beyond
-    200 m."""
+    """A drive of F frames; tensors are on the CPU. Depth is 0 in the sky and beyond 200 m."""
 
     images: Tensor
     """uint8 (F, 3, H, W), RGB."""
     depth: Tensor
     """float32 (F, 1, H, W), metres along the camera's axis, at pixel centres."""
     T_world_camera: Tensor
-    """float32 (F, 4, 4), maps points of the (left) camera to the world; the world's y axis points down."""
+    """float32 (F, 4, 4), world from (left) camera, metres; the world's y axis points down."""
     K: Tensor
     """float32 (3, 3), pixels; pixel centres lie at integer coordinates."""
     lanes: list[list[np.ndarray]]
-    """Per frame, one float32 (n, 2) per painted line: x, y of its visible points, NEAR TO FAR, a row of pixels
-    apart or more."""
+    """For each frame and painted line, float32 (n, 2): x and y of its visible points in pixels, from near to far and at
+    least a row apart."""
     moving: Tensor
-    """bool (F, 1, H, W), True on vehicles that move."""
+    """bool (F, 1, H, W), True on moving vehicles."""
     images_right: Tensor | None = None
-    """uint8 (F, 3, H, W), from `BASELINE` to the right, with stereo."""
+    """uint8 (F, 3, H, W), images of a camera `BASELINE` to the right; None without stereo."""
     depth_right: Tensor | None = None
-    """float32 (F, 1, H, W), with stereo."""
+    """float32 (F, 1, H, W), depth of the right images; None without stereo."""
 
 
 @dataclass
 class SyntheticFrame:
-    """One frame of a drive; tensors lie on the CPU and are as those of `SyntheticSequence`, without its first
-    dimension."""
+    """One frame of a drive; tensors are those of `SyntheticSequence` without the first dimension."""
 
     image: Tensor
     depth: Tensor
@@ -71,7 +69,7 @@ class SyntheticFrame:
 def render_sequence(
     seed: int, frames: int, height: int, width: int, device: str | torch.device = "cpu", stereo: bool = False
 ) -> SyntheticSequence:
-    """Render one drive through a street of its own with KITTI's average camera; arguments and errors are those of
+    """Renders one drive through a street of its own with KITTI's average camera; arguments and errors are those of
     `iterate_frames` and `Camera`."""
     camera = kitti_camera(height, width)
     views = list(iterate_frames(seed, frames, camera, device, stereo))
@@ -97,15 +95,15 @@ def iterate_frames(
     stereo: bool = False,
     dead_end: bool = True,
 ) -> Iterator[SyntheticFrame]:
-    """Render one drive through a street of its own, frame by frame.
+    """Renders one drive through a street of its own, frame by frame.
 
     Args:
-        seed: 0 or more; every seed is another street.
-        frames: how many, 0.5 to 1.2 m apart.
-        camera: on the car; its pitch is added to a little of the scene's own.
-        device: where to render; the result comes back to the CPU. Devices round differently: some grey values may
-            differ by one.
-        stereo: render the right camera too.
+        seed: 0 or more; every seed gives another street.
+        frames: number of frames; they are 0.5 to 1.2 m apart.
+        camera: on the car; its pitch is added to a small random one.
+        device: the device that renders; results are on the CPU. Devices round differently: some grey values may differ
+            by one.
+        stereo: also render the right camera.
         dead_end: whether the street may end at a house or wall.
 
     Raises:
@@ -136,17 +134,17 @@ def iterate_frames(
 class SyntheticSource:
     """Rendered sequences as a `FrameSource`, with their exact depth and poses.
 
-    A sequence is rendered when first asked for and kept in memory. The frames of its interior are indexed, so that
-    every index has both neighbours.
+    A sequence is rendered at its first use and kept in memory. An index is a frame in the interior of a drive, so that
+    it has both neighbours.
 
     Args:
-        seed: another seed, another set of streets: hold out by seed.
-        sequences: how many drives.
+        seed: every seed gives another set of streets: use another seed for held-out data.
+        sequences: number of drives.
         frames: frames of each drive.
         height, width: of the images.
-        stereo: have the right camera as frame "s".
-        margin: frames at either end of a drive that are neighbours only; the farthest frame_id that can be read.
-        device: where to render.
+        stereo: make the right camera available as frame "s".
+        margin: number of frames at each end of a drive that are only neighbours; the largest frame_id that can be read.
+        device: the device that renders.
 
     Raises:
         UserError: no frame is left between the margins, or a seed, a size or a number of sequences out of range.
@@ -187,7 +185,7 @@ class SyntheticSource:
         sequence, frame = self._find(index, 0 if frame_id == "s" else frame_id)
         if frame_id == "s":
             if sequence.images_right is None:
-                raise UserError("the synthetic scenes were made without a right camera: ask for stereo")
+                raise UserError("the synthetic scenes were rendered without a right camera: pass stereo=True")
             return np.ascontiguousarray(sequence.images_right[frame].permute(1, 2, 0).numpy())
         return np.ascontiguousarray(sequence.images[frame].permute(1, 2, 0).numpy())
 
@@ -196,7 +194,7 @@ class SyntheticSource:
         return default_intrinsics(self.height, self.width).astype(np.float32)
 
     def stereo_sign(self, index: int) -> int:
-        """Always -1: the indexed camera is the left one."""
+        """-1: all frames are of the left camera."""
         return -1
 
     def depth(self, index: int) -> np.ndarray:
@@ -210,7 +208,7 @@ class SyntheticSource:
         return sequence.T_world_camera[frame].numpy()
 
     def sequence(self, number: int) -> SyntheticSequence:
-        """One drive, rendered now if it was not yet."""
+        """A drive; it is rendered at the first call."""
         if number not in self._rendered:
             self._rendered[number] = render_sequence(
                 self.seed * SEED_STRIDE + number, self.frames, self.height, self.width, self.device, self.stereo
@@ -218,7 +216,7 @@ class SyntheticSource:
         return self._rendered[number]
 
     def render(self, progress: bool = True) -> None:
-        """Render every drive now; worker processes forked after this share them."""
+        """Renders all drives; worker processes that are forked later share them."""
         for number in progress_bar(range(self.sequences), "rendering scenes", unit="scene", shown=progress):
             self.sequence(number)
 
@@ -229,5 +227,7 @@ class SyntheticSource:
     def _find(self, index: int, frame_id: int) -> tuple[SyntheticSequence, int]:
         number, frame = self._locate(index)
         if abs(frame_id) > self.margin:
-            raise UserError(f"frame {frame_id} is not within {self.margin} of the indexed frames: raise margin")
+            raise UserError(
+                f"frame {frame_id} is farther than margin={self.margin} from the indexed frames: raise margin"
+            )
         return self.sequence(number), frame + frame_id

@@ -1,4 +1,4 @@
-"""What to render, and the limits of what can be rendered."""
+"""The settings of rendering, and their limits."""
 
 from __future__ import annotations
 
@@ -8,49 +8,49 @@ from ..errors import UserError
 
 MAX_SEED = 2**31 - 1
 MAX_SIDE = 4096
-"""Pixels of an image's height and of its width: the largest image takes about 5 GB while it is rendered."""
+"""Largest height and width of an image in pixels: the largest image takes about 5 GB during rendering."""
 MAX_FRAMES = 10_000
 MAX_SEQUENCES = 9_999
-"""KITTI's folder names count drives with four digits."""
+"""KITTI's folder names have four digits for the number of a drive."""
 MAX_CLIPS = 100_000
 
 
 @dataclass(frozen=True)
 class SynthSettings:
-    """What `write_synthetic` writes: drives in the layout of KITTI raw, and single images in TuSimple's.
+    """What `write_synthetic` writes: drives in the layout of KITTI raw, and single images in the layout of TuSimple.
 
-    A sixth of the drives, at least one, is held out for validation and as many for test. The first and the last frame
-    of each drive are in no split, so every listed frame has both neighbours. Each TuSimple image shows a street of its
-    own; every fifth is for validation.
+    A sixth of the drives, at least one, is for validation, and as many are for test. No split lists the first and the
+    last frame of a drive, so that every listed frame has both neighbours. Each TuSimple image shows a different street;
+    every fifth is for validation.
     """
 
     seed: int
-    """Of all scenes."""
+    """Seed of all scenes."""
     sequences: int
-    """Drives."""
+    """Number of drives."""
     frames: int
-    """Of each drive."""
+    """Frames of each drive."""
     height: int
     width: int
-    """Of the images of the drives."""
+    """Height and width of the drives' images."""
     stereo: bool = False
-    """Write the right camera (image_03) too, and list both sides."""
+    """Also write the right camera (image_03), and list both sides in the splits."""
     clips: int | None = None
-    """TuSimple images; None: four per drive."""
+    """Number of TuSimple images; None: four per drive."""
     clip_size: tuple[int, int] = (720, 1280)
     """Height and width of the TuSimple images."""
     device: str = "cpu"
-    """Where to render."""
+    """Device that renders."""
     progress: bool = True
-    """Show a bar."""
+    """Show a progress bar."""
 
     @property
     def clip_count(self) -> int:
+        """Number of TuSimple images."""
         return 4 * self.sequences if self.clips is None else self.clips
 
     def check(self) -> None:
-        """Raises `UserError` for too few or too many sequences, frames or clips, and for a size or seed out of
-        range."""
+        """Raises `UserError` for a number of drives, frames or clips, an image size or a seed out of range."""
         check_seed(self.seed)
         if not (3 <= self.sequences <= MAX_SEQUENCES and 3 <= self.frames <= MAX_FRAMES):
             raise UserError(
@@ -68,37 +68,38 @@ class SynthSettings:
 
 @dataclass(frozen=True)
 class RigSettings:
-    """What `write_rigs` writes: scenes of a rig's keyframes in the layout of nuScenes.
+    """What `write_rigs` writes: scenes of keyframes of a rig, in the layout of nuScenes.
 
     A sixth of the scenes, at least one, is for validation.
     """
 
     seed: int
-    """Of all scenes."""
+    """Seed of all scenes."""
     scenes: int
+    """Number of scenes."""
     frames: int
     """Keyframes of each scene, half a second apart."""
     height: int
     width: int
-    """Of the images."""
+    """Height and width of the images."""
     device: str = "cpu"
-    """Where to render."""
+    """Device that renders."""
     progress: bool = True
-    """Show a bar."""
+    """Show a progress bar."""
 
     def check(self) -> None:
-        """Raises `UserError` for too few or too many scenes or frames, and for a size or seed out of range."""
+        """Raises `UserError` for a number of scenes or frames, an image size or a seed out of range."""
         check_seed(self.seed)
         if not (2 <= self.scenes <= MAX_SEQUENCES and 1 <= self.frames <= MAX_FRAMES):
             raise UserError(
-                f"{self.scenes} scenes of {self.frames} keyframes: expected at least 2 scenes, one to train and one to "
-                f"validate, of a keyframe, and at most {MAX_SEQUENCES} of {MAX_FRAMES}"
+                f"{self.scenes} scenes of {self.frames} keyframes: expected at least 2 scenes (train and validation) "
+                f"of 1 keyframe, and at most {MAX_SEQUENCES} of {MAX_FRAMES}"
             )
         check_image_size(self.height, self.width, least=(32, 32))
 
 
 def check_seed(seed: int) -> None:
-    """Raises `UserError` for the seed of a set of streets that is out of range."""
+    """Raises `UserError` for a seed of a set of streets that is out of range."""
     if not 0 <= seed <= MAX_SEED:
         raise UserError(f"seed {seed} is out of range: use 0 to {MAX_SEED}")
 

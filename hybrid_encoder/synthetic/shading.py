@@ -1,6 +1,6 @@
-"""Surface colours of the synthetic street: patterns that stick to their objects.
+"""Surface colours of the synthetic street: textures that are fixed to their objects.
 
-Every function works on flat lists of n pixels and returns (3, n) colours before light and haze.
+Every function works on flat arrays of n pixels and returns colours (3, n), without light and haze.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Points(NamedTuple):
     """Points of solids that n pixels see."""
 
     solid: list[Tensor]
-    """16 times (n,), the columns of the solid that each pixel sees."""
+    """16 tensors (n,): columns of the solid that each pixel sees."""
     x: Tensor
     up: Tensor
     z: Tensor
-    """(n,) each, in the solid's own axes, from its foot."""
+    """(n,) each, in the solid's axes, from the middle of its base."""
 
     @property
     def colour(self) -> Tensor:
@@ -48,22 +48,25 @@ class Points(NamedTuple):
 
 
 class Face(NamedTuple):
-    """Which face of its box a pixel sees, three (n,) bool."""
+    """The face of its box that a pixel sees: three bool (n,)."""
 
     side: Tensor
-    """One across the box's x axis."""
+    """A face normal to the box's x axis."""
     top: Tensor
     end: Tensor
-    """One across the box's z axis."""
+    """A face normal to the box's z axis."""
 
     def choose(self, side: Tensor, top: Tensor, end: Tensor) -> Tensor:
-        """For each pixel the value of its face."""
+        """For each pixel, the value for its face."""
         return torch.where(self.side, side, torch.where(self.top, top, end))
 
 
 def ground(scene: Scene, surface: Surface) -> Tensor:
-    """Asphalt with its lines, walkways of slabs, and the land beyond; the surface's `across` is the world's x,
-    `along` its z."""
+    """Asphalt with painted lines, walkways of slabs, and open land.
+
+    Args:
+        surface: `across` is the world's x, `along` its z.
+    """
     road, x, z = scene.road, surface.across, surface.along
     long, wide = surface.footprint_along, surface.footprint_across
     lateral = x - road.amplitude * (torch.sin(road.frequency * z + road.phase) - torch.sin(x.new_tensor(road.phase)))
@@ -95,7 +98,7 @@ def ground(scene: Scene, surface: Surface) -> Tensor:
 
 
 def solid(scene: Scene, kind: int, points: Points, face: Face, surface: Surface) -> Tensor:
-    """Boxes of one kind; the scene gives the sky's reflection in their windows."""
+    """The colours of boxes of one kind; windows reflect the scene's sky."""
     columns, up, colour = points.solid, points.up, points.colour
     seed = columns[SEED] + 0.19 * face.top + 0.38 * face.end
     if kind == BUILDING:
@@ -116,21 +119,21 @@ def solid(scene: Scene, kind: int, points: Points, face: Face, surface: Surface)
 
 
 def box_surface(tile: Tensor, points: Points, face: Face, long: Tensor, wide: Tensor) -> Surface:
-    """The faces of boxes; `long` and `wide` are the footprints along them, and up them."""
+    """Surface coordinates on faces of boxes; `long` and `wide` are the footprints along and across them."""
     along = torch.where(face.side, points.z, points.x)
     place = torch.where(face.top, points.z, along), torch.where(face.top, points.x, points.up)
     return Surface(tile, *place, long, wide)
 
 
 def weathered(colour: Tensor, surface: Surface, seed: Tensor) -> tuple[Tensor, Tensor]:
-    """A wall of one colour with stains of all sizes, and (n,) the noise that they are made of."""
+    """A wall of one colour with stains of all sizes, and the noise (n,) of the stains."""
     noise = grain(surface, seed, 4.0)
     broad = blotches(surface, seed, 1.2) + blotches(surface, seed + 0.5, 5.0)
     return colour * (1 + 0.11 * noise + 0.14 * broad), noise
 
 
 def wall(points: Points, surface: Surface, seed: Tensor) -> Tensor:
-    """Panels with joints, each of its own brightness."""
+    """Panels with joints; each panel has its own brightness."""
     period, storey = points.solid[PERIOD], points.solid[STOREY]
     column, row = surface.along / period, points.up / storey
     long, wide = surface.footprint_along / period, surface.footprint_across / storey
@@ -141,7 +144,7 @@ def wall(points: Points, surface: Surface, seed: Tensor) -> Tensor:
 
 
 def house(points: Points, face: Face, surface: Surface, seed: Tensor) -> Tensor:
-    """Plaster with ledges and storeys of windows, each of its own brightness."""
+    """Plaster with ledges and rows of windows; each window has its own brightness."""
     period, storey, duty = points.solid[PERIOD], points.solid[STOREY], points.solid[DUTY]
     column, floor = surface.along / period, points.up / storey
     long, wide = surface.footprint_along / period, surface.footprint_across / storey
@@ -160,7 +163,7 @@ def house(points: Points, face: Face, surface: Surface, seed: Tensor) -> Tensor:
 
 
 def vehicle_body(points: Points, face: Face, paint: Tensor, glass: Tensor) -> Tensor:
-    """Paint with wheels, skirt, lamps and plate, and on tall bodies windows."""
+    """Paint with wheels, skirt, lamps and licence plate; tall bodies also have windows."""
     solid, x, up, z = points
     side, top, end = face
     low = up - solid[BOTTOM]
@@ -191,7 +194,7 @@ def crown(tile: Tensor, points: Points, footprint: Tensor) -> Tensor:
 
 
 def sky(scene: Scene, tile: Tensor, direction: Tensor) -> Tensor:
-    """For world directions (3, n) of any length: brighter towards the horizon, with a few faint clouds."""
+    """The sky in world directions (3, n) of any length: brighter near the horizon, with faint clouds."""
     unit = direction / direction.norm(dim=0)
     height = -unit[1]
     base = mix(torch.tensor(scene.sky[0]).to(unit)[:, None].expand_as(unit), scene.sky[1], (height * 3).clamp(0, 1))

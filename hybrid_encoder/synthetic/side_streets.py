@@ -1,4 +1,4 @@
-"""Side streets on the ground: what share of a pixel they cover, and where a street plan has road."""
+"""Side streets on the ground: the share of each pixel that they cover, and where a map has road."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from .scene import Scene
 from .texture import Surface, pulses, stripe
 
 GUTTER = 0.2
-"""Metres of asphalt beyond the road's outer lines."""
+"""Width of the asphalt beyond the road's outer lines, metres."""
 
 
 class SideCover(NamedTuple):
-    """Shares of n pixels, (n,) each in [0, 1]."""
+    """The shares of n pixels that side streets cover, (n,) each in [0, 1]."""
 
     road: Tensor
     walkway: Tensor
-    """The road included."""
+    """Walkway and road together."""
     mouth: Tensor
-    """Where the road's own lines pause."""
+    """The part in which the main road's lines are not painted."""
     line: Tensor
-    """The dashes in the middle of the side streets."""
+    """Dashes of the side streets' middle lines."""
 
 
 def side_cover(scene: Scene, surface: Surface, lateral: Tensor) -> SideCover | None:
-    """What side streets cover; None of a scene without.
+    """The cover of all side streets; None if the scene has none.
 
     Args:
         surface: `along` is the world's z.
@@ -51,12 +51,12 @@ def side_cover(scene: Scene, surface: Surface, lateral: Tensor) -> SideCover | N
 
 
 def covered(inside: Tensor, footprint: Tensor) -> Tensor:
-    """The share of pixels on this side of an edge, `inside` metres from it: (n,)."""
+    """The share of each pixel (n,) inside an edge; `inside` is the distance of its centre from the edge, metres."""
     return (inside / footprint + 0.5).clamp(0, 1)
 
 
 def is_road(scene: Scene, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Whether points of the ground are road, bool of the shape that x and z broadcast to."""
+    """Whether points of the ground are road: bool, of the shape to which x and z broadcast."""
     road = scene.road
     lateral = x - road.amplitude * (np.sin(road.frequency * z + road.phase) - np.sin(road.phase))
     found = np.abs(lateral) <= road.half_width + GUTTER

@@ -1,4 +1,4 @@
-"""Draws a street at random: its road, its light, what stands in it, and a drive through it."""
+"""Makes a random street: its road, light and objects, and a drive through it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from .scene import Dice, Line, Road, Scene, Solid
 from .vehicles import draw_traffic
 
 CAMERA_HEIGHT = 1.65
+"""Metres above the ground."""
 VIEW = 110.0
-"""Solids are drawn this far ahead of the last camera, metres."""
+"""Length of an open street ahead of the last camera, metres."""
 
 
 def draw_scene(seed: int, frames: int, pitch: float = 0.0, dead_end: bool = True) -> Scene:
-    """A new street for every seed; `pitch` (radians, up) is added to the camera's own; it may end at a wall if
-    `dead_end`."""
+    """A random street, different for every seed.
+
+    Args:
+        frames: of the drive.
+        pitch: upwards, radians; added to the pitch that is drawn.
+        dead_end: whether the street may end at a house or wall.
+    """
     dice = Dice(seed)
     road, ego = draw_road(dice)
     poses = draw_drive(dice, road, ego, frames, pitch)
@@ -34,7 +40,7 @@ def draw_scene(seed: int, frames: int, pitch: float = 0.0, dead_end: bool = True
 
 
 def in_daylight(dice: Dice, road: Road, solids: list[Solid], poses: Tensor) -> Scene:
-    """The scene of what stands in a street, with its light, its sky and the colours of its ground drawn at random."""
+    """The scene of a street with these solids; light, sky and ground colours are random."""
     azimuth, height = dice.uniform(-math.pi, math.pi), dice.uniform(0.5, 1.1)
     light = (math.cos(height) * math.sin(azimuth), -math.sin(height), math.cos(height) * math.cos(azimuth))
     horizon = dice.uniform(0.75, 0.95)
@@ -59,12 +65,12 @@ def in_daylight(dice: Dice, road: Road, solids: list[Solid], poses: Tensor) -> S
 
 
 def draw_road(dice: Dice) -> tuple[Road, float]:
-    """A road of one to five lanes, and the lateral place of the camera's lane on it."""
+    """A road of one to five lanes, and the camera's lateral position on it, metres to the right of its centre."""
     lanes = dice.choice([1, 2, 2, 2, 3, 4, 4, 5])
     lane = dice.uniform(2.8, 3.6)
     half = lanes * lane / 2
     two_way = lanes >= 2 and dice.chance(0.7)
-    first = lanes // 2 if two_way else 0  # lanes left of this one come towards the camera
+    first = lanes // 2 if two_way else 0  # lanes to the left of this one carry oncoming traffic
     ego = (dice.integer(first, lanes - 1) + 0.5) * lane - half
     yellow = dice.chance(0.3)
     lines = [
@@ -88,7 +94,7 @@ def draw_road(dice: Dice) -> tuple[Road, float]:
 
 
 def draw_drive(dice: Dice, road: Road, ego: float, frames: int, pitch: float) -> Tensor:
-    """(F, 4, 4) float64 camera poses: 0.5 to 1.2 m a frame along the lane, swaying and nodding a little."""
+    """The camera poses, (F, 4, 4) float64, world from camera: 0.5 to 1.2 m per frame along the lane."""
     speed, change = dice.uniform(0.55, 1.15), dice.uniform(-0.01, 0.01)
     height = CAMERA_HEIGHT + dice.uniform(-0.05, 0.05)
     pitch += math.radians(dice.uniform(-0.6, 0.6))

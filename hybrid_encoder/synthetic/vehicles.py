@@ -1,4 +1,4 @@
-"""Draws a street's vehicles at random: parked, stopped and driving ones."""
+"""Random vehicles of a street: parked, stopped and driving ones."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ DRIVEN = ("car", "car", "van", "lorry")
 
 
 class Course(NamedTuple):
-    """Where a vehicle stands or drives."""
+    """The position and motion of a vehicle."""
 
     lateral: float
-    """From the road's centre to the right, metres."""
+    """Metres to the right of the road's centre."""
     z: float
-    """In frame 0."""
+    """z in frame 0, metres."""
     facing: int = 1
-    """1 along the road, -1 against it."""
+    """1: forward along the road, -1: backward."""
     speed: float = 0.0
-    """Metres a frame along z."""
+    """Metres per frame along z."""
 
 
 def vehicle(dice: Dice, road: Road, course: Course, sizes: tuple[str, ...] = DRIVEN) -> list[Solid]:
-    """A car of two boxes, or a van, lorry or bus of one."""
+    """The solids of a vehicle: two boxes for a car, one for a van, lorry or bus."""
     colour = dice.choice([dice.colour(0.15, 0.95, 0.05), dice.colour(0.3, 0.8, 0.75)])
     seed = dice.uniform(0, 1)
     yaw = 0.0 if course.facing > 0 else math.pi
@@ -53,7 +53,7 @@ def vehicle(dice: Dice, road: Road, course: Course, sizes: tuple[str, ...] = DRI
 
 
 def draw_parked(dice: Dice, road: Road, side: int, end: float, filled: float) -> list[Solid]:
-    """Vehicles along the road's edge; `filled` is the share of the places that are taken."""
+    """Parked vehicles along one edge of the road; `filled` is the share of occupied places."""
     solids: list[Solid] = []
     z = dice.uniform(-6, 4)
     while z < end - 6:
@@ -66,8 +66,8 @@ def draw_parked(dice: Dice, road: Road, side: int, end: float, filled: float) ->
 
 
 def draw_traffic(dice: Dice, road: Road, ego: float, poses: Tensor, end: float) -> list[Solid]:
-    """Vehicles on the lanes: stopped ones ahead, and in some scenes a leading one and one that comes towards the
-    camera."""
+    """Vehicles on the lanes: in some scenes one in the camera's lane, stopped ahead or driving in front, and stopped or
+    driving ones on the other lanes."""
     solids: list[Solid] = []
     frames, travel = len(poses), float(poses[-1, 2, 3])
     lanes = [line.offset + road.lane / 2 for line in road.lines[:-1]]

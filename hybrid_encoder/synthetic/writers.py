@@ -8,20 +8,29 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from ..data.depth_files import KITTI_PNG_SCALE
 from ..writing import not_written
 
 JPEG_QUALITY = 95
 
 
 def write_jpeg(path: Path, image: Tensor) -> None:
-    """image: uint8 (3, H, W), RGB."""
+    """Writes an image, uint8 RGB (3, H, W), as JPEG.
+
+    Raises:
+        UserError: as `write_bytes`.
+    """
     bgr = image.flip(0).permute(1, 2, 0).contiguous().numpy()
     write_image(path, bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
 
 
 def write_depth(path: Path, depth: Tensor) -> None:
-    """depth: float32 (1, H, W), metres, as KITTI's 16-bit PNG: 256 to the metre, 0 where there is none."""
-    write_image(path, np.round(depth[0].numpy() * 256).clip(0, 65535).astype(np.uint16))
+    """Writes depth, float32 (1, H, W), metres, 0 where unknown, as a 16-bit PNG in KITTI's scale.
+
+    Raises:
+        UserError: as `write_bytes`.
+    """
+    write_image(path, np.round(depth[0].numpy() * KITTI_PNG_SCALE).clip(0, 65535).astype(np.uint16))
 
 
 def write_image(path: Path, image: np.ndarray, options: list[int] | None = None) -> None:
@@ -36,7 +45,7 @@ def write_lines(path: Path, lines: list[str]) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """A new file and the folders above it.
+    """Writes a file, and creates the folders above it.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written.

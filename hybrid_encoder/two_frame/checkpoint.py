@@ -38,6 +38,7 @@ from ..weights.reading import (
     stated_size,
     tensors_of,
 )
+from ..weights.run_files import SINGLE_FRAME_FILES, single_frame_files
 from ..writing import whole_folder, write_torch
 from .encoder import HybridMatchingEncoder, build_matching_encoder
 from .matching import MatchingEncoder
@@ -93,9 +94,9 @@ def load_teacher(folder: Path, model: TwoFrameDepth) -> None:
     Raises:
         UserError: a file is missing, damaged or of another architecture.
     """
-    two_frame = (folder / "mono_encoder.pth").exists()
+    files = dict(zip(SINGLE_FRAME_FILES, single_frame_files(folder), strict=True))
     for name, net in model.teacher.files().items():
-        fill(net, folder / (f"mono_{name}.pth" if two_frame and not name.startswith("pose") else f"{name}.pth"))
+        fill(net, folder / f"{files.get(name, name)}.pth")
 
 
 def is_two_frame(folder: str | Path) -> bool:

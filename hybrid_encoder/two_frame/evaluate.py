@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.cityscapes import CityscapesSequenceSource, evaluated_part
+from ..data.cityscapes import CityscapesSequenceSource, read_published_depth
 from ..data.dataset import FrameSource
-from ..data.ground_truth import read_depth_npy
 from ..errors import UserError
 from ..evaluation import EvaluationResult, flip_post_process
 from ..images import cut_bottom
@@ -63,7 +62,7 @@ def _cityscapes_depths(options: TwoFrameEvaluateOptions, source: CityscapesSeque
         if options.truth_kind == "velodyne":  # the default: measured depth, here from a stereo pair's disparity
             yield source.depth(index)
             continue
-        yield evaluated_part(read_depth_npy(Path(options.truth) / f"{index:03d}_depth.npy"))
+        yield read_published_depth(Path(options.truth) / f"{index:03d}_depth.npy")
 
 
 @torch.no_grad()

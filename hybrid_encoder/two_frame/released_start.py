@@ -8,7 +8,7 @@ from torch import nn
 
 from ..config import HybridEncoderConfig
 from ..model.depth_model import DepthModel
-from ..released.single_frame import load_released_model, load_released_teacher
+from ..released.single_frame import load_released_single_frame, load_released_teacher
 from ..released.two_frame import ReleasedMatching, load_released_matching
 from ..stage2.released_start import config_options, pose_options, released_options, released_poses, take_over
 from ..weights.reading import load_state
@@ -46,9 +46,7 @@ def load_released_teacher_nets(folder: Path, model: TwoFrameDepth) -> None:
     Raises:
         UserError: as `load_released_two_frame`.
     """
-    two_frame = (folder / "mono_encoder.pth").exists()
-    read = load_released_teacher(folder) if two_frame else load_released_model(folder)
-    theirs = {**_teacher(read), **released_poses(folder)}
+    theirs = {**_teacher(load_released_single_frame(folder)), **released_poses(folder)}
     config = theirs["encoder"].config
     assert isinstance(config, HybridEncoderConfig)
     changes = config_options(model.options.config(), config, "teacher_encoder_option")

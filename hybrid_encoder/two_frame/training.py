@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
 from ..colormap import colorize_disparity
-from ..data.dataset import SelfSupervisedDataset
 from ..data.sample import Sample
 from ..engine.loop import fit
 from ..engine.processes import Processes
@@ -29,8 +28,9 @@ from ..stage2.inputs import run_inputs
 from ..stage2.model import DepthBatch, to_batch
 from ..stage2.networks import starting_weights
 from ..stage2.pictures import middle_sample, sample_pictures
-from ..stage2.training import build_scheduler, frames_of, load_samples, loop_options, one_group_a_rate
+from ..stage2.training import build_scheduler, load_samples, loop_options, one_group_a_rate, samples_of
 from ..stage2.validation import depth_metrics, mean_scalars
+from ..weights.run_files import single_frame_files
 from .checkpoint import load_teacher, load_weights, save_weights
 from .frames import LookupSource, open_lookup_source
 from .model import TwoFrameDepth
@@ -76,8 +76,7 @@ class ManydepthTask(PlainTask):
         """The loss on the validation part and, where the truth is known, the depth metrics of the two-frame net and the
         teacher."""
         metrics = mean_scalars(self.model(self.to_device(batch, processes.device)) for batch in self.val_loader)
-        dataset = self.val_loader.dataset
-        assert isinstance(dataset, SelfSupervisedDataset)
+        dataset = samples_of(self.val_loader)
         source = dataset.source.source if isinstance(dataset.source, LookupSource) else dataset.source
 
         def predict(sample: Sample) -> dict[str, Tensor]:
@@ -89,10 +88,8 @@ class ManydepthTask(PlainTask):
 
     def pictures(self) -> dict[str, np.ndarray]:
         """What the nets make of a validation sample: the teacher's pictures, and the two-frame depth."""
-        dataset = self.val_loader.dataset
-        assert isinstance(dataset, SelfSupervisedDataset)
         device = next(self.model.parameters()).device
-        batch = middle_sample(dataset, lambda collated: self.to_device(collated, device))
+        batch = middle_sample(samples_of(self.val_loader), lambda collated: self.to_device(collated, device))
         known = replace(batch, frames={i: batch.frames[i] for i in self.options.all_frame_ids})
         found = {f"teacher_{name}": picture for name, picture in sample_pictures(self.model.teacher, known).items()}
         inverse, _ = self.model.inverse_depths(batch)
@@ -127,11 +124,11 @@ def train(options: ManydepthOptions, processes: Processes) -> dict[str, float]:
     loader, val_loader = (open_loader(options, part, processes) for part in ("train", "val"))
     task = ManydepthTask(options, len(loader), val_loader, processes)
     # A `LookupSource` adds black frames; its inner source knows the files.
-    opened = {"train": frames_of(loader), "val": frames_of(val_loader)}
+    opened = {"train": samples_of(loader).source, "val": samples_of(val_loader).source}
     sources = {part: one.source if isinstance(one, LookupSource) else one for part, one in opened.items()}
     names = ("stage1", "mono_weights_folder", "load_weights_folder")
     inputs = run_inputs(options, sources, options.loaded_ids, {name: getattr(options, name) for name in names})
-    return fit(task, loader, replace(loop_options(options, inputs), pictures=task.pictures), processes)
+    return fit(task, loader, loop_options(options, inputs, task.pictures), processes)
 
 
 def build_model(options: ManydepthOptions) -> TwoFrameDepth:
@@ -155,8 +152,8 @@ def _fill_teacher(model: TwoFrameDepth, folder: Path) -> None:
     if is_released(folder):
         load_released_teacher_nets(folder, model)
         return
-    own = folder / "mono_encoder.pth"
-    check_same_depth(model.teacher.nets, own if own.exists() else folder / "encoder.pth")
+    encoder_file, _ = single_frame_files(folder)
+    check_same_depth(model.teacher.nets, folder / f"{encoder_file}.pth")
     load_teacher(folder, model)
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 DEFAULT = "tiny-rendered"
 """The weights that `hybrid-encoder predict` takes where none are given."""
-STAGE1_NAME = "stage1.pth"
-"""The file of stage 1 in such a folder; not every folder has one."""
 _FOLDER = Path(__file__).parent / "shipped"
 
 
