@@ -99,12 +99,12 @@ def _motion_scales(
     if data.intrinsics is None:
         raise UserError(f"--scale_from {source.kind} needs the camera: with --images give --intrinsics")
     steps = _known_steps(options, source, data)
-    for later in np.flatnonzero(np.isfinite(steps)):
-        images = [data.read(index) for index in (later - 1, later)]
-        depth = 1 / np.maximum(predictions[later], 1e-9)
-        K = _intrinsics_of_map(options, data.intrinsics(later), images[1], depth)
-        seen = [cut_bottom(image, options.crop_bottom) for image in images]
-        yield motion_scale(align_frames(*seen, depth, K), steps[later])
+    for number in np.flatnonzero(np.isfinite(steps)).tolist():
+        earlier, later = data.read(number - 1), data.read(number)
+        depth = 1 / np.maximum(predictions[number], 1e-9)
+        K = _intrinsics_of_map(options, data.intrinsics(number), later, depth)
+        seen = [cut_bottom(image, options.crop_bottom) for image in (earlier, later)]
+        yield motion_scale(align_frames(seen[0], seen[1], depth, K), float(steps[number]))
 
 
 def _known_steps(options: EvaluateOptions, source: ScaleSource, data: EvaluationData) -> np.ndarray:
