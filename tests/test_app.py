@@ -9,6 +9,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -21,9 +22,10 @@ from hybrid_encoder.cli import main
 from hybrid_encoder.colormap import write_picture
 from hybrid_encoder.commands import app
 from hybrid_encoder.commands.options import AppOptions
-from hybrid_encoder.config import DEPTH_WORDS
+from hybrid_encoder.config import DEPTH_WORDS, preset
 from hybrid_encoder.images import read_image
-from hybrid_encoder.model.phrases import phrase_features
+from hybrid_encoder.model.language import Language
+from hybrid_encoder.model.phrases import Words, phrase_features
 from hybrid_encoder.prediction.mesh import surface, write_mesh
 from hybrid_encoder.stage1.checkpoint import open_stage1
 from hybrid_encoder.weights.in_package import DEFAULT, shipped_folder
@@ -81,7 +83,8 @@ def test_an_image_gives_depth_a_surface_and_downloads(ask: Any, files: Path) -> 
     assert colours.shape == IMAGE.shape
     assert (pair["visible"], video["visible"], mesh["visible"]) == (True, False, True)
     names = {Path(path).name: Path(path) for path in downloads}
-    assert {"street_disp.png", "street_depth.png", "street.npy", "street.glb"} <= names.keys()
+    assert {"street_disp.png", "street_depth.png", "street.npy", "street.glb", "street.ply"} <= names.keys()
+    assert names["street.ply"].read_bytes().startswith(b"ply\nformat binary_little_endian 1.0")
     np.testing.assert_allclose(np.load(names["street.npy"]), open_depth_model(DEFAULT).predict(IMAGE), rtol=1e-5)
     np.testing.assert_array_equal(read_image(names["street_disp.png"]), colours)
 
@@ -155,6 +158,8 @@ def test_the_page_in_a_browser(page: Any, files: Path, tmp_path: Path) -> None:
         seen.locator("#downloads a").first.wait_for()
         assert seen.locator("#pair img").count() == 2
         seen.locator("#surface canvas").wait_for()
+        seen.locator("#kind label", has_text="points").click()
+        seen.locator("#surface canvas").wait_for()
         with seen.expect_download() as download:
             seen.locator("#downloads a", has_text="").first.click()
         download.value.save_as(tmp_path / "disp.png")
@@ -180,6 +185,27 @@ def test_the_seven_phrases_are_the_seven_words() -> None:
     for phrases in ([], ["close", " "], 17 * ["close"], ["very very very very close"]):
         with pytest.raises(UserError, match="phrases"):
             phrase_features(encoder, phrases)
+
+
+def test_any_words_with_the_words_of_clip() -> None:
+    """As the whole text tower of open_clip reads the sentence."""
+    import open_clip
+
+    text = open_clip.CLIPTextCfg(width=32, heads=2, layers=2)
+    clip = open_clip.CLIP(16, open_clip.CLIPVisionCfg(layers=1, width=64, image_size=32), text).eval()
+    config = preset("tiny")
+    encoder: Any = SimpleNamespace(language=Language(clip, config), config=config)
+    phrases = ["a purple cow right behind the fence", "close"]
+    with pytest.raises(UserError, match="knows phrases of at most 4 of the words"):
+        phrase_features(encoder, phrases)
+    words = Words(clip.token_embedding.weight.detach(), clip.positional_embedding.detach())
+    sentences = open_clip.tokenize([config.prompt.format(depth=phrase) for phrase in phrases])
+    torch.testing.assert_close(
+        phrase_features(encoder, phrases, words), clip.encode_text(sentences, normalize=True).detach()
+    )
+    assert len(encoder.language.vocabulary) == len(encoder.language.embedding)
+    with pytest.raises(UserError, match="CLIP's words have 8 numbers, those of the encoder 32"):
+        phrase_features(encoder, phrases, Words(torch.zeros(49408, 8), torch.zeros(77, 8)))
 
 
 def test_surfaces_are_torn_at_edges_of_depth_and_lie_where_depth_says(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -20,8 +21,9 @@ from hybrid_encoder.errors import UserError
 from hybrid_encoder.evaluation import EvaluationProtocol, evaluate_depths
 from hybrid_encoder.evaluation.consistency import colour_flicker, inconsistency, move
 from hybrid_encoder.evaluation.trajectory import motions_of
+from hybrid_encoder.metric.alignment import Alignment, align
 from hybrid_encoder.metric.ground import fit_ground
-from hybrid_encoder.metric.motion import motion_scales, steps_of, steps_of_speeds
+from hybrid_encoder.metric.motion import motion_scale, steps_of
 from hybrid_encoder.metric.scale import FrameScale, ScaleTracker, combine
 from hybrid_encoder.metric.source import ScaleSource, read_scale_source
 from hybrid_encoder.prediction.cameras import IMAGES, Cameras
@@ -30,7 +32,6 @@ from hybrid_encoder.prediction.settings import PredictionSettings
 from hybrid_encoder.stage2.evaluate import judge, predict
 from hybrid_encoder.stage2.evaluation_data import EvaluationData, open_data
 from hybrid_encoder.stage2.metric_scale import estimate_scale, metric_result
-from hybrid_encoder.stage2.odometry import Drive
 from hybrid_encoder.stage2.options import EvaluateOptions
 from hybrid_encoder.synthetic.camera import Camera, kitti_camera
 from hybrid_encoder.synthetic.sequence import SyntheticSource, iterate_frames
@@ -140,17 +141,36 @@ def test_sources_are_read(text: str, source: ScaleSource | None) -> None:
 # Motion
 
 
-def test_speed_against_predicted_motion(tmp_path: Path) -> None:
-    """A car that goes 10 m/s, filmed at 10 frames a second, goes a metre a frame."""
-    file = tmp_path / "speed.csv"
-    file.write_text("seconds,speed\n" + "".join(f"{second},10\n" for second in range(3)))
-    metres = steps_of_speeds(*read_speeds(file), np.arange(6) / 10)
-    assert metres == pytest.approx(np.ones(5))
-    motions = np.tile(np.eye(4), (5, 1, 1))
-    motions[:, 2, 3] = [-0.04, -0.04, -0.05, -0.04, -0.04]
-    assert combine("speed", motion_scales(motions, metres)).factor == pytest.approx(25)
+def test_speed_against_the_motion_of_the_images(tmp_path: Path) -> None:
+    """A drive whose frames are a second apart, and a net that is exact but for its unit: no pose nets."""
+    sequence = SyntheticSource(5, 1, 5, HEIGHT, WIDTH).sequence(0)
+    poses = sequence.T_world_camera.numpy()
+    images = [tmp_path / f"{number}.png" for number in range(5)]
+    for path, image in zip(images, sequence.images.permute(0, 2, 3, 1).numpy(), strict=True):
+        cv2.imwrite(str(path), image[..., ::-1])
+    speeds = np.interp(np.arange(5), np.arange(4) + 0.5, steps_of(poses))
+    (tmp_path / "speed.txt").write_text("".join(f"{second} {speed}\n" for second, speed in enumerate(speeds)))
+    depths = iter(sequence.depth[1:])
+
+    class Exact:
+        height, width, min_depth, max_depth = HEIGHT, WIDTH, 0.01, 300.0
+
+        def disparity(self, image: Tensor) -> Tensor:
+            depth = next(depths)[None]
+            return UNIT / depth.where(depth > 0, 500.0)
+
+    source = ScaleSource("speed", file=tmp_path / "speed.txt")
+    cameras = Cameras(PredictionSettings(scale_from=source, camera=Intrinsics(K, (WIDTH, HEIGHT))))
+    assert scale_of_images(cameras, Exact(), images).factor == pytest.approx(UNIT, rel=0.03)
+
+
+def test_frames_that_do_not_fit_tell_no_scale() -> None:
+    first, second = (SyntheticSource(seed, 1, 3, HEIGHT, WIDTH).sequence(0) for seed in (1, 2))
+    depth = np.where(second.depth[1, 0] > 0, second.depth[1, 0], 200)
+    frames = [one.images[1].permute(1, 2, 0).numpy() for one in (first, second)]
+    assert "explain" in motion_scale(align(*frames, depth, K), 1.0).refusal
     with pytest.raises(UserError, match=r"The camera moves by 0\.001 m, expected at least 0\.1 m"):
-        combine("speed", motion_scales(motions, metres / 1000))
+        combine("speed", [motion_scale(Alignment(np.eye(4), 0.5), 0.001)])
 
 
 @pytest.mark.parametrize(
@@ -184,20 +204,6 @@ def test_both_forms_of_poses_are_read(tmp_path: Path) -> None:
 # Evaluation: metric AbsRel against the median-scaled one
 
 
-class ExactPoses:
-    """Gives known motions in order, in units of the stand-in, whatever it sees."""
-
-    height, width, resize = HEIGHT, WIDTH, "area"
-
-    def __init__(self, poses: np.ndarray) -> None:
-        self.left = list(motions_of(poses))
-
-    def motions(self, earlier: Tensor, later: Tensor) -> Tensor:
-        found = np.stack([self.left.pop(0) for _ in earlier])
-        found[:, :3, 3] /= UNIT
-        return torch.from_numpy(found)
-
-
 @pytest.fixture(scope="module")
 def rendered() -> tuple[EvaluateOptions, EvaluationData]:
     """Twelve rendered frames of four streets; the camera's height is 1.65 m within 5 cm."""
@@ -209,7 +215,7 @@ def rendered() -> tuple[EvaluateOptions, EvaluationData]:
 
 @pytest.mark.parametrize("source", ["camera_height=1.65", "lidar", "poses", "baseline=2.7"])
 def test_metric_errors_are_within_a_tenth_of_median_scaled_ones(
-    source: str, scenes: Path, rendered: tuple[EvaluateOptions, EvaluationData], monkeypatch: pytest.MonkeyPatch
+    source: str, scenes: Path, rendered: tuple[EvaluateOptions, EvaluationData]
 ) -> None:
     """A net that is exact but for an unknown factor and its noise."""
     options, data = rendered
@@ -218,14 +224,10 @@ def test_metric_errors_are_within_a_tenth_of_median_scaled_ones(
             weights="-", data_path=scenes / "kitti", split="synthetic", truth="improved", crop="none"
         )
         data = open_data(options)
-    path = np.tile(np.eye(4), (6, 1, 1))
-    path[:, 2, 3] = np.arange(6) * 0.9
-    drive = Drive("drive", path, lambda _: np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    monkeypatch.setattr("hybrid_encoder.stage2.metric_scale.open_drives", lambda _: [drive])
     random = np.random.default_rng(0)
     exact = [np.where(depth > 0, depth, 200) for depth in data.truths()]
     predictions = [UNIT / (depth * np.exp(0.05 * random.standard_normal(depth.shape))) for depth in exact]
-    estimate = estimate_scale(options, read_scale_source(source), data, predictions, ExactPoses(path))
+    estimate = estimate_scale(options, read_scale_source(source), data, predictions)
     assert estimate.factor == pytest.approx(UNIT, rel=0.04)
     assert estimate.used >= 0.6 * estimate.frames
     median = evaluate_depths(predictions, data.truths(), EvaluationProtocol(crop=None)).mean.abs_rel
@@ -238,18 +240,19 @@ def test_metric_errors_are_within_a_tenth_of_median_scaled_ones(
 def test_a_trained_nets_metric_error_is_within_a_tenth_of_the_median_scaled_one(
     rendered: tuple[EvaluateOptions, EvaluationData],
 ) -> None:
-    """The shipped weights on rendered drives of known height."""
+    """The shipped weights on rendered drives of known height, and of known poses."""
     options, data = rendered
     predictions = list(predict(options, data, open_depth_model(options.weights).eval()))
-    estimate = estimate_scale(options, ScaleSource("camera_height", 1.65), data, predictions, None)
     median = judge(options, data, predictions).mean.abs_rel
-    metric = metric_result(options, data, predictions, estimate.factor).mean.abs_rel
-    assert metric < 1.1 * median, f"{metric:.3f} and {median:.3f}; {estimate}"
+    for source in (ScaleSource("camera_height", 1.65), ScaleSource("poses")):
+        estimate = estimate_scale(options, source, data, predictions)
+        metric = metric_result(options, data, predictions, estimate.factor).mean.abs_rel
+        assert metric < 1.1 * median, f"{metric:.3f} and {median:.3f}; {estimate}"
 
 
 def test_scales_that_an_evaluation_cannot_know(scenes: Path, rendered: tuple[EvaluateOptions, EvaluationData]) -> None:
     with pytest.raises(UserError, match="--scale_from lidar: --dataset synthetic has no scans"):
-        estimate_scale(rendered[0], ScaleSource("lidar"), rendered[1], [], None)
+        estimate_scale(rendered[0], ScaleSource("lidar"), rendered[1], [])
     images = EvaluateOptions(
         weights="-", images=scenes / "a", truth=str(scenes / "b"), scale_from="lidar", eval_stereo=True
     )
@@ -303,8 +306,10 @@ def test_one_scale_of_all_images(scenes: Path) -> None:
 def test_what_needs_a_camera_says_so() -> None:
     with pytest.raises(UserError, match="--fov DEGREES"):
         Cameras(PredictionSettings(scale_from=ScaleSource("camera_height", 1.65)))
-    with pytest.raises(UserError, match="pose nets"):
+    with pytest.raises(UserError, match="speed or poses, need the camera"):
         Cameras(PredictionSettings(scale_from=ScaleSource("speed", file=Path("a.csv"))))
+    with pytest.raises(UserError, match="pose nets"):
+        Cameras(PredictionSettings(trajectory=True))
     with pytest.raises(UserError, match="leave one of them out"):
         PredictionSettings(scale_factor=5.4, scale_from=ScaleSource("lidar"))
     with pytest.raises(UserError, match="--fov is for cameras without --intrinsics"):

@@ -162,7 +162,7 @@ def test_nets_compile_without_a_graph_break(net: str) -> None:
     "changes",
     [
         {"encoder": "hybrid", "pose_model_type": "class_token", "text_weight": 0.1},
-        {"encoder": "resnet", "pose_model_type": "posecnn"},
+        {"encoder": "resnet", "pose_model_type": "separate_resnet"},
     ],
     ids=["hybrid", "resnet"],
 )
@@ -187,8 +187,7 @@ def test_a_training_step_compiles_without_a_graph_break(changes: dict[str, Any])
 
 def test_two_frame_steps_are_compiled_once() -> None:
     settings: dict[str, Any] = {"preset": "tiny", "weights_init": "scratch", "height": HEIGHT, "width": WIDTH}
-    settings |= {"encoder": "hybrid", "teacher_encoder": "hybrid", "pose_model_type": "class_token"}
-    options = ManydepthOptions(**settings, num_depth_bins=8)
+    options = ManydepthOptions(**settings, encoder="hybrid", teacher_encoder="hybrid", num_depth_bins=8)
     model = TwoFrameDepth(options, options.config(), "random").train()
     torch._dynamo.reset()
     counters.clear()

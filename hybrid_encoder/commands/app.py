@@ -15,7 +15,9 @@ from typing import Any
 from ..engine.inference import prepare
 from ..engine.processes import choose_device
 from ..errors import UserError
+from ..model.encoder import HybridEncoder
 from ..model.onnx_depth import SUFFIX, OnnxDepthModel
+from ..model.phrases import Words
 from ..stage1.checkpoint import open_stage1
 from ..two_frame.checkpoint import is_two_frame
 from ..weights.in_package import shipped_folder
@@ -84,15 +86,18 @@ def _need_gradio() -> None:
 def _answers(options: AppOptions, folder: Path) -> Answers:
     """The models behind the page."""
     weights, device = local_weights(options.weights, options.yes), choose_device(options.device)
+    encoder = _encoder(options)
+    if options.clip_weights is not None and (encoder is None or encoder.config.clip == "tiny"):
+        raise UserError("--clip_weights is for --stage1 of an encoder with CLIP's text tower, which knows those words")
+    words = Words.of(encoder.config.clip, options.clip_weights) if encoder and options.clip_weights else None
     if weights.lower().endswith(SUFFIX):
-        return Answers(OnnxDepthModel(weights), _encoder(options), device, folder, options.max_frames)
+        return Answers(OnnxDepthModel(weights), encoder, device, folder, options.max_frames, words)
     if is_two_frame(weights):
         raise UserError(f"{weights} holds two-frame weights: the page shows those of a single frame")
-    model = prepare(open_depth_model(weights), device)
-    return Answers(model, _encoder(options), device, folder, options.max_frames)
+    return Answers(prepare(open_depth_model(weights), device), encoder, device, folder, options.max_frames, words)
 
 
-def _encoder(options: AppOptions) -> Any:
+def _encoder(options: AppOptions) -> HybridEncoder | None:
     """The stage-1 encoder for closeness in words: that of --stage1, else the one of the shipped weights, if those are
     used; None if there is neither."""
     path = options.stage1

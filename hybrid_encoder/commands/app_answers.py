@@ -23,7 +23,7 @@ from ..images import read_image, resize_image
 from ..model.closeness import closeness_map
 from ..model.encoder import HybridEncoder
 from ..model.language import align
-from ..model.phrases import phrase_features
+from ..model.phrases import Words, phrase_features
 from ..model.predictor import DepthPredictor
 from ..prediction.mesh import write_mesh
 from ..prediction.paths import predict_paths
@@ -52,6 +52,7 @@ class Answers:
         encoder: of stage 1; None: `closeness` raises an error.
         folder: for results; each request deletes those of the request before.
         max_frames: largest number of frames in a video.
+        words: of CLIP, for phrases of any words.
     """
 
     model: DepthPredictor
@@ -59,13 +60,14 @@ class Answers:
     device: torch.device
     folder: Path
     max_frames: int
+    words: Words | None = None
     _last: Path | None = field(default=None, init=False)
 
     def depth(self, file: str, fov: float) -> Shown:
         """The depth of an image or a video.
 
         Args:
-            fov: horizontal field of view in degrees, for the surface.
+            fov: horizontal field of view in degrees, for the surface and the points.
 
         Raises:
             UserError: a file that cannot be read, or a video that is too long.
@@ -77,7 +79,7 @@ class Answers:
                 f"the video has {frames} frames, and this page takes {self.max_frames}: cut it, or start the page with "
                 "--max_frames"
             )
-        settings = PredictionSettings(save_npy=True, progress=False)
+        settings = PredictionSettings(save_npy=True, points=not is_video, fov=fov, progress=False)
         with inference(self.device):
             written = predict_paths(self.model, [path], out, settings)
         if is_video:
@@ -107,7 +109,7 @@ class Answers:
         image = read_image(file)
         with torch.no_grad():
             fused = self.encoder.forward_features(self._seen(image)).fused
-            texts = phrase_features(self.encoder, phrases)
+            texts = phrase_features(self.encoder, phrases, self.words)
             fits = align(torch.cat(fused, dim=1).float(), texts)[0].cpu().numpy()
             found = []
             if len(phrases) > 1:

@@ -34,15 +34,19 @@ def build_page(answers: Answers, options: AppOptions) -> gr.Blocks:
                 file = gr.File(
                     label="Drop an image or a video", file_types=sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES), elem_id="file"
                 )
-                fov = gr.Slider(30, 120, value=80, step=1, label="Horizontal field of view in degrees, for the surface")
+                fov = gr.Slider(
+                    30, 120, value=80, step=1, label="Horizontal field of view in degrees, for surface and points"
+                )
                 again = gr.Button("Show depth", variant="primary")
                 files = gr.Files(label="Downloads", elem_id="downloads")
             with gr.Column(scale=2):
                 pair = gr.ImageSlider(label="picture | depth", format="png", elem_id="pair")
                 video = gr.Video(label="frames and their depth", visible=False, elem_id="video")
-                surface = gr.Model3D(label="The surface: turn it with the mouse", elem_id="surface")
+                surface = gr.Model3D(label="Turn it with the mouse", elem_id="surface")
+                kind = gr.Radio(["surface", "points"], value="surface", show_label=False, elem_id="kind")
         shown = [pair, video, surface, files]
         gr.on([file.upload, again.click], _depth(answers), [file, fov], shown, api_name="depth")
+        kind.change(_as_points, kind, surface, api_name="turn")
         if answers.encoder is not None:
             _add_closeness(answers, file)
     return page
@@ -57,7 +61,8 @@ def _add_closeness(answers: Answers, file: gr.File) -> None:
     """The part about closeness in words."""
     gr.Markdown(
         "## Closeness in words, as stage 1 learnt it\nBright: closer, or a phrase that fits better. By default, stage "
-        "1 ranks in one direction only: every phrase then fits distant cells better, and closeness comes from all."
+        "1 ranks in one direction only: every phrase then fits distant cells better, and closeness comes from all. "
+        + ("Any words will do." if answers.words else "Phrases are made of the words of the seven below.")
     )
     words = gr.Textbox(
         label="Phrases, near to far, between commas", value=", ".join(DEPTH_WORDS), elem_id="words", max_lines=2
@@ -79,6 +84,11 @@ def _depth(answers: Answers) -> Callable[..., tuple[Any, ...]]:
         )
 
     return show
+
+
+def _as_points(kind: str) -> Any:
+    """Shows the same file as a surface, or its corners alone."""
+    return gr.update(display_mode="point_cloud" if kind == "points" else "solid")
 
 
 def _closeness(answers: Answers) -> Callable[..., Any]:

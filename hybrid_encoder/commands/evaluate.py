@@ -9,7 +9,6 @@ import numpy as np
 
 from ..engine.inference import inference, prepare
 from ..engine.processes import choose_device
-from ..errors import UserError
 from ..evaluation import EvaluationResult, format_table, save_csv
 from ..metric.source import read_scale_source
 from ..stage2.evaluate import evaluation_protocol, judge, keep, predict, prior_errors
@@ -61,14 +60,9 @@ def _judge(
     source = read_scale_source(options.scale_from)
     if source.kind == "baseline":
         check_learnt_from_stereo(options.weights)
-    poses = None
-    if source.needs_motion and not options.weights:
-        raise UserError(f"--scale_from {options.scale_from} needs the pose nets of --weights")
-    if source.needs_motion:
-        poses = prepare(load_pose_model(options.weights, options.normalization), choose_device(options.device))
     kept = list(predictions)
     result = judge(options, data, kept)
-    estimate = estimate_scale(options, source, data, kept, poses)
+    estimate = estimate_scale(options, source, data, kept)
     scaled = metric_result(options, data, kept, estimate.factor)
     return result, f"\n{estimate}, in place of median scaling:\n{format_table(scaled)}"
 

@@ -244,6 +244,9 @@ class AppOptions(Options):
         None,
         "stage1.pth of `pretrain`, for closeness in words (default: that of the shipped weights, if those are used)",
     )
+    clip_weights: str | None = option(
+        None, "with --stage1: CLIP's weights, openai or a file, so that phrases may have any words"
+    )
     port: int = option(7860, "port of http://127.0.0.1", at_least=1024, at_most=65535)
     max_mb: int = option(200, "largest size of a file in megabytes", at_least=1)
     max_frames: int = option(600, "largest number of frames in a video", at_least=1)

@@ -80,9 +80,8 @@ def _predict_with_torch(options: PredictOptions, settings: PredictionSettings) -
 
 def _pose_model(options: PredictOptions, settings: PredictionSettings) -> PoseModel | None:
     """The pose nets of the weights; None if no option needs them."""
-    source = settings.scale_from
     along_a_path = settings.points and settings.poses is None and any(f.is_video for f in find_inputs(options.inputs))
-    if settings.trajectory or along_a_path or (source is not None and source.needs_motion):
+    if settings.trajectory or along_a_path:
         return load_pose_model(options.weights, options.normalization)
     return None
 

@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import numpy as np
 
+from .alignment import Alignment
 from .scale import FrameScale
 
 MIN_METRES = 0.1
 """Shorter motions between two frames give no scale: measured distances that short are mostly error."""
+MAX_ERROR = 0.75
+"""Largest error of an alignment that is believed."""
 
 
-def motion_scales(predicted: np.ndarray, metres: np.ndarray) -> list[FrameScale]:
-    """The scale from each motion between two frames.
+def motion_scale(found: Alignment, metres: float) -> FrameScale:
+    """The scale from the motion between two frames.
+
+    >>> motion = np.eye(4)
+    >>> motion[2, 3] = -0.2
+    >>> motion_scale(Alignment(motion, 0.4), 1.0)
+    FrameScale(factor=5.0, refusal='')
+    >>> motion_scale(Alignment(motion, 0.4), 0.01).refusal
+    'the camera moves by 0.01 m, expected at least 0.1 m between two frames'
 
     Args:
-        predicted: (N, 4, 4), motions between consecutive frames, translations in the unit of depth.
-        metres: (N,), known distances that the camera moved.
-
-    >>> motion = np.eye(4)[None].repeat(2, 0)
-    >>> motion[:, 2, 3] = -0.2
-    >>> [scale.refusal or round(scale.factor, 3) for scale in motion_scales(motion, np.array([1.0, 0.01]))]
-    [5.0, 'the camera moves by 0.01 m, expected at least 0.1 m between two frames']
+        found: the motion, in the unit of depth.
+        metres: known distance that the camera moved.
     """
-    lengths = np.linalg.norm(predicted[:, :3, 3], axis=1)
-    return [_step(float(length), float(known)) for length, known in zip(lengths, metres, strict=True)]
-
-
-def _step(length: float, metres: float) -> FrameScale:
     if metres < MIN_METRES:
         return FrameScale(
             0.0, f"the camera moves by {metres:.2g} m, expected at least {MIN_METRES} m between two frames"
         )
-    if length <= 0:
-        return FrameScale(0.0, "the predicted motion is zero")
+    length = float(np.linalg.norm(found.motion[:3, 3]))
+    if found.error > MAX_ERROR or not length:
+        return FrameScale(
+            0.0, f"depth and motion explain {max(1 - found.error, 0):.0%} of what changes between two frames"
+        )
     return FrameScale(metres / length)
 
 

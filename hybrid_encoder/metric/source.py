@@ -42,7 +42,7 @@ class ScaleSource:
 
     @property
     def needs_motion(self) -> bool:
-        """Whether the scale comes from a comparison with predicted motions."""
+        """Whether the scale comes from the camera's motion in the unit of depth."""
         return self.kind in ("speed", "poses")
 
 

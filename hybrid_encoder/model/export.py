@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch._decomp import get_decompositions
 from torch._dynamo.exc import UserError as TorchExportError
 from torch.export import Dim, ExportedProgram
 
@@ -24,6 +23,7 @@ from ..errors import UserError
 from ..writing import atomic_path, not_written
 from .depth_model import DepthModel
 from .onnx_depth import INPUT, OUTPUTS, OnnxDepthModel, need
+from .onnx_resizing import resizing_decompositions
 
 OPSET = 18
 TOLERANCE = 2e-5
@@ -108,15 +108,10 @@ def _program(prepared: _Depths) -> ExportedProgram:
 
 
 def _to_onnx(program: ExportedProgram) -> torch.onnx.ONNXProgram:
-    """The graph in ONNX.
-
-    Nearest resizing is written as a choice of rows and columns: onnxruntime divides by a rounded scale, and from 56 to
-    16 rows (the paper's size) it would take a row too early.
-    """
-    resizing = [torch.ops.aten.upsample_nearest1d, torch.ops.aten.upsample_nearest2d]
+    """The graph in ONNX."""
     with _quiet_onnx_ir():
         onnx = torch.onnx.export(
-            program.run_decompositions(get_decompositions(resizing)),
+            program.run_decompositions(resizing_decompositions()),
             dynamo=True,
             opset_version=OPSET,
             output_names=list(OUTPUTS),

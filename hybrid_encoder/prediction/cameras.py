@@ -46,12 +46,14 @@ class Cameras:
     def _check(self) -> None:
         """Raises UserError where the settings need intrinsics or a camera path and neither is given."""
         source = self.settings.scale_from
-        if not self.knows_camera and (self.settings.points or (source and source.kind == "camera_height")):
+        of_camera = source is not None and (source.kind == "camera_height" or source.needs_motion)
+        if not self.knows_camera and (self.settings.points or of_camera):
             raise UserError(
-                "points and the camera's height need the camera's intrinsics: give --intrinsics fx,fy,cx,cy (pixels of "
-                "the inputs), a JSON file with K and image_size, or --fov DEGREES, the horizontal field of view"
+                "points, and the scale from the camera's height, speed or poses, need the camera's intrinsics: give "
+                "--intrinsics fx,fy,cx,cy (pixels of the inputs), a JSON file with K and image_size, or --fov DEGREES, "
+                "the horizontal field of view"
             )
-        if self.poses is None and (self.settings.trajectory or (source and source.needs_motion)):
+        if self.poses is None and self.settings.trajectory:
             raise UserError("the camera's motion is not known: give weights of a run with pose nets")
 
     @property

@@ -11,22 +11,18 @@ from typing import NamedTuple
 import numpy as np
 
 from ..data.dataset import STEREO_BASELINE
-from ..data.poses import read_poses
-from ..data.speeds import read_speeds
 from ..data.velodyne import scan_depth_of_image
 from ..data.video import read_video, until_damage
 from ..errors import UserError
-from ..images import cut_bottom
+from ..images import cut_bottom, read_image
 from ..metric.ground import ground_scale
 from ..metric.measured import measured_scale
-from ..metric.motion import motion_scales, steps_of, steps_of_speeds
 from ..metric.scale import FrameScale, ScaleEstimate, ScaleTracker, combine
-from ..metric.source import ScaleSource
 from ..model.disparity import disparity_to_depth
 from ..model.predictor import DepthPredictor, NonFiniteWeightsError, resize_map
 from .batches import predict_batch
 from .cameras import IMAGES, Cameras, Size, image_frames
-from .trajectory import CameraPath
+from .motion_scaling import scale_from_motion
 
 _IMAGES_LOOKED_AT = 24
 _FRAMES_LOOKED_AT, _FRAME_STEP = 25, 4
@@ -86,12 +82,14 @@ def scale_of_images(cameras: Cameras, model: DepthPredictor, images: Sequence[Pa
     source = cameras.settings.scale_from
     if source is None or source.kind == "baseline":
         return _known(cameras, IMAGES)
-    if source.needs_motion:
-        metres = known_steps(source, None, len(images))
-        return _estimated(cameras, IMAGES, combine_motion(source, cameras.predicted_path(images), metres))
     model = copy(model)  # a two-frame model must not remember these images
+    step = max(len(images) // _IMAGES_LOOKED_AT, 1)
+    if source.needs_motion:
+        size = read_image(images[0]).shape[1::-1]
+        estimate = scale_from_motion(cameras, model, image_frames(images), size, step, timed=False)
+        return _estimated(cameras, IMAGES, estimate)
     found = []
-    for path in images[:: max(len(images) // _IMAGES_LOOKED_AT, 1)]:
+    for path in images[::step]:
         try:
             whole = next(image_frames([path]))
             disparity = predict_batch(model, [next(cameras.seen([whole])).image], cameras.settings)[0]
@@ -121,9 +119,8 @@ def scale_of_video(cameras: Cameras, model: DepthPredictor, video: Path, size: S
             f"--scale_from lidar: {video} is a video, but scans lie beside images in KITTI's layout: give the images"
         )
     if source.needs_motion:
-        path = cameras.predicted_path((), video)
-        metres = known_steps(source, path.seconds, len(path.seconds))
-        return _estimated(cameras, video, combine_motion(source, path, metres))
+        estimate = scale_from_motion(cameras, model, read_video(video), size, _FRAME_STEP, timed=True)
+        return _estimated(cameras, video, estimate)
 
     def look(disparity: np.ndarray) -> FrameScale:
         return _look(cameras, model, _Frame(disparity, size))
@@ -132,40 +129,6 @@ def scale_of_video(cameras: Cameras, model: DepthPredictor, video: Path, size: S
     frames = cameras.seen(islice(stream, 0, _FRAMES_LOOKED_AT * _FRAME_STEP, _FRAME_STEP))
     found = [look(predict_batch(model, [frame.image], cameras.settings)[0]) for frame in frames]
     return _estimated(cameras, video, combine(str(source), found), look)
-
-
-def known_steps(source: ScaleSource, seconds: np.ndarray | None, frames: int) -> np.ndarray:
-    """The distances that the camera moved between frames, (frames - 1,) metres, from the file of a source.
-
-    Args:
-        seconds: times of the frames; None: the file has one speed for each frame, at its time.
-
-    Raises:
-        UserError: no such file, or it holds another number of frames.
-    """
-    if not source.has_file:
-        raise UserError("--scale_from poses: name the file of the poses, --scale_from poses=FILE")
-    if source.kind == "poses":
-        poses = read_poses(source.file)
-        if len(poses) != frames:
-            raise UserError(f"{source.file} holds {len(poses)} poses for {frames} frames: expected one per frame")
-        return steps_of(poses)
-    speeds = read_speeds(source.file)
-    if seconds is None and len(speeds.seconds) != frames:
-        raise UserError(
-            f"{source.file} holds {len(speeds.seconds)} speeds for {frames} images: expected one per image, because "
-            "images have no times"
-        )
-    return steps_of_speeds(*speeds, speeds.seconds if seconds is None else seconds)
-
-
-def combine_motion(source: ScaleSource, path: CameraPath, metres: np.ndarray) -> ScaleEstimate:
-    """The scale of a predicted path.
-
-    Args:
-        metres: (N - 1,), distances that the camera moved between its frames.
-    """
-    return combine(str(source), motion_scales(path.motions, metres))
 
 
 def _known(cameras: Cameras, key: Path) -> Scale:

@@ -57,7 +57,7 @@ class EvaluationFileOptions(Options):
     )
 
     scale_from: str | None = option(
-        None, f"a second table without median scaling, {SCALE_FROM}; poses alone: of synthetic or kitti_odom"
+        None, f"a second table without median scaling, {SCALE_FROM}; poses without a file: of synthetic"
     )
 
     def check_files(self, weights: str, split: str) -> None:

@@ -21,6 +21,7 @@ from ..data.make3d import Make3D
 from ..data.nyu import open_nyu
 from ..data.velodyne import improved_depth_path
 from ..errors import UserError
+from ..synthetic.sequence import SyntheticSource
 from .evaluate_options import BENCHMARK
 from .frames import check_same_view, ground_truth, open_source
 from .options import EvaluateOptions
@@ -62,6 +63,9 @@ class EvaluationData:
     """(3, 3) of an image, by number, pixels; None where nobody knows them."""
     scans: Callable[[int], np.ndarray | None] | None = None
     """Depth of an image from its scan, (H, W) metres, 0 where unknown, by number; None where there are no scans."""
+    steps: Callable[[], np.ndarray] | None = None
+    """(N,), how far the camera went to each image from the one before, metres; nan where that is of another drive. None
+    where nobody knows it."""
 
     def images(self) -> Iterator[np.ndarray]:
         """All images, in order."""
@@ -101,7 +105,16 @@ def of_frames(options: EvaluateOptions, source: FrameSource) -> EvaluationData:
         partial(measured_depths, options, source, names),
         source.intrinsics,
         partial(ground_truth, options, source, reference="camera") if isinstance(source, KittiRawSource) else None,
+        partial(_rendered_steps, source) if isinstance(source, SyntheticSource) else None,
     )
+
+
+def _rendered_steps(source: SyntheticSource) -> np.ndarray:
+    """How far the camera went to each image from the one before, metres; nan for the first one of a drive."""
+    places = np.stack([source.pose(index)[:3, 3] for index in range(len(source))])
+    steps = np.linalg.norm(np.diff(places, axis=0, prepend=np.nan), axis=1)
+    steps[:: len(source) // source.sequences] = np.nan
+    return steps
 
 
 def measured_depths(options: EvaluateOptions, source: FrameSource, names: list[str]) -> Iterator[np.ndarray]:

@@ -8,22 +8,19 @@ from dataclasses import replace
 import numpy as np
 
 from ..data.dataset import STEREO_BASELINE
-from ..data.video import VideoFrame
 from ..errors import UserError
 from ..evaluation import EvaluationResult, evaluate_depths
 from ..images import cut_bottom, kept_rows
 from ..metric.camera import resize_intrinsics
 from ..metric.ground import ground_scale
 from ..metric.measured import measured_scale
-from ..metric.motion import motion_scales, steps_of
+from ..metric.motion import motion_scale
 from ..metric.scale import FrameScale, ScaleEstimate, combine
 from ..metric.source import ScaleSource
 from ..model.predictor import resize_map
-from ..prediction.scaling import known_steps
-from ..prediction.trajectory import PosePredictor, predict_motions, predict_path
+from ..prediction.motion_scaling import align_frames, known_steps
 from .evaluate import evaluation_protocol
 from .evaluation_data import EvaluationData
-from .odometry import open_drives
 from .options import EvaluateOptions
 
 
@@ -32,14 +29,12 @@ def estimate_scale(
     source: ScaleSource,
     data: EvaluationData,
     predictions: Sequence[np.ndarray],
-    poses: PosePredictor | None,
 ) -> ScaleEstimate:
     """One scale of all predictions.
 
     Args:
         source: what `--scale_from` names.
         predictions: inverse depth (h, w) of all images.
-        poses: the pose nets, where the source is compared with predicted motions.
 
     Raises:
         UserError: the scale cannot be told, with the reason.
@@ -47,8 +42,7 @@ def estimate_scale(
     if source.kind == "baseline":
         return ScaleEstimate(str(source), source.metres / STEREO_BASELINE, 0.0, len(predictions), len(predictions))
     if source.needs_motion:
-        assert poses is not None
-        return combine(str(source), list(_motion_scales(options, source, data, poses)))
+        return combine(str(source), list(_motion_scales(options, source, data, predictions)))
     known = data.intrinsics if source.kind == "camera_height" else data.scans
     if known is None:
         raise UserError(f"--scale_from {source.kind}: --dataset {options.dataset} has no {_MISSING[source.kind]}")
@@ -94,25 +88,39 @@ def _image_scales(
             measured = cut_bottom(found, options.crop_bottom)
             yield measured_scale(1 / np.maximum(resize_map(disparity, *measured.shape), 1e-9), measured)
         else:
-            height, width = data.read(index).shape[:2]
-            K = resize_intrinsics(found, (width, kept_rows(height, options.crop_bottom)), depth.shape[::-1])
+            K = _intrinsics_of_map(options, found, data.read(index), depth)
             yield ground_scale(source.metres, depth, K)
 
 
 def _motion_scales(
-    options: EvaluateOptions, source: ScaleSource, data: EvaluationData, poses: PosePredictor
+    options: EvaluateOptions, source: ScaleSource, data: EvaluationData, predictions: Sequence[np.ndarray]
 ) -> Iterator[FrameScale]:
     """What each step of the camera tells: through a folder of images, or through drives whose poses are known."""
-    if source.has_file:
-        if options.images is None:
-            raise UserError(
-                f"--scale_from {source.kind}={source.file} is of one drive: give its frames with --images. Poses of "
-                "--dataset synthetic and kitti_odom are known: --scale_from poses"
-            )
-        frames = (VideoFrame(cut_bottom(image, options.crop_bottom), 0.0) for image in data.images())
-        path = predict_path(poses, frames, options.batch_size)
-        yield from motion_scales(path.motions, known_steps(source, None, len(path.seconds)))
-        return
-    for drive in open_drives(options):
-        motions = predict_motions(poses, drive.frames(options.crop_bottom), options.batch_size)
-        yield from motion_scales(motions, steps_of(drive.poses))
+    if data.intrinsics is None:
+        raise UserError(f"--scale_from {source.kind} needs the camera: with --images give --intrinsics")
+    steps = _known_steps(options, source, data)
+    for number in np.flatnonzero(np.isfinite(steps)).tolist():
+        earlier, later = data.read(number - 1), data.read(number)
+        depth = 1 / np.maximum(predictions[number], 1e-9)
+        K = _intrinsics_of_map(options, data.intrinsics(number), later, depth)
+        seen = [cut_bottom(image, options.crop_bottom) for image in (earlier, later)]
+        yield motion_scale(align_frames(seen[0], seen[1], depth, K), float(steps[number]))
+
+
+def _known_steps(options: EvaluateOptions, source: ScaleSource, data: EvaluationData) -> np.ndarray:
+    """(N,), how far the camera went to each image, metres; nan where nobody knows."""
+    if not source.has_file and data.steps is not None:
+        return data.steps()
+    if source.has_file and options.images is not None:
+        return np.concatenate([[np.nan], known_steps(source, None, len(data.names))])
+    raise UserError(
+        f"--scale_from {source.kind}: nobody knows how far the camera went to the images of --dataset "
+        f"{options.dataset}. Give the frames of one drive with --images and their file with --scale_from "
+        f"{source.kind}=FILE, or take --dataset synthetic with --scale_from poses"
+    )
+
+
+def _intrinsics_of_map(options: EvaluateOptions, K: np.ndarray, image: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """(3, 3) intrinsics of a depth map, from those of the whole image."""
+    height, width = image.shape[:2]
+    return resize_intrinsics(K, (width, kept_rows(height, options.crop_bottom)), depth.shape[::-1])
