@@ -64,7 +64,7 @@ ARMS = {
     "whole": Arm(),
     "no_stage1": Arm(None),
     "no_stage1_separate": Arm(None, _SEPARATE, against="no_stage1"),
-    "resnet18": Arm(None, {**_SEPARATE, "encoder": "resnet", "preset": None}),
+    "resnet18": Arm(None, {**_SEPARATE, "encoder": "resnet"}),
     "no_language": Arm(None, {"encoder_option": ("alignment=none",)}, against="no_stage1"),
     "not_prevented": Arm(None, {"prevent_collapse": False}, against="no_stage1"),
     "no_stage1_posecnn": Arm(None, _POSECNN, against="no_stage1"),

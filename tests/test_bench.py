@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 from hybrid_encoder.cli import main
+from hybrid_encoder.model.resnet import ResnetEncoder
+from hybrid_encoder.stage2.training import build_model
+from hybrid_encoder.weights.in_package import shipped_folder
+from hybrid_encoder.weights.run_files import STAGE1_FILE
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALL = ["--preset", "tiny", "--height", "64", "--width", "96", "--repeats", "1", "--device", "cpu"]
@@ -74,3 +78,14 @@ def test_a_batch_that_does_not_fit_is_no_traceback(capsys: pytest.CaptureFixture
 def test_every_script_finds_what_it_imports(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     assert callable(importlib.import_module(script).main)
+
+
+def test_every_arm_of_the_ablation_has_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    ablation = importlib.import_module("ablation")
+    monkeypatch.setattr(ablation, "stage1_file", lambda *_: shipped_folder("tiny-rendered") / STAGE1_FILE)
+    for arm in ablation.ARMS:
+        options = ablation.arm_options(arm, 0, 1, tmp_path)
+        model = build_model(options)
+        assert isinstance(model.encoder, ResnetEncoder) == (arm == "resnet18")
+        assert (model.unit is None) == (arm == "not_prevented")
