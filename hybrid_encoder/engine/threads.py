@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 _WORTH = 0.9
@@ -38,7 +38,7 @@ def suitable_threads() -> Iterator[str]:
 
     before = torch.get_num_threads()
     try:
-        seconds = {count: _small_step(count) for count in counts(before)}
+        seconds = {count: _seconds(count) for count in counts(before)}
         chosen = fastest(seconds)
         torch.set_num_threads(chosen)
         listed = ", ".join(f"{1e3 * value:.1f} ms with {count}" for count, value in seconds.items())
@@ -69,16 +69,27 @@ def fastest(seconds: Mapping[int, float]) -> int:
     return chosen
 
 
-def _small_step(threads: int) -> float:
-    """Median seconds of a step of two small convolutions, forward and backward, after a warm-up."""
+def _seconds(threads: int) -> float:
+    """Median seconds of a small step, after a warm-up."""
+    import torch
+
+    torch.set_num_threads(threads)
+    step, durations = small_step(), []
+    for _ in range(_REPEATS + 1):
+        started = time.perf_counter()
+        step()
+        durations.append(time.perf_counter() - started)
+    return statistics.median(durations[1:])
+
+
+def small_step() -> Callable[[], None]:
+    """A step that is measured: two small convolutions, forward and backward."""
     import torch
     import torch.nn.functional as F
 
-    torch.set_num_threads(threads)
     image, kernel = torch.ones(4, 32, 16, 48), torch.full((32, 32, 3, 3), 0.01, requires_grad=True)
-    durations = []
-    for _ in range(_REPEATS + 1):
-        started = time.perf_counter()
+
+    def step() -> None:
         F.conv2d(F.relu(F.conv2d(image, kernel, padding=1)), kernel, padding=1).mean().backward()
-        durations.append(time.perf_counter() - started)
-    return statistics.median(durations[1:])
+
+    return step

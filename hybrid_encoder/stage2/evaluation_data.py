@@ -21,6 +21,7 @@ from ..data.make3d import Make3D
 from ..data.nyu import open_nyu
 from ..data.velodyne import improved_depth_path
 from ..errors import UserError
+from ..metric.motion import steps_of
 from ..synthetic.sequence import SyntheticSource
 from .evaluate_options import BENCHMARK
 from .frames import check_same_view, ground_truth, open_source
@@ -111,8 +112,8 @@ def of_frames(options: EvaluateOptions, source: FrameSource) -> EvaluationData:
 
 def _rendered_steps(source: SyntheticSource) -> np.ndarray:
     """How far the camera went to each image from the one before, metres; nan for the first one of a drive."""
-    places = np.stack([source.pose(index)[:3, 3] for index in range(len(source))])
-    steps = np.linalg.norm(np.diff(places, axis=0, prepend=np.nan), axis=1)
+    poses = np.stack([source.pose(index) for index in range(len(source))])
+    steps = np.concatenate([[np.nan], steps_of(poses)])
     steps[:: len(source) // source.sequences] = np.nan
     return steps
 
