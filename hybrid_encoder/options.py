@@ -17,6 +17,8 @@ from .config import HybridEncoderConfig, preset
 from .errors import UserError
 
 T = TypeVar("T", bound="Options")
+Precision = Literal["float32", "bf16"]
+"""What nets compute in; bf16 is mixed precision."""
 
 MAX_SEED = 2**63 - 1
 """Largest seed of a run: with the number of its steps added, it still fits the 64 bits of PyTorch's generators."""

@@ -1,6 +1,7 @@
 """The encoder contract over towers, sizes and options; frozen parts; language cache; decoders and poses."""
 
 import dataclasses
+import time
 import warnings
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 
 from hybrid_encoder import PRESETS, DepthModel, DPTDecoder, HybridEncoder, UserError, create_encoder
 from hybrid_encoder.config import DEPTH_WORDS
-from hybrid_encoder.engine.inference import inference
+from hybrid_encoder.engine.inference import faster_precision, inference
 from hybrid_encoder.model.backbones import build_clip
 from hybrid_encoder.model.language import Language, align
 from hybrid_encoder.model.pose import ClassTokenPose, PoseDecoder
@@ -591,3 +592,25 @@ def test_num_ch_enc_is_what_stock_decoders_index() -> None:
     num_ch_enc = tiny().num_ch_enc
     assert [num_ch_enc[-1], num_ch_enc[1], *num_ch_enc[2:4]] == [512, 64, 128, 256]
     assert (np.asarray(num_ch_enc) == np.array([64, 64, 128, 256, 512])).all()
+
+
+@pytest.mark.parametrize(
+    ("able", "bf16_seconds", "expected"),
+    [
+        (True, 0.0, "bf16"),
+        (True, 0.02, "float32"),
+        (False, 0.0, "float32"),
+    ],
+)
+def test_precision_of_inference_is_what_the_cpu_is_faster_in(
+    able: bool, bf16_seconds: float, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": able, "avx512_bf16": False}, raising=False)
+    seen = []
+
+    def see() -> None:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        time.sleep(bf16_seconds if seen[-1] else 0.01)
+
+    assert faster_precision(see, torch.device("cpu")) == expected
+    assert set(seen) == ({True, False} if able else set())

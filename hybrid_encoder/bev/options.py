@@ -9,7 +9,7 @@ from typing import Literal
 from ..config import MAX_SIDE, SIZE_MULTIPLE, HybridEncoderConfig, check_image_size
 from ..engine.options import MAX_WORKERS, RESUMABLE, TrainingOptions
 from ..errors import UserError
-from ..options import HYBRID_ONLY, EncoderOptions, Options, option
+from ..options import HYBRID_ONLY, EncoderOptions, Options, Precision, option
 
 CLASSES = ("vehicle", "road")
 """Classes that a model can predict."""
@@ -140,7 +140,7 @@ class BevModelOptions(RigDataOptions):
     part: Literal["val", "train"] = option("val", "the part whose scenes are read")
     samples: int | None = option(None, "read only this many samples, evenly spaced (default: all)", at_least=1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
-    precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
+    precision: Precision = option("float32", "bf16: mixed precision")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ..data.sample import FrameId
 from ..engine.memory import peak_gib
 from ..engine.processes import Processes
 from ..engine.step import Stepper
+from ..options import Precision
 from ..stage2.model import DepthBatch
 
 Measures = dict[str, float]
@@ -87,7 +88,7 @@ def training_step(
     optimizer: Optimizer,
     batches: Sequence[Any],
     processes: Processes,
-    precision: str = "float32",
+    precision: Precision = "float32",
     called: Any = None,
 ) -> Callable[[], float]:
     """A function that runs a step of the training loop on batches in memory, and returns the last loss.

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..config import MAX_CROP_BOTTOM, MAX_SIDE, SIZE_MULTIPLE
 from ..engine.options import MAX_WORKERS
-from ..options import MAX_SCENE_SEED, MAX_SCENES, MAX_SEED, SCALE_FROM, YES, Options, option
+from ..options import MAX_SCENE_SEED, MAX_SCENES, MAX_SEED, SCALE_FROM, YES, Options, Precision, option
 from ..weights.in_package import DEFAULT
 
 
@@ -158,7 +158,9 @@ class PredictOptions(Options):
         "browser", "browser: H.264 or VP9, which browsers play; mpeg4: written much faster"
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
-    precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
+    precision: Literal["auto", "float32", "bf16"] = option(
+        "auto", "bf16: mixed precision; auto: on CPUs that compute in bf16 the faster one, else float32"
+    )
     compile: bool = option(False, "compile the nets with torch.compile")
     yes: bool = option(False, YES)
 
@@ -286,7 +288,7 @@ class BenchOptions(Options):
     batch_size: int = option(1, "images per call or step", at_least=1)
     repeats: int = option(5, "measured runs after one warm-up; their median is printed", at_least=1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
-    precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
+    precision: Precision = option("float32", "bf16: mixed precision")
     compile: bool = option(False, "compile the model with torch.compile (encoder, train, stage1)")
     encoder: Literal["hybrid", "resnet"] = option("hybrid", "depth encoder (train)")
     num_layers: Literal[18, 34, 50, 101, 152] = option(18, "layers of the ResNets (train)")

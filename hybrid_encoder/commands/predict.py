@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from ..data.calibration import read_intrinsics
-from ..engine.inference import inference, prepare
+from ..engine.inference import faster_precision, inference, prepare
 from ..engine.processes import choose_device
 from ..errors import UserError
 from ..metric.source import read_scale_source
 from ..model.onnx_depth import SUFFIX, OnnxDepthModel
+from ..prediction.batches import predict_batch
 from ..prediction.inputs import find_inputs
 from ..prediction.paths import predict_paths
 from ..prediction.settings import PredictionSettings
@@ -69,12 +73,16 @@ def _predict_with_torch(options: PredictOptions, settings: PredictionSettings) -
                 "--keep_aspect is for single-frame weights: a cost volume has one size. Leave the option out"
             )
         matching = prepare(load_two_frame_model(options.weights), device, options.compile)
-        with inference(device, options.precision):
+        with inference(device, "float32" if options.precision == "auto" else options.precision):
             return predict_two_frame(matching, inputs, out, settings, options.sequence, poses)
     if options.sequence:
         raise UserError(f"--sequence is for two-frame weights, but {options.weights} are single-frame: leave it out")
     model = prepare(open_depth_model(options.weights, normalization=options.normalization), device, options.compile)
-    with inference(device, options.precision):
+    precision = options.precision
+    if precision == "auto":
+        image = np.zeros((model.height, model.width, 3), dtype=np.uint8)
+        precision = faster_precision(partial(predict_batch, model, [image], settings), device)
+    with inference(device, precision):
         return predict_paths(model, inputs, out, settings, poses=poses)
 
 
@@ -97,7 +105,7 @@ def _open_onnx(options: PredictOptions) -> OnnxDepthModel:
         ("--trajectory", options.trajectory),
         ("--compile", options.compile),
         (f"--normalization {options.normalization}", options.normalization is not None),
-        (f"--precision {options.precision}", options.precision != "float32"),
+        (f"--precision {options.precision}", options.precision == "bf16"),
         (f"--device {options.device}", options.device.startswith("cuda")),
     ):
         if wrong:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import nn
 
+from ..options import Precision
+
 Model = TypeVar("Model", bound=nn.Module)
+_WORTH = 0.9
+"""bf16 is taken where it needs at most this share of the time."""
+_REPEATS = 2
 
 
 def prepare(model: Model, device: torch.device, compile: bool = False) -> Model:
@@ -25,8 +31,41 @@ def prepare(model: Model, device: torch.device, compile: bool = False) -> Model:
 
 
 @contextmanager
-def inference(device: torch.device, precision: str = "float32") -> Iterator[None]:
+def inference(device: torch.device, precision: Precision = "float32") -> Iterator[None]:
     """No gradients; under "bf16" nets run in bfloat16, while the last layers of disparity and pose heads, lengths of
     features and costs stay in float32."""
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         yield
+
+
+def faster_precision(see: Callable[[], object], device: torch.device) -> Precision:
+    """The precision in which a model sees an image faster: "bf16" on CPUs that compute in it, if it is measured faster.
+
+    Depth moves little by it: AbsRel of the package's weights by 0.0003 of itself (benchmarks/README.md). Elsewhere
+    nothing is measured, and float32 is taken.
+
+    Args:
+        see: lets the model see an image.
+    """
+    if device.type != "cpu" or not cpu_computes_in_bf16():
+        return "float32"
+    plain, mixed = _seconds(see, device, "float32"), _seconds(see, device, "bf16")
+    return "bf16" if mixed <= _WORTH * plain else "float32"
+
+
+def cpu_computes_in_bf16() -> bool:
+    """Whether the CPU has instructions for bf16 (AMX, AVX512-BF16), as far as PyTorch tells."""
+    tell = getattr(torch.cpu, "get_capabilities", None)  # older versions of PyTorch do not
+    able = {} if tell is None else tell()
+    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+
+
+def _seconds(see: Callable[[], object], device: torch.device, precision: Precision) -> float:
+    """The fewest seconds of a call, after a warm-up."""
+    durations = []
+    with inference(device, precision):
+        for _ in range(_REPEATS + 1):
+            started = time.perf_counter()
+            see()
+            durations.append(time.perf_counter() - started)
+    return min(durations[1:])

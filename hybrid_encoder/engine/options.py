@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import UserError
-from ..options import MAX_SEED, Options, option
+from ..options import MAX_SEED, Options, Precision, option
 
 MAX_WORKERS = 1024
 
@@ -26,7 +26,7 @@ class TrainingOptions(Options):
 
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     num_workers: int = option(4, "processes that load data", at_least=0, at_most=MAX_WORKERS)
-    precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
+    precision: Precision = option("float32", "bf16: mixed precision")
     compile: bool = option(
         False, "compile the nets with torch.compile: takes minutes at first; for GPUs, on a CPU steps were not faster"
     )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
+from ..options import Precision
 from .activation_checkpointing import checkpoint_activations
 from .processes import Processes
 from .task import LoopOptions
@@ -37,7 +38,7 @@ class Stepper:
         net: nn.Module,
         model: nn.Module,
         processes: Processes,
-        precision: str,
+        precision: Precision,
         clip_grad: float | None,
         clip_parts: tuple[str, ...] = (),
     ) -> None:

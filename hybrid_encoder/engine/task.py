@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..options import Precision
 from .options import TrainingOptions
 from .processes import Processes
 
@@ -116,7 +117,7 @@ class LoopOptions:
     save_frequency: int = 1
     save_minutes: float = 30.0
     validate_first: bool = False
-    precision: str = "float32"
+    precision: Precision = "float32"
     accumulate: int = 1
     max_bad_steps: int = 10
     seed: int = 0

@@ -24,7 +24,7 @@ from ..data.evaluation_sets import IMPROVED_SPLITS, MAKE3D_METRES, NYU_METRES
 from ..data.sample import FrameId
 from ..engine.options import RESUMABLE, RecipeOptions, TrainingOptions
 from ..errors import UserError
-from ..options import HYBRID_ONLY, MAX_SCENE_SEED, MAX_SCENES, YES, EncoderOptions, Options, option
+from ..options import HYBRID_ONLY, MAX_SCENE_SEED, MAX_SCENES, YES, EncoderOptions, Options, Precision, option
 from .evaluate_options import EvaluationFileOptions
 
 MAX_REACH = 100
@@ -313,7 +313,7 @@ class EvaluateOptions(EvaluationFileOptions, DataOptions):
     csv: Path | None = option(None, "write one line per image to this file", writes="file")
     batch_size: int = option(4, "images at a time", at_least=1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
-    precision: Literal["float32", "bf16"] = option("float32", "bf16: mixed precision")
+    precision: Precision = option("float32", "bf16: mixed precision")
     compile: bool = option(False, "compile the nets with torch.compile")
     seed: int = option(0, "seed of rendered scenes", at_least=0, at_most=MAX_SCENE_SEED)
     yes: bool = option(False, YES)
