@@ -1,6 +1,6 @@
 """How near each main path comes to what one core can do: its arithmetic and its memory at the core's measured rates.
 
-    taskset -c 0 python benchmarks/limit.py [--rows tiny small paper step1 step2 two renderer loader] [--rounds 3]
+    taskset -c 0 python benchmarks/limit.py [--rows tiny small paper step1 step2 two renderer loader video] [--rounds 3]
 
 One thread, float32, random weights, batch 1 for inference. Every operator that PyTorch runs is counted: floating-point
 operations of convolutions, matrix products and attention, and bytes of its inputs and outputs. At best it takes as long
@@ -34,11 +34,14 @@ from hybrid_encoder.commands.measuring import frames_in_memory, machine, trainin
 from hybrid_encoder.config import preset
 from hybrid_encoder.data.dataset import SelfSupervisedDataset
 from hybrid_encoder.data.sample import FrameId
-from hybrid_encoder.engine.inference import prepare
+from hybrid_encoder.engine.inference import inference, prepare
 from hybrid_encoder.engine.processes import Processes
 from hybrid_encoder.images import read_image
 from hybrid_encoder.model.decoder import DPTDecoder
+from hybrid_encoder.model.depth_model import DepthModel
 from hybrid_encoder.model.encoder import HybridEncoder
+from hybrid_encoder.prediction.paths import predict_paths
+from hybrid_encoder.prediction.settings import PredictionSettings
 from hybrid_encoder.stage1.dataset import Stage1Batch
 from hybrid_encoder.stage1.model import Stage1Model, stage1_config
 from hybrid_encoder.stage1.options import PretrainOptions
@@ -51,6 +54,7 @@ from hybrid_encoder.synthetic.writers import write_jpeg
 from hybrid_encoder.two_frame.model import TwoFrameDepth
 from hybrid_encoder.two_frame.options import ManydepthOptions
 from hybrid_encoder.two_frame.training import build_optimizer as two_frame_optimizer
+from hybrid_encoder.weights.in_package import DEFAULT
 
 CPU = torch.device("cpu")
 PROCESSES = Processes(CPU)
@@ -188,6 +192,9 @@ ROWS: dict[str, dict[str, Callable[[], Work]]] = {
     "renderer": {"renderer, 3 frames of 375x1242": render},
 }
 
+OTHER_ROWS = ("loader", "video")
+"""Rows whose limit is a library's time."""
+
 
 def measure_row(title: str, build: Callable[[], Work], rounds: int, rates: tuple[float, float]) -> None:
     """Prints the row of one path."""
@@ -239,9 +246,51 @@ def measure_loader(rounds: int) -> None:
     print(f"| the limit is OpenCV's decoding; read and checked {1e3 * read:.1f} ms |", flush=True)
 
 
+def write_movie(path: Path, frames: list[np.ndarray]) -> None:
+    """Writes uint8 BGR frames (H, W, 3) by OpenCV."""
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (width, height))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+
+
+def read_movie(path: Path) -> list[np.ndarray]:
+    """The frames of a video, by OpenCV."""
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    return frames
+
+
+def measure_video(rounds: int, rates: tuple[float, float], frames: int = 24) -> None:
+    """Prints the row of `predict` on a video with the weights in the package: its limit is that of the net, and the
+    library's time for decoding the frames and for encoding the same pairs of pictures."""
+    settings = PredictionSettings(progress=False, video_codec="mpeg4")
+    model = prepare(DepthModel.from_pretrained(DEFAULT), CPU)
+    image = torch.rand(1, 3, model.height, model.width).to(memory_format=torch.channels_last)
+    with torch.no_grad(), Operators(*rates) as net:
+        model.disparity(image)
+    views = iterate_frames(0, frames, kitti_camera(*KITTI_SIZE))
+    with tempfile.TemporaryDirectory() as folder, inference(CPU):
+        drive = Path(folder) / "drive.mp4"
+        write_movie(drive, [np.ascontiguousarray(view.image.permute(1, 2, 0).numpy()[..., ::-1]) for view in views])
+        predict = partial(predict_paths, model, [drive], Path(folder) / "depth", settings)
+        (movie,) = predict()
+        shown = read_movie(movie)
+        decode = cpu_seconds(lambda: read_movie(drive), rounds)
+        encode = cpu_seconds(lambda: write_movie(Path(folder) / "again.mp4", shown), rounds)
+        seen = cpu_seconds(lambda: model.disparity(image), 10 * rounds)
+        whole = cpu_seconds(predict, rounds)
+    limit = frames * net.limit + decode + encode
+    print(f"| `predict`, video of {frames} frames | {frames * net.flops / 1e9:.1f} | - | - | - | {limit:.3f} ", end="")
+    print(f"| {whole:.3f} | {limit / whole:.0%} | decoding {1e3 * decode:.0f}, net {1e3 * frames * seen:.0f} ", end="")
+    print(f"/ {1e3 * frames * net.limit:.0f}, encoding {1e3 * encode:.0f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", choices=[*ROWS, "loader"], default=[*ROWS, "loader"])
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS, *OTHER_ROWS], default=[*ROWS, *OTHER_ROWS])
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -256,6 +305,8 @@ def main() -> None:
             measure_row(title, build, given.rounds, rates)
     if "loader" in given.rows:
         measure_loader(10 * given.rounds)
+    if "video" in given.rows:
+        measure_video(given.rounds, rates)
 
 
 if __name__ == "__main__":

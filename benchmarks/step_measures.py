@@ -38,7 +38,7 @@ ROWS = {
     "text77": "text over all 77 positions",
     "textcut": "text cut at the end token, the prompts' common beginning not shared",
     "dino": "all of DINO with gradients, not its last block alone",
-    "contiguous": "weights not channels-last",
+    "channels_last": "weights channels-last",
     "ssim": "SSIM through autograd and `avg_pool2d`",
     "checkpoint": "`--checkpoint_activations`",
     "bf16": "`--precision bf16`",
@@ -61,6 +61,8 @@ def without(row: str, model: MonoDepth, clip: Any) -> None:
     elif row == "dino":
         assert encoder.dino is not None
         encoder.dino.requires_grad_()
+    elif row == "channels_last":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     elif row == "ssim":
         objective.reprojection_loss = lambda target, predicted: photometric_error(target.image, predicted)
     elif row == "checkpoint":
@@ -75,8 +77,7 @@ def measure(row: str, given: argparse.Namespace) -> dict[str, float]:
     options = Monodepth2Options(preset=given.preset, weights_init="scratch", height=given.height, width=given.width)
     model = MonoDepth(options, options.config(), "random").train()
     processes = Processes(torch.device("cpu"))
-    if row != "contiguous":
-        processes.place(model)
+    processes.place(model)
     optimizer = build_optimizer(model, options)
     without(row, model, build_clip(options.config().clip, "random") if row.startswith("text") else None)
     parts = size if row == "accumulate" else 1

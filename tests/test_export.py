@@ -18,8 +18,9 @@ from hybrid_encoder import DepthModel, DPTDecoder, UserError, create_encoder
 from hybrid_encoder.cli import main
 from hybrid_encoder.colormap import write_picture
 from hybrid_encoder.model import export, onnx_depth
+from hybrid_encoder.model.contract import DepthEncoder
 from hybrid_encoder.model.export import export_onnx, export_torch
-from hybrid_encoder.model.onnx_depth import OnnxDepthModel
+from hybrid_encoder.model.onnx_depth import OnnxDepthModel, OnnxProgram
 from hybrid_encoder.model.resnet import ResnetEncoder, UNetDecoder
 
 SIZES = [(1, 64, 96), (4, 96, 64), (2, 224, 160)]
@@ -91,7 +92,7 @@ def test_nearest_resizing_takes_the_same_pixels(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     sizes = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     program = torch.export.export(_Nearest(), (torch.rand(1, 3, 96, 160),), dynamic_shapes=(sizes,))
-    export._to_onnx(program).save(tmp_path / "nearest.onnx")
+    export._to_onnx(program, ("resized", "negative")).save(tmp_path / "nearest.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "nearest.onnx"))
     for height, width in ((224, 672), (192, 640), (96, 64)):
         image = torch.rand(1, 3, height, width)
@@ -116,6 +117,39 @@ def test_a_torch_program_of_a_model_in_training_computes_as_in_eval_mode(tmp_pat
     assert json.loads(extra["metadata.json"])["width"] == "96"
 
 
+def check_maps(program: Any, encoder: DepthEncoder) -> None:
+    """Three sizes and batches, against the drop-in maps."""
+    for batch, height, width in SIZES:
+        image = torch.rand(batch, 3, height, width)
+        for found, expected in zip(program(image), encoder(image), strict=True):
+            assert found.shape == expected.shape
+            torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-4)
+
+
+@torch.no_grad()
+def test_an_encoder_alone_exports_its_maps(tmp_path: Path) -> None:
+    """From a folder that `save_pretrained` wrote, by the command."""
+    need_onnx()
+    torch.manual_seed(0)
+    encoder = create_encoder("tiny").eval()
+    encoder.save_pretrained(tmp_path / "encoder")
+    path = tmp_path / "encoder.onnx"
+    assert main(["export", str(tmp_path / "encoder"), "--part", "encoder", "--out", str(path)]) == 0
+    program = OnnxProgram(path)
+    assert program.names == ["image", "stride2", "stride4", "stride8", "stride16", "stride32"]
+    check_maps(program, encoder)
+
+
+@torch.no_grad()
+def test_an_encoder_without_maps_exports_its_levels(model: DepthModel, tmp_path: Path) -> None:
+    encoder = model.encoder
+    assert export_torch(encoder, tmp_path / "encoder.pt2") < 2e-5
+    image = torch.rand(1, 3, 64, 96)
+    found = torch.export.load(tmp_path / "encoder.pt2").module()(image)
+    for one, expected in zip(found, encoder.forward_features(image).fused, strict=True):
+        torch.testing.assert_close(one, expected, atol=1e-4, rtol=1e-4)
+
+
 class _Wrong(torch.nn.Module):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         disparity = image[:, :1] + 0.1
@@ -138,7 +172,7 @@ def test_a_program_that_differs_is_not_written(
 
 def test_what_is_not_finite_differs(model: DepthModel) -> None:
     prepared = export._Depths(model)
-    with pytest.raises(UserError, match="differs from the model by nan"):
+    with pytest.raises(UserError, match="disparity differs from the model's by nan"):
         export._compare(prepared, lambda image: (image[:, :1] * torch.nan, image[:, :1]), "depth.onnx")
 
 

@@ -1,12 +1,17 @@
-"""`hybrid-encoder export`: a depth model as a file that runs without this package."""
+"""`hybrid-encoder export`: a depth model or its encoder as a file that runs without this package."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from ..errors import UserError
+from ..model.contract import DepthEncoder
+from ..model.depth_model import DepthModel
+from ..model.encoder import HybridEncoder
 from ..model.export import export_onnx, export_torch
 from ..two_frame.checkpoint import is_two_frame
+from ..weights.hub import CONFIG_FILE, Saved
 from .convert import open_depth_model
 from .named_weights import local_weights
 from .options import ExportModelOptions
@@ -25,6 +30,16 @@ def run(options: ExportModelOptions) -> None:
             f"teacher, which `hybrid-encoder convert {options.model} --teacher --out FOLDER` writes"
         )
     export = {"onnx": export_onnx, "torch": export_torch}[options.format]
-    difference = export(open_depth_model(options.model), options.out)
+    difference = export(_opened(options), options.out)
     size = options.out.stat().st_size / 1e6
-    print(f"{options.out}: {size:.0f} MB, at three sizes within {difference:.1g} of the model's largest inverse depth")
+    what = "inverse depth" if options.part == "depth" else "feature"
+    print(f"{options.out}: {size:.0f} MB, at three sizes within {difference:.1g} of the model's largest {what}")
+
+
+def _opened(options: ExportModelOptions) -> DepthModel | DepthEncoder:
+    """The depth model, or its encoder; a folder may hold an encoder alone."""
+    is_saved = (Path(options.model) / CONFIG_FILE).is_file()
+    if options.part == "encoder" and is_saved and Saved(options.model).kind == HybridEncoder.hub_kind:
+        return HybridEncoder.from_pretrained(options.model)
+    model = open_depth_model(options.model)
+    return model if options.part == "depth" else model.encoder

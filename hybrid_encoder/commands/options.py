@@ -170,6 +170,9 @@ class ExportModelOptions(Options):
     """All options of `hybrid-encoder export`."""
 
     model: str = option("", "folder of single-frame weights, or a hub id", positional=True)
+    part: Literal["depth", "encoder"] = option(
+        "depth", "depth: the whole model; encoder: its encoder alone, whose feature maps come out"
+    )
     format: Literal["onnx", "torch"] = option(
         "onnx", "onnx: for onnxruntime and others; torch: a program of torch.export"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,9 @@ from ..errors import UserError
 from ..options import MAX_SEED, Options, Precision, option
 
 MAX_WORKERS = 1024
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""That this process may use."""
+DEFAULT_WORKERS = min(4, CORES)
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,9 @@ class TrainingOptions(Options):
     """How any training run goes: stage 1 and every trainer."""
 
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
-    num_workers: int = option(4, "processes that load data", at_least=0, at_most=MAX_WORKERS)
+    num_workers: int = option(
+        DEFAULT_WORKERS, "processes that load data; as many as cores, at most 4", at_least=0, at_most=MAX_WORKERS
+    )
     precision: Precision = option("float32", "bf16: mixed precision")
     compile: bool = option(
         False, "compile the nets with torch.compile: takes minutes at first; for GPUs, on a CPU steps were not faster"

@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
-from ..model.decoder import DPTDecoder
 
 _TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it ends with an error. It covers validation or saving that takes one
@@ -36,12 +35,10 @@ class Processes:
         return self.rank == 0
 
     def place(self, model: nn.Module) -> None:
-        """Moves a model to this process's device, with convolutions channels-last: a step on a CPU takes up to a tenth
-        less time (benchmarks/README.md). There, the DPT decoder's wide maps are better contiguous."""
-        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.device.type == "cpu":
-            for decoder in (module for module in model.modules() if isinstance(module, DPTDecoder)):
-                decoder.to(memory_format=torch.contiguous_format)
+        """Moves a model to this process's device; on a GPU with convolutions channels-last. On CPUs, the gradient of
+        weights over channels-last maps takes up to three times as long (benchmarks/README.md)."""
+        layout = torch.contiguous_format if self.device.type == "cpu" else torch.channels_last
+        model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
 
     def wrap(self, model: nn.Module, sync_bn: bool = False) -> nn.Module:
         """The model with gradients that are averaged over processes; the model itself if there is one process.

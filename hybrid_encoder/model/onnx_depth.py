@@ -1,4 +1,4 @@
-"""A depth model in an ONNX file, run by onnxruntime: what `export.export_onnx` writes is read here."""
+"""An ONNX file that `export.export_onnx` wrote, run by onnxruntime; of a depth model as a predictor of depth."""
 
 from __future__ import annotations
 
@@ -29,7 +29,36 @@ def need(*modules: str) -> None:
             raise UserError(f"{name} is not installed ({error}): {EXTRA}") from error
 
 
-class OnnxDepthModel:
+class OnnxProgram:
+    """A program in an ONNX file, on the CPU.
+
+    Args:
+        path: the .onnx file.
+
+    Attributes:
+        names: of its input and its outputs.
+        metadata: of the file.
+
+    Raises:
+        UserError: onnxruntime is not installed, or the file is missing or damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        need("onnxruntime")
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UserError(f"{path}: no such file: `hybrid-encoder export` writes one")
+        self._session = _open(self.path)
+        self.names = [value.name for value in (*self._session.get_inputs(), *self._session.get_outputs())]
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) in [0, 1], H and W multiples of 32 -> its outputs."""
+        pixels = np.ascontiguousarray(image.float().cpu().numpy())
+        return tuple(torch.from_numpy(found) for found in self._session.run(None, {INPUT: pixels}))
+
+
+class OnnxDepthModel(OnnxProgram):
     """A depth model that `export_onnx` wrote, on the CPU. It is a `DepthPredictor`: `predict_paths` takes it.
 
     Args:
@@ -45,12 +74,8 @@ class OnnxDepthModel:
     """
 
     def __init__(self, path: str | Path) -> None:
-        need("onnxruntime")
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise UserError(f"{path}: no such file: `hybrid-encoder export` writes one")
-        self._session = _open(self.path)
-        about = self._session.get_modelmeta().custom_metadata_map
+        super().__init__(path)
+        about = self.metadata
         try:
             self.height, self.width = int(about["height"]), int(about["width"])
             self.min_depth, self.max_depth = float(about["min_depth"]), float(about["max_depth"])
@@ -62,16 +87,9 @@ class OnnxDepthModel:
         self.resize = about.get("resize", "area")  # older files lack it
         with naming(path):
             check_image_size(self.height, self.width)
-        names = [value.name for value in (*self._session.get_inputs(), *self._session.get_outputs())]
-        known = names == [INPUT, *OUTPUTS] and self.resize in get_args(Resize)
+        known = self.names == [INPUT, *OUTPUTS] and self.resize in get_args(Resize)
         if not known or not 0 < self.min_depth < self.max_depth < math.inf:
             raise UserError(f"{path} is no depth model: export it again with `hybrid-encoder export`")
-
-    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) in [0, 1], H and W multiples of 32 -> 1 / depth and depth, each (B, 1, H, W)."""
-        pixels = np.ascontiguousarray(image.float().cpu().numpy())
-        disparity, depth = self._session.run(list(OUTPUTS), {INPUT: pixels})
-        return torch.from_numpy(disparity), torch.from_numpy(depth)
 
     def disparity(self, image: Tensor) -> Tensor:
         """1 / depth, (B, 1, height, width), of images (B, 3, height, width) in [0, 1]."""

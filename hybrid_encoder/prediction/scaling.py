@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..data.dataset import STEREO_BASELINE
+from ..data.splits import evenly_spaced
 from ..data.velodyne import scan_depth_of_image
 from ..data.video import read_video, until_damage
 from ..errors import UserError
@@ -83,13 +84,14 @@ def scale_of_images(cameras: Cameras, model: DepthPredictor, images: Sequence[Pa
     if source is None or source.kind == "baseline":
         return _known(cameras, IMAGES)
     model = copy(model)  # a two-frame model must not remember these images
-    step = max(len(images) // _IMAGES_LOOKED_AT, 1)
     if source.needs_motion:
+        step = max(len(images) // _IMAGES_LOOKED_AT, 1)
         size = read_image(images[0]).shape[1::-1]
         estimate = scale_from_motion(cameras, model, image_frames(images), size, step, timed=False)
         return _estimated(cameras, IMAGES, estimate)
     found = []
-    for path in images[::step]:
+    for number in evenly_spaced(len(images), _IMAGES_LOOKED_AT):
+        path = images[number]
         try:
             whole = next(image_frames([path]))
             disparity = predict_batch(model, [next(cameras.seen([whole])).image], cameras.settings)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -81,13 +82,13 @@ def _image_scales(
     """
     for index, disparity in enumerate(predictions):
         found = known(index)
-        depth = 1 / np.maximum(disparity, 1e-9)
         if found is None:
             yield FrameScale(0.0, f"{data.names[index]} has no scan")
         elif source.kind == "lidar":
             measured = cut_bottom(found, options.crop_bottom)
-            yield measured_scale(1 / np.maximum(resize_map(disparity, *measured.shape), 1e-9), measured)
+            yield measured_scale(_depth(resize_map(disparity, *measured.shape)), measured)
         else:
+            depth = _depth(disparity)
             K = _intrinsics_of_map(options, found, data.read(index), depth)
             yield ground_scale(source.metres, depth, K)
 
@@ -99,12 +100,17 @@ def _motion_scales(
     if data.intrinsics is None:
         raise UserError(f"--scale_from {source.kind} needs the camera: with --images give --intrinsics")
     steps = _known_steps(options, source, data)
+    read = lru_cache(maxsize=2)(data.read)  # a frame is the later one, and then the earlier one
     for number in np.flatnonzero(np.isfinite(steps)).tolist():
-        earlier, later = data.read(number - 1), data.read(number)
-        depth = 1 / np.maximum(predictions[number], 1e-9)
+        earlier, later, depth = read(number - 1), read(number), _depth(predictions[number])
         K = _intrinsics_of_map(options, data.intrinsics(number), later, depth)
         seen = [cut_bottom(image, options.crop_bottom) for image in (earlier, later)]
         yield motion_scale(align_frames(seen[0], seen[1], depth, K), float(steps[number]))
+
+
+def _depth(disparity: np.ndarray) -> np.ndarray:
+    """Depth from inverse depth of any shape, which may be 0."""
+    return 1 / np.maximum(disparity, 1e-9)
 
 
 def _known_steps(options: EvaluateOptions, source: ScaleSource, data: EvaluationData) -> np.ndarray:
