@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 480
 
@@ -115,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     given = parser.parse_args(arguments)
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("PyTorch sees no GPU here: --device cpu rehearses all of it at small sizes")
     with tempfile.TemporaryDirectory() as scratch:
         well = run_all(parts(given.device, Path(scratch)), given.out, given.seconds)
         report = Path(scratch, "demo", "report.html")

@@ -37,6 +37,16 @@ def test_a_stop_loses_no_line_and_the_next_part_has_its_time(
     assert day.run_all(planned[:1], tmp_path, 3)
 
 
+def test_without_a_gpu_no_part_is_begun(
+    day: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        day.main(["--out", str(tmp_path / "out")])
+    assert "PyTorch sees no GPU here" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_parts_fit_into_eight_minutes(day: Any, tmp_path: Path) -> None:
     for device in ("cpu", "cuda"):
         planned = day.parts(device, tmp_path)
