@@ -50,7 +50,8 @@ class Arm:
     Attributes:
         stage1: what orders stage 1's patches: exact depth, or painted lanes, which need no depth; None: no stage 1.
         changes: options of stage 2 that differ from the default.
-        against: the arm that it is compared with; the two differ in one option.
+        against: the arm that it is compared with; the two differ in one option, but for the ResNet, which has a pose
+            net of its own.
     """
 
     stage1: Literal["depth", "lanes"] | None = "depth"

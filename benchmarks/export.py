@@ -48,7 +48,9 @@ def opened(name: str, part: str) -> tuple[DepthModel | DepthEncoder, Net]:
     else:
         model = open_depth_model(name).eval()
     if part == "encoder":
-        return model.encoder, lambda image: model.encoder.forward_features(image).fused
+        encoder = model.encoder
+        has_maps = encoder.config is None or encoder.config.pyramid
+        return encoder, encoder if has_maps else lambda image: encoder.forward_features(image).fused
     return model, lambda image: [model.disparity(image)]
 
 

@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hybrid_encoder.commands.measuring import frames_in_memory, machine, median_seconds, training_step
 from hybrid_encoder.engine.inference import inference, prepare
 from hybrid_encoder.engine.processes import Processes, choose_device
+from hybrid_encoder.options import Precision
 from hybrid_encoder.stage2.model import MonoDepth
 from hybrid_encoder.stage2.options import Monodepth2Options
 from hybrid_encoder.stage2.training import build_optimizer
@@ -77,7 +78,7 @@ def matrix_rate(size: int, dtype: torch.dtype, device: torch.device, rounds: int
     return products * 2 * size**3 / median_seconds(multiply, rounds, device)
 
 
-def seconds_of(call: Callable[[], object], precision: str, rounds: int, device: torch.device) -> float:
+def seconds_of(call: Callable[[], object], precision: Precision, rounds: int, device: torch.device) -> float:
     """Median seconds of an inference, once what is compiled or chosen at the first calls is."""
 
     def run() -> None:
@@ -118,7 +119,9 @@ def measure_inference(net: str, size: int, given: argparse.Namespace, device: to
         print(f"| {whole_work / size / 1e9:.1f} | {work / alone / 1e12:.2f} | {work / alone / rate:.1%} |", flush=True)
 
 
-def step_of(net: str, height: int, width: int, batch: int, precision: str, device: torch.device) -> Callable[[], float]:
+def step_of(
+    net: str, height: int, width: int, batch: int, precision: Precision, device: torch.device
+) -> Callable[[], float]:
     """A step of stage 2 on frames in memory."""
     model = build(net, height, width).train()
     processes = Processes(device)
@@ -134,7 +137,7 @@ class StepSize:
     height: int
     width: int
     batch: int
-    precision: str
+    precision: Precision
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width} | {self.batch} | {self.precision}"

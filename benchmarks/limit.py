@@ -193,7 +193,7 @@ ROWS: dict[str, dict[str, Callable[[], Work]]] = {
 }
 
 OTHER_ROWS = ("loader", "video")
-"""Rows whose limit is a library's time."""
+"""Rows whose limit is, in part, a library's time."""
 
 
 def measure_row(title: str, build: Callable[[], Work], rounds: int, rates: tuple[float, float]) -> None:

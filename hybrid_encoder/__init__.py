@@ -17,7 +17,7 @@
     DPTDecoder             a decoder of its levels
     DepthModel             encoder and decoder: predict, save_pretrained, from_pretrained
     open_depth_model       a DepthModel from weights of any layout: saved, of a trainer, of the authors
-    export_onnx            a DepthModel as an ONNX file
+    export_onnx            a DepthModel or an encoder as an ONNX file
     load_released          the authors' nets: encoder and, of stage 2, decoder
     load_stage1            fills an encoder with what stage 1 trained
     like                   an encoder whose maps are those of another encoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import io
 import multiprocessing
@@ -37,6 +38,7 @@ from hybrid_encoder.engine.same_run import check_same_run, fixed_options, folder
 from hybrid_encoder.engine.signals import Stop, end_in_order
 from hybrid_encoder.engine.state import load_state, save_state
 from hybrid_encoder.engine.step import Stepper
+from hybrid_encoder.engine.task import load_task_state, task_state
 from hybrid_encoder.engine.validation import Validation
 from hybrid_encoder.errors import UserError
 from hybrid_encoder.stage1.inputs import stage1_inputs
@@ -1033,3 +1035,37 @@ def test_the_loss_chooses_where_validation_lacks_the_metric() -> None:
         validation.end_epoch(is_best)
     assert (validation.best, validation.since_best) == (1.0, 0)
     assert not validation.stops_after(9)
+
+
+class _Layered:
+    """A convolution and its optimiser, as `load_task_state` reads them of a task."""
+
+    def __init__(self, layout: torch.memory_format) -> None:
+        torch.manual_seed(0)
+        self.model = torch.nn.Conv2d(8, 8, 3).to(memory_format=layout)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2, fused=True)
+        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, 10)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        assert not state
+
+    def step(self, image: torch.Tensor) -> None:
+        self.optimizer.zero_grad()
+        self.model(image).square().mean().backward()
+        self.optimizer.step()
+
+
+def test_a_state_of_channels_last_weights_resumes_contiguously() -> None:
+    """As of a GPU, or of a CPU before version 0.2: fused optimisers take memory in order, whatever its strides."""
+    before, after = _Layered(torch.channels_last), _Layered(torch.contiguous_format)
+    image = torch.rand(2, 8, 16, 16)
+    for _ in range(5):
+        before.step(image)
+    load_task_state(after, copy.deepcopy(task_state(before)))  # type: ignore[arg-type]
+    assert after.model.weight.is_contiguous()
+    for one in (before, after):
+        one.step(image)
+    torch.testing.assert_close(after.model.weight, before.model.weight, atol=1e-6, rtol=0)

@@ -25,6 +25,7 @@ from hybrid_encoder.engine.step import Stepper
 from hybrid_encoder.images import resize_image
 from hybrid_encoder.model.depth_model import DepthModel
 from hybrid_encoder.model.encoder import HybridEncoder
+from hybrid_encoder.options import Precision
 from hybrid_encoder.stage1.dataset import Stage1Batch
 from hybrid_encoder.stage1.model import Stage1Model, stage1_config
 from hybrid_encoder.stage1.options import PretrainOptions
@@ -104,7 +105,7 @@ def stage1_batch() -> Stage1Batch:
     return Stage1Batch(images, points, torch.tensor([0, 0, 1]), ["", ""])
 
 
-def loss_and_gradient(model: nn.Module, batch: Any, precision: str = "float32") -> tuple[Tensor, Tensor]:
+def loss_and_gradient(model: nn.Module, batch: Any, precision: Precision = "float32") -> tuple[Tensor, Tensor]:
     """The loss, and all gradients in one vector, by the trainers' own step."""
     device = next(model.parameters()).device
     optimizer = torch.optim.SGD(model.parameters(), lr=0)

@@ -472,6 +472,7 @@ def test_unknown_normalization_is_refused_until_it_is_given(tmp_path: Path, caps
     image = tmp_path / "image.png"
     cv2.imwrite(str(image), np.random.default_rng(0).integers(0, 255, (50, 80, 3), dtype=np.uint8))
     predict = ["predict", str(image), "--weights", str(folder), "--out", str(tmp_path / "out"), "--npy"]
+    predict += ["--precision", "float32"]
     evaluate = ["evaluate", "--weights", str(folder), "--dataset", "synthetic", "--scenes", "1", *SIZE]
     for command in (predict, evaluate):
         assert main([*command, "--device", "cpu"]) == 2

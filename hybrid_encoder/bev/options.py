@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..config import MAX_SIDE, SIZE_MULTIPLE, HybridEncoderConfig, check_image_size
-from ..engine.options import MAX_WORKERS, RESUMABLE, TrainingOptions
+from ..engine.options import DEFAULT_WORKERS, MAX_WORKERS, RESUMABLE, TrainingOptions
 from ..errors import UserError
 from ..options import HYBRID_ONLY, EncoderOptions, Options, Precision, option
 
@@ -150,7 +150,7 @@ class BevEvaluateOptions(BevModelOptions):
     ranges: tuple[float, ...] = option(RANGES, "ends of the ranges of distances from the vehicle, metres", above=0)
     least_visibility: Literal[1, 2, 3, 4] = option(1, VISIBILITY)
     batch_size: int = option(4, "rigs per forward pass", at_least=1)
-    num_workers: int = option(4, "processes that load data", at_least=0, at_most=MAX_WORKERS)
+    num_workers: int = option(DEFAULT_WORKERS, "processes that load data", at_least=0, at_most=MAX_WORKERS)
 
     def check(self) -> None:
         """Raises `UserError` for ranges that do not ascend."""

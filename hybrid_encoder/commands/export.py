@@ -12,6 +12,7 @@ from ..model.encoder import HybridEncoder
 from ..model.export import export_onnx, export_torch
 from ..two_frame.checkpoint import is_two_frame
 from ..weights.hub import CONFIG_FILE, Saved
+from ..weights.in_package import shipped_folder
 from .convert import open_depth_model
 from .named_weights import local_weights
 from .options import ExportModelOptions
@@ -32,13 +33,14 @@ def run(options: ExportModelOptions) -> None:
     export = {"onnx": export_onnx, "torch": export_torch}[options.format]
     difference = export(_opened(options), options.out)
     size = options.out.stat().st_size / 1e6
-    what = "inverse depth" if options.part == "depth" else "feature"
-    print(f"{options.out}: {size:.0f} MB, at three sizes within {difference:.1g} of the model's largest {what}")
+    what = "inverse depth" if options.part == "depth" else "value of each map"
+    print(f"{options.out}: {size:.0f} MB, at three sizes within {difference:.1g} of the largest {what} of the model")
 
 
 def _opened(options: ExportModelOptions) -> DepthModel | DepthEncoder:
-    """The depth model, or its encoder; a folder may hold an encoder alone."""
-    is_saved = (Path(options.model) / CONFIG_FILE).is_file()
+    """The depth model, or its encoder; a folder or hub id may hold an encoder alone."""
+    folder = Path(options.model)
+    is_saved = (folder / CONFIG_FILE).is_file() or not (folder.exists() or shipped_folder(options.model))
     if options.part == "encoder" and is_saved and Saved(options.model).kind == HybridEncoder.hub_kind:
         return HybridEncoder.from_pretrained(options.model)
     model = open_depth_model(options.model)

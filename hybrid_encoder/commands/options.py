@@ -159,7 +159,8 @@ class PredictOptions(Options):
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     precision: Literal["auto", "float32", "bf16"] = option(
-        "auto", "bf16: mixed precision; auto: on CPUs that compute in bf16 the faster one, else float32"
+        "auto",
+        "bf16: mixed precision; auto: bf16 for videos and many images on CPUs where it is faster, else float32",
     )
     compile: bool = option(False, "compile the nets with torch.compile")
     yes: bool = option(False, YES)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..data.calibration import read_intrinsics
 from ..engine.inference import faster_precision, inference, prepare
 from ..engine.processes import choose_device
 from ..errors import UserError
 from ..metric.source import read_scale_source
+from ..model.depth_model import DepthModel
 from ..model.onnx_depth import SUFFIX, OnnxDepthModel
+from ..options import Precision
 from ..prediction.batches import predict_batch
 from ..prediction.inputs import find_inputs
 from ..prediction.paths import predict_paths
@@ -25,6 +29,9 @@ from ..two_frame.predict import predict_two_frame
 from .convert import open_depth_model, refuse_normalization
 from .named_weights import local_weights
 from .options import PredictOptions
+
+_MANY_IMAGES = 24
+"""From so many images on, measuring which precision is faster takes less than it may save."""
 
 
 def run(options: PredictOptions) -> None:
@@ -78,12 +85,25 @@ def _predict_with_torch(options: PredictOptions, settings: PredictionSettings) -
     if options.sequence:
         raise UserError(f"--sequence is for two-frame weights, but {options.weights} are single-frame: leave it out")
     model = prepare(open_depth_model(options.weights, normalization=options.normalization), device, options.compile)
-    precision = options.precision
-    if precision == "auto":
-        image = np.zeros((model.height, model.width, 3), dtype=np.uint8)
-        precision = faster_precision(partial(predict_batch, model, [image], settings), device)
-    with inference(device, precision):
+    with inference(device, _precision(options, settings, model, device)):
         return predict_paths(model, inputs, out, settings, poses=poses)
+
+
+def _precision(
+    options: PredictOptions, settings: PredictionSettings, model: DepthModel, device: torch.device
+) -> Precision:
+    """The precision that is asked for, or the faster one, where there are images enough for measuring it to pay."""
+    if options.precision != "auto":
+        return options.precision
+    inputs = find_inputs(options.inputs)
+    many = len(inputs) >= _MANY_IMAGES or any(found.is_video for found in inputs)
+    if options.compile or settings.trajectory or not many:
+        return "float32"
+    image = np.zeros((model.height, model.width, 3), dtype=np.uint8)
+    precision = faster_precision(partial(predict_batch, model, [image], settings), device)
+    if precision == "bf16":
+        print("computing in bf16, which is faster on this CPU; --precision float32 for all digits", file=sys.stderr)
+    return precision
 
 
 def _pose_model(options: PredictOptions, settings: PredictionSettings) -> PoseModel | None:

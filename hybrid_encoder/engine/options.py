@@ -11,7 +11,7 @@ from ..options import MAX_SEED, Options, Precision, option
 
 MAX_WORKERS = 1024
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-"""That this process may use."""
+"""CPU cores that this process may use."""
 DEFAULT_WORKERS = min(4, CORES)
 
 
@@ -30,7 +30,7 @@ class TrainingOptions(Options):
 
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     num_workers: int = option(
-        DEFAULT_WORKERS, "processes that load data; as many as cores, at most 4", at_least=0, at_most=MAX_WORKERS
+        DEFAULT_WORKERS, "processes that load data; default: one a core, at most 4", at_least=0, at_most=MAX_WORKERS
     )
     precision: Precision = option("float32", "bf16: mixed precision")
     compile: bool = option(

@@ -36,7 +36,7 @@ class Processes:
 
     def place(self, model: nn.Module) -> None:
         """Moves a model to this process's device; on a GPU with convolutions channels-last. On CPUs, the gradient of
-        weights over channels-last maps takes up to three times as long (benchmarks/README.md)."""
+        weights over channels-last maps takes up to six times as long (benchmarks/README.md)."""
         layout = torch.contiguous_format if self.device.type == "cpu" else torch.channels_last
         model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
 

@@ -96,7 +96,17 @@ def load_task_state(task: Task, state: Mapping[str, Any]) -> None:
     task.load_extra_state(state["extra"])
     task.model.load_state_dict(state["model"])
     task.optimizer.load_state_dict(state["optimizer"])
+    _lay_like_weights(task.optimizer)
     task.scheduler.load_state_dict(state["scheduler"])
+
+
+def _lay_like_weights(optimizer: Optimizer) -> None:
+    """Lays an optimiser's state out in memory like its weights: fused optimisers on CPUs take both in order of memory,
+    and the run that saved the state may have had another layout, on a GPU or before version 0.2."""
+    for weights, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == weights.shape and value.stride() != weights.stride():
+                state[name] = torch.empty_like(weights, dtype=value.dtype).copy_(value)
 
 
 @dataclass(frozen=True)

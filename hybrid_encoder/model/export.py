@@ -48,11 +48,11 @@ def export_onnx(model: DepthModel | DepthEncoder, path: str | Path) -> float:
     """Writes a depth model or an encoder as an ONNX file.
 
     Input `image`: (B, 3, H, W), float32, RGB in [0, 1], H and W multiples of 32. Outputs of a depth model: `disparity`
-    (1 / depth) and `depth`, (B, 1, H, W), depth within the model's limits and in its unit; of an encoder: its drop-in
-    maps, `stride2` to `stride32`, (B, C, H / stride, W / stride), or, where it was built without them (pyramid=False),
-    the fused levels, `level1` to `level4`, (B, C, h, w). Metadata of a depth model: height and width of the images that
-    it was trained on, min_depth, max_depth, its origin. The model does not change: a copy in float32 on the CPU is
-    exported.
+    (1 / depth) and `depth`, (B, 1, H, W), depth within the model's limits and in its unit. Outputs of an encoder: its
+    drop-in maps, `stride2` to `stride32`, (B, C, H / stride, W / stride), neither padded nor nested; or, where it was
+    built without them (pyramid=False), the fused levels, `level1` to `level4`, (B, C, h, w). Metadata: the origin of
+    the weights; of a depth model also height and width of the images that it was trained on, min_depth, max_depth. The
+    model does not change: a copy in float32 on the CPU is exported.
 
     Then onnxruntime runs the program on images of three sizes; the file appears only if it agrees with the model.
 
@@ -154,7 +154,11 @@ class _Maps(nn.Module):
 
     def metadata(self) -> dict[str, str]:
         """Of the file."""
-        return {"input": _INPUT_IN_WORDS, "output": f"feature maps (B, C, h, w): {', '.join(self.outputs)}"}
+        return {
+            "input": _INPUT_IN_WORDS,
+            "output": f"feature maps (B, C, h, w): {', '.join(self.outputs)}",
+            "about": json.dumps(getattr(self.encoder, "about", {})),
+        }
 
 
 def _prepared(model: DepthModel | DepthEncoder) -> _Depths | _Maps:

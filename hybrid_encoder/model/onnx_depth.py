@@ -81,8 +81,8 @@ class OnnxDepthModel(OnnxProgram):
             self.min_depth, self.max_depth = float(about["min_depth"]), float(about["max_depth"])
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"{path} does not state its image size and depth limits ({error}): expected a file that "
-                "`hybrid-encoder export` wrote"
+                f"{path} does not state its image size and depth limits ({error}): expected a depth "
+                "model that `hybrid-encoder export` wrote, with `--part depth`"
             ) from error
         self.resize = about.get("resize", "area")  # older files lack it
         with naming(path):

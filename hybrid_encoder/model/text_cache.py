@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from .exporting import is_exporting
 from .shared_graph import SharedGraph
 
 Compute = Callable[[dict[str, Tensor]], Tensor]
@@ -185,5 +186,4 @@ def _are_a_module_s_own(parameters: Collection[Tensor]) -> bool:
 
 def _without_values(parameters: Collection[Tensor]) -> bool:
     """Whether parameters have shapes but no values, as within `torch.export`, strict or not."""
-    strict = getattr(torch.compiler, "is_exporting", None)  # torch 2.7
-    return any(isinstance(parameter, FakeTensor) for parameter in parameters) or (strict is not None and strict())
+    return any(isinstance(parameter, FakeTensor) for parameter in parameters) or is_exporting()

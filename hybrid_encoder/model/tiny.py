@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .exporting import is_exporting
 from .pixels import IMAGENET_MEAN, IMAGENET_STD
 
 EXPANSION = 4
@@ -225,7 +226,7 @@ class TinyDino(nn.Module):
         batch, height, width, channels = x.shape
         side = round(self.patch_embed.num_patches**0.5)
         spatial = self.pos_embed[:, 1:]
-        if (height, width) != (side, side):
+        if is_exporting() or (height, width) != (side, side):
             grid = spatial.float().reshape(1, side, side, channels).permute(0, 3, 1, 2)
             grid = F.interpolate(grid, (height, width), mode="bicubic", antialias=True)
             spatial = grid.permute(0, 2, 3, 1).flatten(1, 2).to(spatial.dtype)

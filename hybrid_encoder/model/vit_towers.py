@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .exporting import is_exporting
 from .tower import Normalization, Tower, quarters, to_patch_grid
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class ClipVitTower(Tower):
         """(B, 3, H, W) -> four maps (B, C, h, w), h = round(H / patch)."""
         image, grid = to_patch_grid(self.normalize(image), self.patch)
         position = self.visual.visual.positional_embedding
-        if tuple(grid) != tuple(self.grid):
+        if is_exporting() or tuple(grid) != tuple(self.grid):
             spatial = position[1:].T.reshape(1, -1, *self.grid)
             spatial = F.interpolate(spatial, grid, mode="bicubic", antialias=True, align_corners=False)
             position = torch.cat([position[:1], spatial.flatten(2)[0].T])
