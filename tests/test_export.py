@@ -172,7 +172,7 @@ def test_a_program_that_differs_is_not_written(
 
 def test_what_is_not_finite_differs(model: DepthModel) -> None:
     prepared = export._Depths(model)
-    with pytest.raises(UserError, match="disparity differs from the model's by nan"):
+    with pytest.raises(UserError, match="disparity of the exported program differs from the model's by nan"):
         export._compare(prepared, lambda image: (image[:, :1] * torch.nan, image[:, :1]), "depth.onnx")
 
 
