@@ -646,13 +646,14 @@ def test_a_terminal_that_hangs_up_again_and_again_asks_for_one_stop(tmp_path: Pa
                 os.kill(os.getpid(), signal.SIGHUP)
         return x
 
-    with pytest.raises(Interrupted, match="stopped at step 3, state saved"):
-        run(tmp_path / "run", hang_up)
-    ignoring = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     try:
+        with pytest.raises(Interrupted, match="stopped at step 3, state saved"):
+            run(tmp_path / "run", hang_up)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
         run(tmp_path / "nohup", hang_up)
     finally:
-        signal.signal(signal.SIGHUP, ignoring)
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_signals_outside_of_a_run_clear_half_written_files_away(tmp_path: Path) -> None:
