@@ -49,8 +49,7 @@ def opened(name: str, part: str) -> tuple[DepthModel | DepthEncoder, Net]:
         model = open_depth_model(name).eval()
     if part == "encoder":
         encoder = model.encoder
-        has_maps = encoder.config is None or encoder.config.pyramid
-        return encoder, encoder if has_maps else lambda image: encoder.forward_features(image).fused
+        return encoder, encoder if encoder.has_drop_in_maps else lambda image: encoder.forward_features(image).fused
     return model, lambda image: [model.disparity(image)]
 
 

@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 import torch
 from gpu import kind
+from prediction import drive_pictures, write_movie
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -246,15 +247,6 @@ def measure_loader(rounds: int) -> None:
     print(f"| the limit is OpenCV's decoding; read and checked {1e3 * read:.1f} ms |", flush=True)
 
 
-def write_movie(path: Path, frames: list[np.ndarray]) -> None:
-    """Writes uint8 BGR frames (H, W, 3) by OpenCV."""
-    height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (width, height))
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
-
-
 def read_movie(path: Path) -> list[np.ndarray]:
     """The frames of a video, by OpenCV."""
     capture, frames = cv2.VideoCapture(str(path)), []
@@ -271,10 +263,9 @@ def measure_video(rounds: int, rates: tuple[float, float], frames: int = 24) -> 
     image = torch.rand(1, 3, model.height, model.width).to(memory_format=torch.channels_last)
     with torch.no_grad(), Operators(*rates) as net:
         model.disparity(image)
-    views = iterate_frames(0, frames, kitti_camera(*KITTI_SIZE))
     with tempfile.TemporaryDirectory() as folder, inference(CPU):
         drive = Path(folder) / "drive.mp4"
-        write_movie(drive, [np.ascontiguousarray(view.image.permute(1, 2, 0).numpy()[..., ::-1]) for view in views])
+        write_movie(drive, drive_pictures(frames, *KITTI_SIZE))
         predict = partial(predict_paths, model, [drive], Path(folder) / "depth", settings)
         (movie,) = predict()
         shown = read_movie(movie)

@@ -92,15 +92,26 @@ def write_inputs(folder: Path, images: int, frames: int, size: tuple[int, int]) 
     inputs = {f"{images} images": folder / "images", f"video, {frames} frames": folder / "drive.mp4"}
     folder_of_images, movie = inputs.values()
     folder_of_images.mkdir()
-    writer = cv2.VideoWriter(str(movie), cv2.VideoWriter.fourcc(*"mp4v"), 10, (width, height))
-    for number, view in enumerate(iterate_frames(0, max(images, frames), kitti_camera(height, width))):
-        picture = np.ascontiguousarray(view.image.permute(1, 2, 0).numpy()[..., ::-1])
-        if number < images:
-            cv2.imwrite(str(folder_of_images / f"{number}.jpg"), picture)
-        if number < frames:
-            writer.write(picture)
-    writer.release()
+    pictures = drive_pictures(max(images, frames), height, width)
+    for number, picture in enumerate(pictures[:images]):
+        cv2.imwrite(str(folder_of_images / f"{number}.jpg"), picture)
+    write_movie(movie, pictures[:frames])
     return inputs
+
+
+def drive_pictures(frames: int, height: int, width: int) -> list[np.ndarray]:
+    """The frames of a rendered drive, uint8 BGR (H, W, 3)."""
+    views = iterate_frames(0, frames, kitti_camera(height, width))
+    return [np.ascontiguousarray(view.image.permute(1, 2, 0).numpy()[..., ::-1]) for view in views]
+
+
+def write_movie(path: Path, frames: list[np.ndarray]) -> None:
+    """Writes uint8 BGR frames (H, W, 3) by OpenCV."""
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (width, height))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
 
 
 def build_net(name: str, size: tuple[int, int]) -> DepthModel:

@@ -23,7 +23,7 @@ import torch
 
 from hybrid_encoder import DepthModel, UserError, create_encoder
 from hybrid_encoder.cli import main
-from hybrid_encoder.commands import named_weights
+from hybrid_encoder.commands import named_weights, predict
 from hybrid_encoder.commands.named_weights import refuse_released
 from hybrid_encoder.config import PRESETS, preset
 from hybrid_encoder.model.disparity import is_flat
@@ -34,6 +34,7 @@ from hybrid_encoder.weights.in_package import DEFAULT, shipped_folder, shipped_n
 from hybrid_encoder.weights.run_files import STAGE1_FILE
 
 from .released_files import TINY_RELEASED, write_folder
+from .videos import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -83,6 +84,33 @@ def test_predict_without_weights_takes_little_time_and_imports_little(photo: Pat
     assert done.stdout.splitlines()[-1] == "[]"
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"predict took {seconds:.1f} s of CPU")
+
+
+@pytest.mark.parametrize(
+    ("options", "able", "taken"),
+    [([], True, "bf16"), ([], False, "float32"), (["--precision", "float32"], True, "float32")],
+)
+def test_a_video_is_predicted_in_bf16_where_the_cpu_is_faster_in_it(
+    options: list[str],
+    able: bool,
+    taken: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": able}, raising=False)
+    monkeypatch.setattr(predict, "faster_precision", lambda see, device: see() and "bf16")
+    seen, compute = [], DepthModel.disparity
+
+    def disparity(model: DepthModel, image: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return compute(model, image)
+
+    monkeypatch.setattr(DepthModel, "disparity", disparity)
+    video = write_video(tmp_path / "drive.mp4", frames=2)
+    assert main(["predict", str(video), "--device", "cpu", "--out", str(tmp_path / "depth"), *options]) == 0
+    assert seen[-1] == (taken == "bf16")
+    assert ("computing in bf16" in capsys.readouterr().err) == (taken == "bf16")
 
 
 def test_from_pretrained_by_name(photo: Path, capsys: pytest.CaptureFixture) -> None:

@@ -68,7 +68,7 @@ def encoder_file(weights: Path) -> Path:
 
 def without_maps(encoder: DepthEncoder) -> DepthEncoder:
     """The encoder without its drop-in maps: the lift reads the aligned levels."""
-    if encoder.config is None or not encoder.config.pyramid:
+    if encoder.config is None or not encoder.has_drop_in_maps:
         return encoder
     found = HybridEncoder(encoder.config.without_downloads().replace(pyramid=False))
     kept = {name: value for name, value in encoder.state_dict().items() if not name.startswith("pyramid.")}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..data.calibration import read_intrinsics
-from ..engine.inference import faster_precision, inference, prepare
+from ..engine.inference import faster_precision, inference, is_cpu_with_bf16, prepare
 from ..engine.processes import choose_device
 from ..errors import UserError
 from ..metric.source import read_scale_source
@@ -92,12 +92,13 @@ def _predict_with_torch(options: PredictOptions, settings: PredictionSettings) -
 def _precision(
     options: PredictOptions, settings: PredictionSettings, model: DepthModel, device: torch.device
 ) -> Precision:
-    """The precision that is asked for, or the faster one, where there are images enough for measuring it to pay."""
+    """The precision that is asked for; by itself bf16 where measuring pays and shows it to be faster, else float32."""
     if options.precision != "auto":
         return options.precision
+    if options.compile or settings.trajectory or not is_cpu_with_bf16(device):
+        return "float32"
     inputs = find_inputs(options.inputs)
-    many = len(inputs) >= _MANY_IMAGES or any(found.is_video for found in inputs)
-    if options.compile or settings.trajectory or not many:
+    if len(inputs) < _MANY_IMAGES and not any(found.is_video for found in inputs):
         return "float32"
     image = np.zeros((model.height, model.width, 3), dtype=np.uint8)
     precision = faster_precision(partial(predict_batch, model, [image], settings), device)

@@ -105,6 +105,11 @@ class DepthEncoder(Trainable, ABC):
     stride4_channels: int = 0
     class_width: int = 0
 
+    @property
+    def has_drop_in_maps(self) -> bool:
+        """Whether the encoder was built with them; a hybrid encoder for the DPT decoder is not."""
+        return self.config is None or self.config.pyramid
+
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, 3, H, W) in [0, 1] -> the drop-in maps.
 

@@ -208,7 +208,7 @@ def _check_channels(encoder: DepthEncoder, decoder: nn.Module) -> None:
             raise UserError(f"the DPT decoder reads the levels of a HybridEncoder, this is a {type(encoder).__name__}")
         given, read = encoder.aligned_channels, decoder.given_channels
     elif isinstance(decoder, UNetDecoder):
-        if encoder.config is not None and not encoder.config.pyramid:
+        if not encoder.has_drop_in_maps:
             raise UserError("the U-Net decoder reads five maps: build the encoder with pyramid=True")
         given, read = tuple(encoder.num_ch_enc.tolist()), decoder.given_channels
     else:

@@ -138,14 +138,14 @@ class _Maps(nn.Module):
     def __init__(self, encoder: DepthEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.levels_only = encoder.config is not None and not encoder.config.pyramid
-        names = [f"level{number}" for number in range(1, len(encoder.fused_channels) + 1)]
-        self.outputs = tuple(names if self.levels_only else [f"stride{stride}" for stride in encoder.strides])
+        levels = [f"level{number}" for number in range(1, len(encoder.fused_channels) + 1)]
+        maps = [f"stride{stride}" for stride in encoder.strides]
+        self.outputs = tuple(maps if encoder.has_drop_in_maps else levels)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) in [0, 1] -> maps."""
         features = self.encoder.forward_features(image)
-        return tuple(features.fused if self.levels_only else self.encoder.drop_in_maps(features))
+        return tuple(self.encoder.drop_in_maps(features) if self.encoder.has_drop_in_maps else features.fused)
 
     @staticmethod
     def compared(returned: Sequence[Tensor]) -> list[Tensor]:
