@@ -150,6 +150,35 @@ def test_an_encoder_without_maps_exports_its_levels(model: DepthModel, tmp_path:
         torch.testing.assert_close(one, expected, atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_patches_of_14_pixels_export_for_any_size(kind: str, tmp_path: Path) -> None:
+    """Also for sides that are multiples of 14, or as many patches as DINOv2's position embedding has (37): there the
+    released weights' resizing has no offset."""
+    torch.manual_seed(0)
+    encoder = create_encoder(
+        "tiny",
+        pyramid=False,
+        alignment="none",
+        dino="vit_small_patch14_dinov2",
+        dino_blocks=(0, 1, 2, 3),
+        position_resize="facebook",
+    ).eval()
+    torch.nn.init.normal_(encoder.dino.vit.pos_embed)
+    path = tmp_path / "levels"
+    if kind == "onnx":
+        need_onnx()
+        assert export_onnx(encoder, path) < 1e-5
+        program = OnnxProgram(path)
+    else:
+        assert export_torch(encoder, path) < 1e-5
+        program = torch.export.load(path).module()
+    for height, width in ((224, 96), (96, 224), (512, 512), (512, 64)):
+        image = torch.rand(1, 3, height, width)
+        for found, level in zip(program(image), encoder.forward_features(image).fused, strict=True):
+            torch.testing.assert_close(found, level, atol=1e-4, rtol=1e-4)
+
+
 class _Wrong(torch.nn.Module):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         disparity = image[:, :1] + 0.1
@@ -261,6 +290,11 @@ def test_files_that_are_no_exported_model(onnx_file: Path, tmp_path: Path, capsy
         given = ["predict", "x.png", "--weights", str(tmp_path / name), "--out", str(tmp_path / "out")]
         assert main(given) == 2
         assert message in capsys.readouterr().err
+
+
+def test_an_image_that_the_file_cannot_take(onnx_file: Path) -> None:
+    with pytest.raises(UserError, match=r"depth.onnx cannot be run on images of 1 x 3 x 64 x 96 x 1 \(.*rank"):
+        OnnxProgram(onnx_file)(torch.rand(1, 3, 64, 96, 1))
 
 
 def test_without_onnxruntime_predict_says_what_to_install(

@@ -12,8 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .exported_resizing import bicubic_with_offset
+from .exporting import is_exporting
 from .tower import Normalization, Tower, quarters, to_patch_grid
 from .vit_towers import is_timm_vit
+
+_OFFSET = 0.1
+"""What Facebook's DINOv2 adds to the wanted rows and columns of its position embedding before it divides."""
 
 
 @dataclass
@@ -91,8 +96,10 @@ def _facebook_position_embedding(vit: nn.Module, x: Tensor) -> Tensor:
     position = cast(Tensor, vit.pos_embed)
     side = math.isqrt(int(position.shape[1]) - 1)
     spatial = position[:, 1:].reshape(1, side, side, channels).permute(0, 3, 1, 2)
-    if (height, width) != (side, side):
-        scale = ((height + 0.1) / side, (width + 0.1) / side)
+    if is_exporting():
+        spatial = bicubic_with_offset(spatial.float(), (height, width), _OFFSET).to(spatial.dtype)
+    elif (height, width) != (side, side):
+        scale = ((height + _OFFSET) / side, (width + _OFFSET) / side)
         spatial = F.interpolate(spatial.float(), scale_factor=scale, mode="bicubic", antialias=False).to(spatial.dtype)
     spatial = spatial.flatten(2).transpose(1, 2)
     class_token = cast(Tensor, vit.cls_token).expand(batch, -1, -1) + position[:, :1]

@@ -23,8 +23,8 @@ from ..errors import UserError
 from ..writing import atomic_path, not_written
 from .contract import DepthEncoder
 from .depth_model import DepthModel
+from .exported_resizing import resizing_decompositions
 from .onnx_depth import INPUT, OUTPUTS, OnnxProgram, need
-from .onnx_resizing import resizing_decompositions
 
 OPSET = 18
 TOLERANCE = 2e-5

@@ -53,9 +53,18 @@ class OnnxProgram:
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) in [0, 1], H and W multiples of 32 -> its outputs."""
+        """(B, 3, H, W) in [0, 1], H and W multiples of 32 -> its outputs.
+
+        Raises:
+            UserError: onnxruntime cannot run the program on images of that size.
+        """
         pixels = np.ascontiguousarray(image.float().cpu().numpy())
-        return tuple(torch.from_numpy(found) for found in self._session.run(None, {INPUT: pixels}))
+        try:
+            found = self._session.run(None, {INPUT: pixels})
+        except Exception as error:
+            size = " x ".join(map(str, image.shape))
+            raise UserError(f"{self.path} cannot be run on images of {size} ({_reason(error)})") from error
+        return tuple(map(torch.from_numpy, found))
 
 
 class OnnxDepthModel(OnnxProgram):
@@ -104,6 +113,12 @@ def _open(path: Path) -> Any:
     options.log_severity_level = 3  # errors only: it warns of every rearranged node
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its classes of errors are not public
-        reason = str(error).strip().split("\n")[0][:200]
-        raise UserError(f"{path} cannot be opened as an ONNX file ({reason}): export or copy it again") from error
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be opened as an ONNX file ({_reason(error)}): export or copy it again"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error of onnxruntime, whose classes of errors are not public."""
+    return str(error).strip().split("\n")[0][:200]

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..config import SIZE_MULTIPLE
+from .exporting import is_exporting
 from .pixels import IMAGENET_MEAN, IMAGENET_STD, PixelCheck
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
@@ -71,7 +73,7 @@ def to_patch_grid(image: Tensor, patch: int) -> tuple[Tensor, tuple[int, int]]:
     # halfway between two multiples of a patch below 64.
     grid = (max((2 * height + patch) // (2 * patch), 1), max((2 * width + patch) // (2 * patch), 1))
     size = (grid[0] * patch, grid[1] * patch)
-    if size != (height, width):
+    if (is_exporting() and SIZE_MULTIPLE % patch) or size != (height, width):
         image = F.interpolate(image, size, mode="bilinear", align_corners=False)
     return image, grid
 
