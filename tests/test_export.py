@@ -152,19 +152,17 @@ def test_an_encoder_without_maps_exports_its_levels(model: DepthModel, tmp_path:
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["torch", "onnx"])
-def test_patches_of_14_pixels_export_for_any_size(kind: str, tmp_path: Path) -> None:
-    """Also for sides that are multiples of 14, or as many patches as DINOv2's position embedding has (37): there the
-    released weights' resizing has no offset."""
+@pytest.mark.parametrize(
+    ("dino", "resize"), [("vit_small_patch14_dinov2", "facebook"), ("vit_small_patch16_dinov3", "timm")]
+)
+def test_dino_of_timm_exports_for_any_size(dino: str, resize: str, kind: str, tmp_path: Path) -> None:
+    """Also for sides that are multiples of DINOv2's 14 pixels, or as many patches as its position embedding has (37):
+    there the released weights' resizing has no offset."""
     torch.manual_seed(0)
-    encoder = create_encoder(
-        "tiny",
-        pyramid=False,
-        alignment="none",
-        dino="vit_small_patch14_dinov2",
-        dino_blocks=(0, 1, 2, 3),
-        position_resize="facebook",
-    ).eval()
-    torch.nn.init.normal_(encoder.dino.vit.pos_embed)
+    changes: dict[str, Any] = {"dino_blocks": (0, 1, 2, 3), "alignment": "none", "pyramid": False}
+    encoder = create_encoder("tiny", dino=dino, position_resize=resize, **changes).eval()
+    if resize == "facebook":
+        torch.nn.init.normal_(encoder.dino.vit.pos_embed)
     path = tmp_path / "levels"
     if kind == "onnx":
         need_onnx()

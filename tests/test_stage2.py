@@ -373,4 +373,8 @@ def test_health_names_what_is_wrong_and_what_helps() -> None:
         assert found.startswith(fault)
         assert "; what helps: " in found
     assert unhealthy({}) == unhealthy({"log_depth_spread": math.nan}) == ""
+    flat = {"log_depth_spread": 0.0}
+    assert "--prevent_collapse" in unhealthy(flat)
+    assert "--prevent_collapse" not in unhealthy(flat, stereo=True)  # they exclude each other
+    assert "--min_depth" in unhealthy(flat, stereo=True)
     assert "translation" not in health_metrics(street, {"s": torch.eye(4)[None]}, 0.1, 100.0)

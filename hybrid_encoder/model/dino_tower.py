@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .exported_resizing import bicubic_with_offset
-from .exporting import is_exporting
+from .exporting import is_exporting, length
 from .tower import Normalization, Tower, quarters, to_patch_grid
 from .vit_towers import is_timm_vit
 
@@ -60,6 +60,9 @@ class DinoTower(Tower):
                 raise UserError("position_resize='facebook' is for DINO v1 and v2 without registers: use 'timm'")
             # An instance attribute shadows timm's method: the only step in which timm's and Facebook's code differ.
             vit._pos_embed = partial(_facebook_position_embedding, vit)  # type: ignore[assignment]
+        rope = getattr(vit, "rope", None)
+        if type(rope).__name__ == "RotaryEmbeddingDinoV3":
+            rope.get_embed = partial(_rotary_embedding, rope)  # type: ignore[union-attr]
         used = self.blocks[-1] + 1
         if train_blocks < depth:
             self.freeze(vit)
@@ -104,3 +107,15 @@ def _facebook_position_embedding(vit: nn.Module, x: Tensor) -> Tensor:
     spatial = spatial.flatten(2).transpose(1, 2)
     class_token = cast(Tensor, vit.cls_token).expand(batch, -1, -1) + position[:, :1]
     return torch.cat([class_token, x.flatten(1, 2) + spatial], dim=1)
+
+
+def _rotary_embedding(rope: Any, shape: tuple[int, int] | None = None, **options: Any) -> Tensor:
+    """As timm's `get_embed`, and while `torch.export` traces without the sizes that timm makes constants: of a grid
+    (h, w), sines and cosines (h w, 2 C) of the patches' places, from -1 to 1 on each axis (DINOv3,
+    https://arxiv.org/abs/2508.10104)."""
+    if shape is None or not is_exporting():
+        return cast(Tensor, type(rope).get_embed(rope, shape, **options))
+    indices = [torch.arange(side, dtype=rope.periods.dtype, device=rope.periods.device) for side in shape]
+    places = torch.meshgrid(*(2 * (index + 0.5) / length(index) - 1 for index in indices), indexing="ij")
+    angles = (2 * math.pi * torch.stack(places, dim=-1).flatten(0, 1)[..., None] / rope.periods).flatten(1)
+    return torch.cat([angles.sin().tile(2), angles.cos().tile(2)], dim=-1)

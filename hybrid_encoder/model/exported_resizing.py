@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .exporting import length
+
 _CUBIC, _CUBIC_ANTIALIASED = -0.75, -0.5
 """Coefficients of the cubic kernel: PyTorch's, and with antialiasing Pillow's."""
 
@@ -56,11 +58,9 @@ def bicubic_with_offset(maps: Tensor, size: Sequence[int], offset: float) -> Ten
     True
     """
     pairs = [(_places(maps, given), _places(maps, wanted)) for given, wanted in zip(maps.shape[-2:], size, strict=True)]
-    same = torch.stack([_length(given) == _length(wanted) for given, wanted in pairs]).all()
+    same = torch.stack([length(given) == length(wanted) for given, wanted in pairs]).all()
     rows, columns = (
-        _interpolating(
-            given, (wanted + 0.5) * _length(given) / (_length(wanted) + torch.where(same, 0.0, offset)) - 0.5
-        )
+        _interpolating(given, (wanted + 0.5) * length(given) / (length(wanted) + torch.where(same, 0.0, offset)) - 0.5)
         for given, wanted in pairs
     )
     return rows @ maps @ columns.transpose(0, 1)
@@ -71,15 +71,10 @@ def _places(maps: Tensor, size: int) -> Tensor:
     return torch.arange(size, dtype=maps.dtype, device=maps.device)
 
 
-def _length(places: Tensor) -> Tensor:
-    """Their number as a tensor, of which the program makes no constant."""
-    return torch.ones_like(places).sum()
-
-
 def _antialiased(maps: Tensor, dim: int, size: int) -> Tensor:
     """(size, n): the weights of a dimension's n values in each of the resized ones."""
     given, wanted = _places(maps, maps.shape[dim]), _places(maps, size)
-    scale = _length(given) / _length(wanted)
+    scale = length(given) / length(wanted)
     distance = (given + 0.5 - (wanted[:, None] + 0.5) * scale).abs() / scale.clamp_min(1)
     weights = _kernel(distance, _CUBIC_ANTIALIASED)
     return weights / weights.sum(1, keepdim=True)

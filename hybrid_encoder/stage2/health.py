@@ -37,6 +37,10 @@ class Range(NamedTuple):
 
 
 _RESTART = "train again from the start, with --prevent_collapse, another --seed or a lower --learning_rate"
+_RESTART_IN_STEREO = (
+    "train again from the start, with limits between which the scenes lie (the two cameras are 0.1 apart: in KITTI "
+    "--min_depth 0.5 is 2.7 m), another --seed or a lower --learning_rate"
+)
 HEALTHY = (
     Range("limit_share", 0, 0.8, "almost all depth is at --min_depth or --max_depth", _RESTART),
     Range("log_depth_spread", FLAT_SPREAD, math.inf, "depth is flat", _RESTART),
@@ -82,8 +86,11 @@ def health_metrics(
     return metrics
 
 
-def unhealthy(metrics: Mapping[str, float]) -> str:
+def unhealthy(metrics: Mapping[str, float], stereo: bool = False) -> str:
     """The first fault of a validation and what helps, in one line; empty where all is well or not known.
+
+    Args:
+        stereo: whether the other camera's frame is a source, so that depth has a unit.
 
     >>> unhealthy({"log_depth_spread": 0.8, "limit_share": 0.3, "row_correlation": -0.9, "translation": 0.05})
     ''
@@ -94,5 +101,6 @@ def unhealthy(metrics: Mapping[str, float]) -> str:
         value = metrics.get(name, math.nan)
         if value < low or value > high:
             healthy = f"from {low:g}" + (f" to {high:g}" if high < math.inf else "")
-            return f"{fault} ({name} {value:.3g}, healthy {healthy}); what helps: {remedy}"
+            helps = _RESTART_IN_STEREO if stereo and remedy == _RESTART else remedy
+            return f"{fault} ({name} {value:.3g}, healthy {healthy}); what helps: {helps}"
     return ""

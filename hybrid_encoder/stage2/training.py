@@ -6,6 +6,7 @@ hybrid-encoder train monodepth2 --data_path KITTI --stage1 runs/stage1/stage1.pt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -214,7 +215,7 @@ def loop_options(
     """The training loop's part of a trainer's options.
 
     Args:
-        options: `DataOptions` and `RunOptions`.
+        options: `DataOptions`, `RunOptions` and `DepthOptions`.
         inputs: what `run_inputs` returns.
         pictures: as in `LoopOptions`.
     """
@@ -227,7 +228,7 @@ def loop_options(
         save_frequency=options.save_frequency,
         validate_first=True,
         best=("abs_rel", "min"),
-        warn=unhealthy,
+        warn=partial(unhealthy, stereo=options.use_stereo),
         stop_on_warning=options.stop_on_collapse,
         pictures=pictures,
         smallest_map=options.batch_size * (options.height // SIZE_MULTIPLE) * (options.width // SIZE_MULTIPLE),
