@@ -158,8 +158,10 @@ def test_an_encoder_without_maps_exports_its_levels(model: DepthModel, tmp_path:
 def test_dino_of_timm_exports_for_any_size(dino: str, resize: str, kind: str, tmp_path: Path) -> None:
     """Also for sides that are multiples of DINOv2's 14 pixels, or as many patches as its position embedding has (37):
     there the released weights' resizing has no offset."""
+    if not hasattr(torch.compiler, "is_exporting"):
+        pytest.skip("before 2.7 PyTorch does not tell that it exports")
     torch.manual_seed(0)
-    changes: dict[str, Any] = {"dino_blocks": (0, 1, 2, 3), "alignment": "none", "pyramid": False}
+    changes: dict[str, Any] = {"dino_blocks": (0, 1, 2, 3), "image_tower": None, "alignment": "none", "pyramid": False}
     encoder = create_encoder("tiny", dino=dino, position_resize=resize, **changes).eval()
     if resize == "facebook":
         torch.nn.init.normal_(encoder.dino.vit.pos_embed)

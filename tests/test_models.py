@@ -319,6 +319,16 @@ def test_encoders_can_be_traced(warm: bool) -> None:
             torch.testing.assert_close(ours, theirs)
 
 
+def test_copies_for_data_parallel_resize_their_own_positions() -> None:
+    vit = tiny(dino="vit_small_patch14_dinov2", dino_blocks=(0, 1, 2, 3), position_resize="facebook").dino.vit
+    copied = vit._replicate_for_data_parallel()
+    copied.pos_embed, patches = torch.zeros_like(vit.pos_embed), torch.rand(1, 5, 7, 384)
+    copied.cls_token = vit.cls_token
+    with torch.no_grad():
+        assert torch.equal(copied._pos_embed(patches)[:, 1:], patches.flatten(1, 2))
+        assert not torch.equal(vit._pos_embed(patches)[:, 1:], patches.flatten(1, 2))
+
+
 class _Aligned(torch.nn.Module):
     def __init__(self, language: Language) -> None:
         super().__init__()
@@ -599,4 +609,4 @@ def test_precision_of_inference_is_the_faster_one(bf16_seconds: float, expected:
     def see() -> None:
         time.sleep(bf16_seconds if torch.is_autocast_enabled("cpu") else 0.01)
 
-    assert faster_precision(see, torch.device("cpu")) == expected
+    assert faster_precision(see) == expected

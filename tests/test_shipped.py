@@ -99,7 +99,7 @@ def test_a_video_is_predicted_in_bf16_where_the_cpu_is_faster_in_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": able}, raising=False)
-    monkeypatch.setattr(predict, "faster_precision", lambda see, device: see() and "bf16")
+    monkeypatch.setattr(predict, "faster_precision", lambda see: see() and "bf16")
     seen, compute = [], DepthModel.disparity
 
     def disparity(model: DepthModel, image: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from hybrid_encoder.stage2.objective import ObjectiveOptions, View, self_supervi
 from hybrid_encoder.stage2.options import Monodepth2Options
 from hybrid_encoder.stage2.prevent_collapse import FIRST_MOTION, MotionUnit
 from hybrid_encoder.stage2.ssim_kernel import Target, reprojection_loss
-from hybrid_encoder.stage2.training import build_model, train
+from hybrid_encoder.stage2.training import build_model, loop_options, train
 from hybrid_encoder.two_frame.checkpoint import load_teacher
 from hybrid_encoder.two_frame.options import ManydepthOptions
 from hybrid_encoder.two_frame.training import build_model as build_two_frame
@@ -373,8 +373,13 @@ def test_health_names_what_is_wrong_and_what_helps() -> None:
         assert found.startswith(fault)
         assert "; what helps: " in found
     assert unhealthy({}) == unhealthy({"log_depth_spread": math.nan}) == ""
-    flat = {"log_depth_spread": 0.0}
-    assert "--prevent_collapse" in unhealthy(flat)
-    assert "--prevent_collapse" not in unhealthy(flat, stereo=True)  # they exclude each other
-    assert "--min_depth" in unhealthy(flat, stereo=True)
     assert "translation" not in health_metrics(street, {"s": torch.eye(4)[None]}, 0.1, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "helps"),
+    [({}, True), ({"prevent_collapse": True}, False), ({"use_stereo": True}, False), ({"head": "relu"}, False)],
+)
+def test_prevent_collapse_is_advised_where_the_run_can_take_it(changes: dict[str, Any], helps: bool) -> None:
+    warn = loop_options(Monodepth2Options(**SMALL, **changes), {}).warn
+    assert ("--prevent_collapse" in warn({"log_depth_spread": 0.0})) == helps

@@ -92,7 +92,7 @@ def _predict_with_torch(options: PredictOptions, settings: PredictionSettings) -
 def _precision(
     options: PredictOptions, settings: PredictionSettings, model: DepthModel, device: torch.device
 ) -> Precision:
-    """The precision that is asked for; by itself bf16 where measuring pays and shows it to be faster, else float32."""
+    """The precision asked for; for "auto", bf16 where measuring pays and shows it to be faster, else float32."""
     if options.precision != "auto":
         return options.precision
     if options.compile or settings.trajectory or not is_cpu_with_bf16(device):
@@ -101,7 +101,7 @@ def _precision(
     if len(inputs) < _MANY_IMAGES and not any(found.is_video for found in inputs):
         return "float32"
     image = np.zeros((model.height, model.width, 3), dtype=np.uint8)
-    precision = faster_precision(partial(predict_batch, model, [image], settings), device)
+    precision = faster_precision(partial(predict_batch, model, [image], settings))
     if precision == "bf16":
         print("computing in bf16, which is faster on this CPU; --precision float32 for all digits", file=sys.stderr)
     return precision

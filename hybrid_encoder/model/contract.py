@@ -107,7 +107,7 @@ class DepthEncoder(Trainable, ABC):
 
     @property
     def has_drop_in_maps(self) -> bool:
-        """Whether the encoder was built with them; a hybrid encoder for the DPT decoder is not."""
+        """Whether the encoder was built with its drop-in maps, which the DPT decoder does not read."""
         return self.config is None or self.config.pyramid
 
     def forward(self, image: Tensor) -> list[Tensor]:

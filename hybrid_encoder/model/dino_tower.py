@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -58,11 +60,7 @@ class DinoTower(Tower):
             expected = 1 + int(vit.patch_embed.num_patches)  # type: ignore[union-attr, arg-type]
             if position is None or position.shape[1] != expected or vit.num_prefix_tokens != 1:
                 raise UserError("position_resize='facebook' is for DINO v1 and v2 without registers: use 'timm'")
-            # An instance attribute shadows timm's method: the only step in which timm's and Facebook's code differ.
-            vit._pos_embed = partial(_facebook_position_embedding, vit)  # type: ignore[assignment]
-        rope = getattr(vit, "rope", None)
-        if type(rope).__name__ == "RotaryEmbeddingDinoV3":
-            rope.get_embed = partial(_rotary_embedding, rope)  # type: ignore[union-attr]
+            _resize_positions_as_facebook(vit)
         used = self.blocks[-1] + 1
         if train_blocks < depth:
             self.freeze(vit)
@@ -73,15 +71,28 @@ class DinoTower(Tower):
     def forward(self, image: Tensor) -> DinoOutput:
         """(B, 3, H, W) -> maps (B, C, h, w) with h = round(H / patch), class token (B, C)."""
         image, _ = to_patch_grid(self.normalize(image), self.patch)
-        taken = self.vit.forward_intermediates(  # type: ignore[operator]
-            image,
-            indices=self.blocks,
-            return_prefix_tokens=True,
-            norm=True,
-            stop_early=True,
-            intermediates_only=True,
-        )
+        with _rotary_embedding_of_any_grid(self.vit):
+            taken = self.vit.forward_intermediates(  # type: ignore[operator]
+                image,
+                indices=self.blocks,
+                return_prefix_tokens=True,
+                norm=True,
+                stop_early=True,
+                intermediates_only=True,
+            )
         return DinoOutput([spatial for spatial, _ in taken], taken[-1][1][:, 0])
+
+
+def _resize_positions_as_facebook(vit: nn.Module) -> nn.Module:
+    """An attribute shadows timm's method, the only step in which timm's and Facebook's code differ; also in the copies
+    that `nn.DataParallel` makes."""
+    vit._pos_embed = partial(_facebook_position_embedding, vit)  # type: ignore[assignment]
+    vit._replicate_for_data_parallel = partial(_copy_for_data_parallel, vit)  # type: ignore[method-assign]
+    return vit
+
+
+def _copy_for_data_parallel(vit: nn.Module) -> nn.Module:
+    return _resize_positions_as_facebook(type(vit)._replicate_for_data_parallel(vit))
 
 
 def _facebook_position_embedding(vit: nn.Module, x: Tensor) -> Tensor:
@@ -109,12 +120,30 @@ def _facebook_position_embedding(vit: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([class_token, x.flatten(1, 2) + spatial], dim=1)
 
 
-def _rotary_embedding(rope: Any, shape: tuple[int, int] | None = None, **options: Any) -> Tensor:
-    """As timm's `get_embed`, and while `torch.export` traces without the sizes that timm makes constants: of a grid
-    (h, w), sines and cosines (h w, 2 C) of the patches' places, from -1 to 1 on each axis (DINOv3,
-    https://arxiv.org/abs/2508.10104)."""
-    if shape is None or not is_exporting():
-        return cast(Tensor, type(rope).get_embed(rope, shape, **options))
+@contextmanager
+def _rotary_embedding_of_any_grid(vit: nn.Module) -> Iterator[None]:
+    """While `torch.export` traces, an attribute shadows the method of timm's DINOv3, which makes constants of sizes."""
+    rope = getattr(vit, "rope", None)
+    # By name, because timm is slow to import.
+    if not is_exporting() or type(rope).__name__ != "RotaryEmbeddingDinoV3" or not _is_as_published(rope):
+        yield
+        return
+    rope.get_embed = partial(_rotary_embedding, rope)  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        del rope.get_embed  # type: ignore[union-attr]
+
+
+def _is_as_published(rope: Any) -> bool:
+    """Whether timm's module computes what `_rotary_embedding` does."""
+    layout = (rope.rotate_half, rope.normalize_coords, rope.grid_offset, rope.grid_indexing)
+    return layout == (True, "separate", 0, "ij")
+
+
+def _rotary_embedding(rope: Any, shape: tuple[int, int]) -> Tensor:
+    """Sines and cosines (h w, 2 x head's width) of the places of patches on a grid (h, w), each axis from -1 to 1, as
+    timm's `get_embed` (DINOv3, https://arxiv.org/abs/2508.10104)."""
     indices = [torch.arange(side, dtype=rope.periods.dtype, device=rope.periods.device) for side in shape]
     places = torch.meshgrid(*(2 * (index + 0.5) / length(index) - 1 for index in indices), indexing="ij")
     angles = (2 * math.pi * torch.stack(places, dim=-1).flatten(0, 1)[..., None] / rope.periods).flatten(1)

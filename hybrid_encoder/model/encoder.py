@@ -137,9 +137,11 @@ class HybridEncoder(HubModel, DepthEncoder):
     def check_size(self, height: int, width: int) -> None:
         """Raises `UserError` for image sizes that `forward_features` does not take."""
         patch = self.dino.patch if self.dino is not None and self.pyramid is None else SIZE_MULTIPLE
-        # 32 first: what torch.export sees compared becomes a condition of its program.
-        if not any(all(side > 0 and side % unit == 0 for side in (height, width)) for unit in (SIZE_MULTIPLE, patch)):
-            check_image_size(height, width)
+        # 32 before the patch: a comparison that fails becomes a condition of torch.export's program, too.
+        for unit in (SIZE_MULTIPLE, patch):
+            if all(side > 0 and side % unit == 0 for side in (height, width)):
+                return
+        check_image_size(height, width)
 
     def closeness(self, image: Tensor, ranking: Literal["one_way", "both_ways"] | None = None) -> Tensor:
         """How close every cell of an image appears, for weights of stage 1, ours of any variant or the authors'.

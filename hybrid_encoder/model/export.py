@@ -201,7 +201,13 @@ def _compare(prepared: _Depths | _Maps, program: Program, path: str | Path) -> f
     generator, worst = torch.Generator().manual_seed(1), 0.0
     for batch, height, width in ((1, *prepared.size), *_OTHER_SIZES):
         image = torch.rand(batch, 3, height, width, generator=generator)
-        both = (prepared.compared(returned) for returned in (program(image), prepared(image)))
+        try:
+            made = program(image)
+        except UserError as error:  # it names the partial file
+            raise UserError(
+                f"{path} is not written: onnxruntime cannot run it on images of {height} x {width}"
+            ) from error
+        both = (prepared.compared(returned) for returned in (made, prepared(image)))
         for name, found, wanted in zip(prepared.outputs, *both, strict=True):
             difference = float((found - wanted).abs().max() / wanted.abs().max())
             if not difference <= TOLERANCE:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .exporting import length
+from .precision import without_autocast
 
 _CUBIC, _CUBIC_ANTIALIASED = -0.75, -0.5
 """Coefficients of the cubic kernel: PyTorch's, and with antialiasing Pillow's."""
@@ -59,11 +60,13 @@ def bicubic_with_offset(maps: Tensor, size: Sequence[int], offset: float) -> Ten
     """
     pairs = [(_places(maps, given), _places(maps, wanted)) for given, wanted in zip(maps.shape[-2:], size, strict=True)]
     same = torch.stack([length(given) == length(wanted) for given, wanted in pairs]).all()
-    rows, columns = (
-        _interpolating(given, (wanted + 0.5) * length(given) / (length(wanted) + torch.where(same, 0.0, offset)) - 0.5)
-        for given, wanted in pairs
-    )
-    return rows @ maps @ columns.transpose(0, 1)
+    with without_autocast(maps.device):  # as in F.interpolate
+        offset_of_others = torch.where(same, 0.0, offset)
+        rows, columns = (
+            _interpolating(given, (wanted + 0.5) * length(given) / (length(wanted) + offset_of_others) - 0.5)
+            for given, wanted in pairs
+        )
+        return rows @ maps @ columns.transpose(0, 1)
 
 
 def _places(maps: Tensor, size: int) -> Tensor:

@@ -73,6 +73,7 @@ def to_patch_grid(image: Tensor, patch: int) -> tuple[Tensor, tuple[int, int]]:
     # halfway between two multiples of a patch below 64.
     grid = (max((2 * height + patch) // (2 * patch), 1), max((2 * width + patch) // (2 * patch), 1))
     size = (grid[0] * patch, grid[1] * patch)
+    # Exported programs always resize, so that sizes are not compared, unless no image ever needs it.
     if (is_exporting() and SIZE_MULTIPLE % patch) or size != (height, width):
         image = F.interpolate(image, size, mode="bilinear", align_corners=False)
     return image, grid

@@ -26,7 +26,7 @@ class Range(NamedTuple):
         name: of the metric.
         low, high: the range.
         fault: what is wrong outside, in words.
-        remedy: what helps, in words.
+        remedy: what helps, in words; {prevent} stands for --prevent_collapse, where the run can take it.
     """
 
     name: str
@@ -36,13 +36,12 @@ class Range(NamedTuple):
     remedy: str
 
 
-_RESTART = "train again from the start, with --prevent_collapse, another --seed or a lower --learning_rate"
-_RESTART_IN_STEREO = (
-    "train again from the start, with limits between which the scenes lie (the two cameras are 0.1 apart: in KITTI "
-    "--min_depth 0.5 is 2.7 m), another --seed or a lower --learning_rate"
-)
+_RESTART = "train again from the start, with {prevent}another --seed or a lower --learning_rate"
 HEALTHY = (
-    Range("limit_share", 0, 0.8, "almost all depth is at --min_depth or --max_depth", _RESTART),
+    Range(
+        "limit_share", 0, 0.8, "almost all depth is at --min_depth or --max_depth",
+        f"{_RESTART}; with --use_stereo, whose cameras are 0.1 apart, limits between which the scenes lie",
+    ),
     Range("log_depth_spread", FLAT_SPREAD, math.inf, "depth is flat", _RESTART),
     Range("row_correlation", -1, 0.5, "depth is upside down, far below and near above", _RESTART),
     Range(
@@ -86,11 +85,11 @@ def health_metrics(
     return metrics
 
 
-def unhealthy(metrics: Mapping[str, float], stereo: bool = False) -> str:
+def unhealthy(metrics: Mapping[str, float], preventable: bool = False) -> str:
     """The first fault of a validation and what helps, in one line; empty where all is well or not known.
 
     Args:
-        stereo: whether the other camera's frame is a source, so that depth has a unit.
+        preventable: whether the run could be trained with `--prevent_collapse`, and is not.
 
     >>> unhealthy({"log_depth_spread": 0.8, "limit_share": 0.3, "row_correlation": -0.9, "translation": 0.05})
     ''
@@ -101,6 +100,6 @@ def unhealthy(metrics: Mapping[str, float], stereo: bool = False) -> str:
         value = metrics.get(name, math.nan)
         if value < low or value > high:
             healthy = f"from {low:g}" + (f" to {high:g}" if high < math.inf else "")
-            helps = _RESTART_IN_STEREO if stereo and remedy == _RESTART else remedy
+            helps = remedy.format(prevent="--prevent_collapse, " if preventable else "")
             return f"{fault} ({name} {value:.3g}, healthy {healthy}); what helps: {helps}"
     return ""

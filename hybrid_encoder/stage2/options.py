@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..config import (
     MAX_CROP_BOTTOM,
@@ -263,6 +263,15 @@ class Monodepth2Options(CollapseOptions, RunOptions, DataOptions, DepthOptions, 
             raise UserError(f"--learn_intrinsics is for --dataset video: the cameras of {self.dataset} are known")
         if len(self.frame_ids) < 2:
             raise UserError("--learn_intrinsics learns from motion: add frames of other times, --frame_ids 0 -1 1")
+
+
+def could_prevent_collapse(options: Any) -> bool:
+    """Whether `--prevent_collapse` could be added to the options of a trainer, which are `CollapseOptions`."""
+    try:
+        replace(options, prevent_collapse=True).check()
+    except UserError:
+        return False
+    return not options.prevent_collapse
 
 
 def check_prevent_collapse(run: RunOptions, depth: DepthOptions) -> None:

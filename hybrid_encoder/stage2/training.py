@@ -44,7 +44,7 @@ from .health import unhealthy
 from .inputs import run_inputs
 from .model import DepthBatch, MonoDepth, to_batch
 from .networks import starting_weights
-from .options import Monodepth2Options, RunOptions
+from .options import Monodepth2Options, RunOptions, could_prevent_collapse
 from .pictures import middle_sample, sample_pictures
 from .released_start import load_released_weights
 from .validation import depth_metrics, mean_scalars
@@ -228,7 +228,7 @@ def loop_options(
         save_frequency=options.save_frequency,
         validate_first=True,
         best=("abs_rel", "min"),
-        warn=partial(unhealthy, stereo=options.use_stereo),
+        warn=partial(unhealthy, preventable=could_prevent_collapse(options)),
         stop_on_warning=options.stop_on_collapse,
         pictures=pictures,
         smallest_map=options.batch_size * (options.height // SIZE_MULTIPLE) * (options.width // SIZE_MULTIPLE),
