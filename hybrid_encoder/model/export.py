@@ -27,9 +27,9 @@ from .exported_resizing import resizing_decompositions
 from .onnx_depth import INPUT, OUTPUTS, OnnxProgram, need
 
 OPSET = 18
-TOLERANCE = 2e-5
-"""Largest difference that an exported program's inverse depth or feature map may have, as a share of its largest
-value."""
+TOLERANCE, MAP_TOLERANCE = 2e-5, 2e-4
+"""Largest differences that an exported program's inverse depth and its feature maps may have, as a share of the largest
+value. Maps are less certain: those of the preset paper at 192 x 640 differ between float32 and float64 by 3.4e-5."""
 MAX_BYTES = 2_000_000_000
 """Weights that one ONNX file holds: a message of protobuf ends at 2 GiB."""
 _EXAMPLE = (2, 3, 3 * SIZE_MULTIPLE, 5 * SIZE_MULTIPLE)
@@ -97,9 +97,11 @@ class _Depths(nn.Module):
     Attributes:
         outputs: names of what is returned.
         size: height and width of an image.
+        tolerance: the largest difference that an exported program may have.
     """
 
     outputs = OUTPUTS
+    tolerance = TOLERANCE
 
     def __init__(self, model: DepthModel) -> None:
         super().__init__()
@@ -134,6 +136,7 @@ class _Maps(nn.Module):
     """An encoder that returns its drop-in maps, or its fused levels where it has none; attributes as of `_Depths`."""
 
     size = _ENCODER_SIZE
+    tolerance = MAP_TOLERANCE
 
     def __init__(self, encoder: DepthEncoder) -> None:
         super().__init__()
@@ -196,7 +199,7 @@ def _compare(prepared: _Depths | _Maps, program: Program, path: str | Path) -> f
     """The largest difference between program and model, as a share of the largest value.
 
     Raises:
-        UserError: it is more than `TOLERANCE`, or not finite.
+        UserError: it is more than the tolerance, or not finite.
     """
     generator, worst = torch.Generator().manual_seed(1), 0.0
     for batch, height, width in ((1, *prepared.size), *_OTHER_SIZES):
@@ -210,10 +213,11 @@ def _compare(prepared: _Depths | _Maps, program: Program, path: str | Path) -> f
         both = (prepared.compared(returned) for returned in (made, prepared(image)))
         for name, found, wanted in zip(prepared.outputs, *both, strict=True):
             difference = float((found - wanted).abs().max() / wanted.abs().max())
-            if not difference <= TOLERANCE:
+            if not difference <= prepared.tolerance:
                 raise UserError(
                     f"{path} is not written: at {batch} x {height} x {width} {name} of the exported program differs "
-                    f"from the model's by {difference:.2g} of the largest value (at most {TOLERANCE:.0e} is accepted)"
+                    f"from the model's by {difference:.2g} of the largest value (at most {prepared.tolerance:.0e} is "
+                    "accepted)"
                 )
             worst = max(worst, difference)
     return worst
