@@ -8,6 +8,7 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -720,6 +721,42 @@ def test_wrong_videos(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no image"):
         VideoSource(tmp_path / "empty", camera)
+
+
+@pytest.mark.parametrize(
+    ("bad", "frames", "message"),
+    [
+        ((), 3, ""),
+        ((0,), 2, ""),  # begins in the middle of a frame
+        ((2,), 2, ""),
+        ((1,), 1, "ends after 1 of 3 frames"),
+        ((0, 1, 2), 0, "no frame that can be decoded"),
+    ],
+)
+def test_frames_without_pixels_are_not_decoded(
+    bad: tuple[int, ...], frames: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV 5 may make an image without pixels of a damaged JPEG, and say that it has decoded it."""
+    opened = cv2.VideoCapture
+
+    class Damaged:
+        def __init__(self, name: str) -> None:
+            self.capture, self.index = opened(name), -1
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.capture, name)
+
+        def retrieve(self) -> tuple[bool, np.ndarray]:
+            self.index += 1
+            decoded, pixels = self.capture.retrieve()
+            return decoded, pixels[:0] if self.index in bad else pixels
+
+    monkeypatch.setattr(cv2, "VideoCapture", Damaged)
+    found = []
+    with pytest.raises(UserError, match=message) if message else contextlib.nullcontext():
+        for frame in read_video(write_odd_video(tmp_path / "drive.avi", frames=3)):
+            found.append(frame)
+    assert len(found) == frames
 
 
 @needs_udacity

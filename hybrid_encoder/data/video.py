@@ -190,13 +190,22 @@ class _Capture:
         Frames at the start that cannot be decoded are skipped: recordings of a broadcast begin in the middle of a
             frame.
         """
-        if not self.capture.grab():
-            decodable = any(self.capture.grab() for _ in range(_MORE_TRIES))
-            self._damaged = decodable and self._started
-            if self._damaged or not decodable:
+        pixels = self._decoded()
+        if pixels is None:
+            tries = (self._decoded() for _ in range(_MORE_TRIES))
+            pixels = next((later for later in tries if later is not None), None)
+            self._damaged = pixels is not None and self._started
+            if self._damaged or pixels is None:
                 return None
-        self._started, pixels = self.capture.retrieve()
-        return VideoFrame(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), self._seconds()) if self._started else None
+        self._started = True
+        return VideoFrame(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), self._seconds())
+
+    def _decoded(self) -> np.ndarray | None:
+        """The next frame, BGR; None where it cannot be decoded, of which OpenCV may make an image without pixels."""
+        if not self.capture.grab():
+            return None
+        found, pixels = self.capture.retrieve()
+        return pixels if found and pixels.size else None
 
     def rate_from(self, first: float) -> float:
         """Frames per second by the time stamps of the next frames; the announced rate, if it agrees with them.
